@@ -1,0 +1,39 @@
+"""The one database: engine, sessions, and the base class of the tables."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+# Named constraints, so that a migration can speak of them.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+
+
+def connect(database_url: str, *, pool_size: int = 10) -> sessionmaker[Session]:
+    """Sessions on the database; nothing is opened before the first use."""
+    engine = create_engine(
+        database_url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,  # a database that was restarted costs one round trip, not one failed request
+        connect_args={"connect_timeout": 5, "options": "-c timezone=utc -c lock_timeout=15s"},
+    )
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextmanager
+def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
+    """One session, one transaction: committed at the end, rolled back by any exception."""
+    with sessions() as session, session.begin():
+        yield session

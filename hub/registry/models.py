@@ -1,0 +1,288 @@
+"""The tables. docs/architecture.md draws them; the invariants are constraints wherever a constraint can say them."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from hub.registry.db import Table
+
+Time = DateTime(timezone=True)
+Sha1 = String(40)
+Sha256 = String(64)
+Json = dict[str, Any]
+
+
+class User(Table):
+    __tablename__ = "users"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    name: Mapped[str] = mapped_column(String(96), unique=True)
+    is_admin: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+
+
+class Namespace(Table):
+    """A person's or (later) an organisation's; what owns repos, jobs and holdings."""
+
+    __tablename__ = "namespaces"
+    name: Mapped[str] = mapped_column(String(96), primary_key=True)
+    owner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+
+
+class Token(Table):
+    """A secret for programs. Only its SHA-256 is kept: the secret has 256 random bits, so a slow hash adds nothing."""
+
+    __tablename__ = "tokens"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str] = mapped_column(String(96))
+    hash: Mapped[str] = mapped_column(Sha256, unique=True)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    expires_at: Mapped[datetime | None] = mapped_column(Time)
+
+
+class BrowserSession(Table):
+    __tablename__ = "sessions"
+    hash: Mapped[str] = mapped_column(Sha256, primary_key=True)
+    user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(Time)
+
+
+class BaseModel(Table):
+    """A base that workers can load: the built-in one, or a folder on the workers' machines."""
+
+    __tablename__ = "base_models"
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    path: Mapped[str | None] = mapped_column(Text)  # null: the built-in base, which each worker converts for itself
+    revision: Mapped[str | None] = mapped_column(String(200))
+    dtype: Mapped[str] = mapped_column(String(20))
+    licence: Mapped[str | None] = mapped_column(String(100))
+    shapes: Mapped[Json] = mapped_column(JSONB)  # linear layer -> [in, out]
+    fingerprint: Mapped[str] = mapped_column(Sha256)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    aliases: Mapped[list["BaseAlias"]] = relationship(cascade="all, delete-orphan", order_by="BaseAlias.alias")
+
+
+class BaseAlias(Table):
+    """Another name of the same base. Names are unique over all bases, so a name never means two of them."""
+
+    __tablename__ = "base_aliases"
+    alias: Mapped[str] = mapped_column(Text, primary_key=True)
+    base_id: Mapped[str] = mapped_column(ForeignKey("base_models.id", ondelete="CASCADE"), index=True)
+
+
+class Blob(Table):
+    """Bytes in S3 under their hash. `receiving` while they travel, `deleting` while they go."""
+
+    __tablename__ = "blobs"
+    sha256: Mapped[str] = mapped_column(Sha256, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    git_oid: Mapped[str] = mapped_column(Sha1)
+    state: Mapped[str] = mapped_column(String(10))
+    touched_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    __table_args__ = (
+        CheckConstraint("state in ('receiving', 'stored', 'deleting')", name="state"),
+        Index("ix_blobs_touched_at", "touched_at"),
+    )
+
+
+class Holding(Table):
+    """A namespace sent these bytes, or a job of it made them. "Already there" is answered from here alone."""
+
+    __tablename__ = "holdings"
+    namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256", ondelete="CASCADE"), primary_key=True, index=True)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+
+
+class Repo(Table):
+    __tablename__ = "repos"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    type: Mapped[str] = mapped_column(String(10))
+    namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
+    name: Mapped[str] = mapped_column(String(96))
+    visibility: Mapped[str] = mapped_column(String(10))
+    versions: Mapped[int] = mapped_column(server_default=text("0"))  # the last version number given
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    deleted_at: Mapped[datetime | None] = mapped_column(Time)
+    __table_args__ = (
+        # A deleted repo keeps its row, and so its name, until it can no longer be restored.
+        UniqueConstraint("type", "namespace", "name"),
+        CheckConstraint("type in ('model', 'dataset')", name="type"),
+        CheckConstraint("visibility in ('private', 'internal', 'public')", name="visibility"),
+        Index("ix_repos_listing", "type", updated_at.desc(), "id"),
+    )
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Tree(Table):
+    __tablename__ = "trees"
+    hash: Mapped[str] = mapped_column(Sha1, primary_key=True)
+
+
+class TreeEntry(Table):
+    __tablename__ = "tree_entries"
+    tree: Mapped[str] = mapped_column(ForeignKey("trees.hash", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(Text, primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    git_oid: Mapped[str] = mapped_column(Sha1)
+
+
+class Commit(Table):
+    __tablename__ = "commits"
+    id: Mapped[str] = mapped_column(Sha1, primary_key=True)
+    repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), index=True)
+    parent: Mapped[str | None] = mapped_column(ForeignKey("commits.id"))
+    tree: Mapped[str] = mapped_column(ForeignKey("trees.hash"), index=True)
+    author_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    message: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time)
+    # Unique: a job's result is registered at most once, however often the job runs.
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
+
+
+class Ref(Table):
+    """A branch, a tag, or a version (a tag v<n> that publish gives and nobody moves)."""
+
+    __tablename__ = "refs"
+    repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), index=True)
+    moved_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    moved_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    __table_args__ = (CheckConstraint("kind in ('branch', 'tag', 'version')", name="kind"),)
+
+
+class AdapterFacts(Table):
+    """What inspection read in one folder of one commit. `current`: the head of main, which lists and searches show."""
+
+    __tablename__ = "adapter_facts"
+    commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True)
+    folder: Mapped[str] = mapped_column(Text, primary_key=True)
+    repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), index=True)
+    current: Mapped[bool]
+    base_id: Mapped[str | None] = mapped_column(ForeignKey("base_models.id", ondelete="SET NULL"))
+    base_model: Mapped[str | None] = mapped_column(Text)  # as the adapter's own config says it
+    method: Mapped[str] = mapped_column(String(40))
+    rank: Mapped[int]
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    facts: Mapped[Json] = mapped_column(JSONB)
+    findings: Mapped[list[Json]] = mapped_column(JSONB)
+    search: Mapped[str] = mapped_column(Text)  # lower-case name, base, tags and card, for the trigram index
+    published_at: Mapped[datetime] = mapped_column(Time)
+    __table_args__ = (
+        Index("ix_adapter_facts_listing", published_at.desc(), "commit_id", postgresql_where=text("current")),
+        Index("ix_adapter_facts_base", "base_model", published_at.desc(), postgresql_where=text("current")),
+        Index("ix_adapter_facts_tags", "tags", postgresql_using="gin", postgresql_where=text("current")),
+        Index(
+            "ix_adapter_facts_search",
+            "search",
+            postgresql_using="gin",
+            postgresql_ops={"search": "gin_trgm_ops"},
+            postgresql_where=text("current"),
+        ),
+    )
+
+
+class Lineage(Table):
+    __tablename__ = "lineage"
+    child: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True)
+    parent: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+    weight: Mapped[float | None]
+
+
+class Job(Table):
+    __tablename__ = "jobs"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    kind: Mapped[str] = mapped_column(String(20))
+    queue: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(10), server_default=text("'queued'"))
+    params: Mapped[Json] = mapped_column(JSONB)
+    owner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
+    visibility: Mapped[str] = mapped_column(String(10))
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    request_hash: Mapped[str] = mapped_column(Sha256)
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None] = mapped_column(Time)
+    sent_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    result: Mapped[Json | None] = mapped_column(JSONB)
+    error_code: Mapped[str | None] = mapped_column(String(60))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    started_at: Mapped[datetime | None] = mapped_column(Time)
+    finished_at: Mapped[datetime | None] = mapped_column(Time)
+    __table_args__ = (
+        UniqueConstraint("owner_id", "idempotency_key"),
+        CheckConstraint("state in ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+        Index("ix_jobs_live", "state", "lease_until", postgresql_where=text("state in ('queued', 'running')")),
+        Index("ix_jobs_owner", "owner_id", created_at.desc()),
+    )
+
+
+class JobInput(Table):
+    """A commit that a job pinned: readable by the owner when it starts, and kept from collection while it waits."""
+
+    __tablename__ = "job_inputs"
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+
+
+class JobEvent(Table):
+    """One step of a job: the sequence number is given by whoever holds the lease."""
+
+    __tablename__ = "job_events"
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    phase: Mapped[str] = mapped_column(String(40))
+    step: Mapped[int]
+    total: Mapped[int]
+    numbers: Mapped[dict[str, float]] = mapped_column(JSONB)
+
+
+class Score(Table):
+    """A measured figure of one commit on one file of a data set, kept with both commits."""
+
+    __tablename__ = "scores"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    commit_id: Mapped[str | None] = mapped_column(ForeignKey("commits.id"), index=True)  # null: the base alone
+    base_id: Mapped[str] = mapped_column(Text)
+    dataset_commit: Mapped[str] = mapped_column(ForeignKey("commits.id"), index=True)
+    dataset_path: Mapped[str] = mapped_column(Text)
+    template: Mapped[str] = mapped_column(String(20))
+    metric: Mapped[str] = mapped_column(String(20))
+    value: Mapped[float]
+    low: Mapped[float]
+    high: Mapped[float]
+    examples: Mapped[int]
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    __table_args__ = (
+        # The newest measurement of the same thing replaces the older one.
+        UniqueConstraint(
+            "commit_id",
+            "base_id",
+            "dataset_commit",
+            "dataset_path",
+            "template",
+            "metric",
+            postgresql_nulls_not_distinct=True,
+        ),
+    )

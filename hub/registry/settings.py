@@ -1,0 +1,39 @@
+"""Everything that the environment may say, read here and nowhere else. docs/operations.md lists each variable."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Built once by each process; the field names in capitals are the environment variables."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    database_url: str = Field(description="PostgreSQL, e.g. postgresql://user:password@host:5432/loraloom")
+    broker_url: str = Field(description="a Redis-protocol broker, e.g. redis://:password@host:6379/0")
+    s3_endpoint_url: str | None = Field(None, description="the S3 server; unset means Amazon's own")
+    s3_bucket: str = Field("loraloom", description="the bucket, created if it is not there")
+    s3_region: str = Field("us-east-1", description="the bucket's region")
+    aws_access_key_id: str | None = Field(None, description="S3 key id; unset means the machine's own role")
+    aws_secret_access_key: str | None = Field(None, description="S3 secret key")
+    s3_public_url: str | None = Field(
+        None, description="if set, downloads are redirected to presigned addresses on this S3 host"
+    )
+    cache_dir: Path = Field(
+        Path("data/cache"), description="where a worker keeps inputs by hash and converted base models"
+    )
+    starter: bool = Field(True, description="publish the starter library when the instance is first seeded")
+    max_upload_bytes: int = Field(4 * 2**30, description="largest body of one upload")
+    lease_seconds: float = Field(30.0, description="how long a worker holds a job between two heartbeats")
+    sweep_seconds: float = Field(5.0, description="pause between two rounds of the sweep")
+    blob_grace_hours: float = Field(48.0, description="age at which bytes that nothing needs are collected")
+    restore_days: float = Field(7.0, description="how long a deleted repo can be restored")
+    session_days: float = Field(14.0, description="how long a browser session lasts")
+    cookie_secure: bool = Field(False, description="set the session cookie for https only")
+
+
+def load_settings() -> Settings:
+    """The settings of this process. Raises pydantic's ValidationError naming each variable that is missing."""
+    return Settings()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
