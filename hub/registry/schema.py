@@ -1,5 +1,6 @@
 """The database's schema: create the database, bring it to the newest migration, check that the models agree with it."""
 
+import contextlib
 from pathlib import Path
 
 import psycopg
@@ -22,13 +23,14 @@ def config(database_url: str) -> Config:
 def create_database(server_url: str, name: str) -> str:
     """Create a database if it is not there; returns its URL. The `server_url` names any database of that server."""
     url = make_url(server_url)
-    with psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True) as server:
+    with psycopg.connect(
+        url.set(drivername="postgresql").render_as_string(hide_password=False), autocommit=True
+    ) as server:
         there = server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
         if not there:
-            try:
+            # Another process may be faster, which is just as good.
+            with contextlib.suppress(psycopg.errors.DuplicateDatabase):
                 server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-            except psycopg.errors.DuplicateDatabase:
-                pass  # another process was faster, which is what we wanted
     return url.set(database=name).render_as_string(hide_password=False)
 
 
@@ -53,3 +55,8 @@ def upgrade(database_url: str) -> None:
 def check(database_url: str) -> None:
     """Raise if the models say anything that the migrations do not."""
     command.check(config(database_url))
+
+
+def autogenerate(database_url: str, message: str) -> None:
+    """Write a migration for what the models say and the database does not have."""
+    command.revision(config(database_url), message=message, autogenerate=True)

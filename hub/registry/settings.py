@@ -37,3 +37,19 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """The settings of this process. Raises pydantic's ValidationError naming each variable that is missing."""
     return Settings()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
+
+
+class Given(BaseSettings):
+    """The services that somebody else runs; what is not named here is started from wheels by `python -m hub up`."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    database_url: str | None = None
+    broker_url: str | None = None
+    s3_endpoint_url: str | None = None
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: str | None = None
+
+
+def load_given() -> Given:
+    return Given()

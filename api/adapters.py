@@ -1,0 +1,226 @@
+"""/v1/adapters: upload, list and search, one adapter, download, delete."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from hub.registry.inspect import Inspection
+from sqlalchemy.orm import Session
+
+from api import schemas
+from api.download import send_file, send_zip
+from api.upload import Upload, body_description, read_upload
+from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry import repos, search, views
+from hub.registry.errors import InvalidInput
+from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
+from hub.registry.publishing import publish_adapter
+from hub.registry.search import Filters
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+
+router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
+
+
+@router.post("", status_code=201, openapi_extra=body_description("the PEFT folder's files, or one .zip or .tar of it"))
+async def upload_adapter(request: Request, services: ServicesDep, viewer: SignedIn) -> schemas.Published:
+    """Publish one whole, sound PEFT adapter. Refused with every finding if something is wrong with it."""
+    async with read_upload(request, services.settings.max_upload_bytes) as upload:
+        return await run_in_threadpool(_publish, services, viewer, upload)
+
+
+def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Published:
+    published = publish_adapter(
+        services,
+        viewer,
+        upload.fields.get("name", ""),
+        upload.files,
+        visibility=visibility_field(upload),
+        message=upload.fields.get("message", "Upload"),
+    )
+    return schemas.Published(
+        repo=published.repo.full_name,
+        commit=published.commit.id,
+        version=published.version,
+        adapters=[
+            schemas.Folder(
+                folder=facts.folder,
+                base_model=facts.base_model,
+                base_id=published.base_ids.get(facts.folder),
+                method=facts.method,
+                rank=facts.rank,
+                tags=list(facts.tags),
+                facts=facts.to_dict(),
+                findings=[],
+            )
+            for facts in published.inspection.adapters
+        ],
+        findings=findings(published.inspection),
+    )
+
+
+def visibility_field(upload: Upload) -> repos.Visibility | None:
+    value = upload.fields.get("visibility")
+    if value is None:
+        return None
+    for known in repos.VISIBILITIES:
+        if value == known:
+            return known
+    raise InvalidInput(f"visibility is {value!r}; it must be one of {', '.join(repos.VISIBILITIES)}.")
+
+
+def findings(inspection: Inspection) -> list[schemas.Finding]:
+    return [schemas.Finding.model_validate(finding.to_dict()) for finding in inspection.findings]
+
+
+@router.get("")
+def list_adapters(
+    session: SessionDep,
+    viewer: ViewerDep,
+    base_model: str | None = None,
+    method: str | None = None,
+    rank: Annotated[int | None, Query(ge=1)] = None,
+    tag: Annotated[list[str] | None, Query()] = None,
+    q: Annotated[str | None, Query(description="words that must all occur", max_length=200)] = None,
+    owner: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: str | None = None,
+) -> schemas.AdapterPage:
+    """Adapters that you may see, newest first."""
+    filters = Filters(base_model=base_model, method=method, rank=rank, tag=tag or (), text=q, owner=owner)
+    page = search.search(session, viewer, filters, limit=limit, cursor=cursor)
+    return schemas.AdapterPage(items=[_summary(hit.repo, hit.facts) for hit in page.hits], cursor=page.cursor)
+
+
+def _summary(repo: Repo, facts: AdapterFacts) -> schemas.AdapterSummary:
+    return schemas.AdapterSummary(
+        repo=repo.full_name,
+        visibility=repo.visibility,  # type: ignore[arg-type]  # a check constraint keeps it one of the three
+        commit=facts.commit_id,
+        folder=facts.folder,
+        base_model=facts.base_model,
+        base_id=facts.base_id,
+        method=facts.method,
+        rank=facts.rank,
+        tags=facts.tags,
+        findings=len([finding for finding in facts.findings if finding["severity"] != "info"]),
+        published_at=facts.published_at,
+    )
+
+
+Revision = Annotated[str, Query(description="branch, tag, version (v2) or commit")]
+
+
+@router.get("/{namespace}/{name}")
+def get_adapter(
+    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = repos.MAIN
+) -> schemas.Adapter:
+    """One adapter at a revision: facts, findings, files, versions, lineage and measured figures."""
+    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
+    commit = repos.resolve(session, repo, revision)
+    return schemas.Adapter(
+        repo=repo.full_name,
+        visibility=repo.visibility,  # type: ignore[arg-type]
+        commit=commit.id,
+        message=commit.message,
+        created_at=commit.created_at,
+        adapters=[_folder(facts) for facts in repos.facts(session, commit)],
+        files=file_infos(repos.files(session, commit)),
+        refs=_refs(repos.refs(session, repo)),
+        parents=_ancestors(views.parents(session, viewer, commit)),
+        children=_ancestors(views.children(session, viewer, commit)),
+        scores=score_infos(views.scores(session, viewer, commit_ids=[commit.id])),
+    )
+
+
+def _folder(facts: AdapterFacts) -> schemas.Folder:
+    return schemas.Folder(
+        folder=facts.folder,
+        base_model=facts.base_model,
+        base_id=facts.base_id,
+        method=facts.method,
+        rank=facts.rank,
+        tags=facts.tags,
+        facts=facts.facts,
+        findings=[schemas.Finding.model_validate(finding) for finding in facts.findings],
+    )
+
+
+def file_infos(entries: Iterable[TreeEntry]) -> list[schemas.FileInfo]:
+    return [schemas.FileInfo(path=entry.path, size=entry.size, sha256=entry.sha256) for entry in entries]
+
+
+def _refs(refs: Iterable[Ref]) -> list[schemas.RefInfo]:
+    return [
+        schemas.RefInfo(name=ref.name, kind=ref.kind, commit=ref.commit_id, moved_at=ref.moved_at)  # type: ignore[arg-type]
+        for ref in refs
+    ]
+
+
+def _ancestors(relatives: Iterable[views.Relative]) -> list[schemas.Ancestor]:
+    return [schemas.Ancestor.model_validate(relative, from_attributes=True) for relative in relatives]
+
+
+def score_infos(scores: Iterable[views.Measured]) -> list[schemas.ScoreInfo]:
+    return [schemas.ScoreInfo.model_validate(score, from_attributes=True) for score in scores]
+
+
+def commit_of(session: Session, viewer: Viewer | None, repo_type: repos.RepoType, name: str, revision: str) -> Commit:
+    repo = repos.find(session, viewer, repo_type, name)
+    return repos.resolve(session, repo, revision)
+
+
+@router.get("/{namespace}/{name}/files/{path:path}", response_class=Response)
+def get_file(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    path: str,
+    revision: Revision = repos.MAIN,
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+) -> Response:
+    """The bytes of one file. Ranges are honoured; the ETag is the SHA-256 of the whole file."""
+    commit = commit_of(session, viewer, "model", f"{namespace}/{name}", revision)
+    return send_file(services.storage, repos.file(session, commit, path), commit, range_header)
+
+
+@router.get("/{namespace}/{name}/archive", response_class=Response)
+def get_archive(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    revision: Revision = repos.MAIN,
+) -> Response:
+    """The whole folder as a .zip, as stock PEFT loads it once unpacked."""
+    commit = commit_of(session, viewer, "model", f"{namespace}/{name}", revision)
+    return send_zip(services.storage, f"{name}-{commit.id[:12]}", repos.files(session, commit))
+
+
+@router.patch("/{namespace}/{name}")
+def change_visibility(
+    session: SessionDep, viewer: SignedIn, namespace: str, name: str, change: schemas.ChangeVisibility
+) -> schemas.Adapter:
+    """Make an adapter more or less visible. Widening past its inputs must be confirmed: the error lists what it reveals."""
+    full_name = f"{namespace}/{name}"
+    repos.change_visibility(session, viewer, "model", full_name, change.visibility, reveal=change.reveal)
+    return get_adapter(session, viewer, namespace, name)
+
+
+@router.delete("/{namespace}/{name}", status_code=204)
+def delete_adapter(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> None:
+    """Gone at once; an administrator can restore it for seven days, and the name is held that long."""
+    repos.delete(session, viewer, "model", f"{namespace}/{name}")
+
+
+@router.post("/{namespace}/{name}/restore")
+def restore_adapter(
+    services: ServicesDep, session: SessionDep, viewer: Admin, namespace: str, name: str
+) -> schemas.Adapter:
+    """Undo a deletion (administrators)."""
+    repos.restore(session, viewer, "model", f"{namespace}/{name}", services.settings.restore_days)
+    return get_adapter(session, viewer, namespace, name)

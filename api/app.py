@@ -1,0 +1,52 @@
+"""The API process: routes, pages, middleware and the one error handler."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import adapters, bases, datasets, health, jobs, teams
+from api.watch import Watcher
+from hub.http import LimitBody, install_error_handlers
+from hub.registry.log import configure_logging
+from hub.registry.services import Services, connect
+from hub.registry.settings import load_settings
+from hub.web import pages
+
+log = logging.getLogger(__name__)
+
+
+def create_app(services: Services | None = None) -> FastAPI:
+    """The application. `uvicorn --factory api.app:create_app` calls it without arguments; tests hand in their services."""
+    if services is None:
+        configure_logging()
+        services = connect(load_settings())
+    watcher = Watcher(services.sessions)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        polling = asyncio.create_task(watcher.run())
+        yield
+        polling.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await polling
+
+    app = FastAPI(
+        title="Loraloom",
+        version="0.1.0",
+        description="A registry of LoRA adapters and the jobs that weave new ones.",
+        openapi_url="/v1/openapi.json",
+        docs_url="/v1/docs",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    app.state.watcher = watcher
+    for module in (health, adapters, datasets, bases, jobs, teams, pages):
+        app.include_router(module.router)
+    install_error_handlers(app, pages.error_page)
+    app.add_middleware(LimitBody, limit=services.settings.max_upload_bytes)
+    return app

@@ -1,0 +1,85 @@
+"""/v1/datasets: examples, uploaded and pinned the same way as adapters."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
+
+from api import schemas
+from api.adapters import Revision, commit_of, file_infos, visibility_field
+from api.download import send_file
+from api.upload import Upload, body_description, read_upload
+from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry import repos
+from hub.registry.models import Commit, Repo
+from hub.registry.publishing import publish_dataset
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+
+@router.post("", status_code=201, openapi_extra=body_description("JSONL files with input and target, or an archive"))
+async def upload_dataset(request: Request, services: ServicesDep, viewer: SignedIn) -> schemas.Dataset:
+    async with read_upload(request, services.settings.max_upload_bytes) as upload:
+        return await run_in_threadpool(_publish, services, viewer, upload)
+
+
+def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Dataset:
+    repo, commit = publish_dataset(
+        services,
+        viewer,
+        upload.fields.get("name", ""),
+        upload.files,
+        visibility=visibility_field(upload),
+        message=upload.fields.get("message", "Upload"),
+    )
+    with services.sessions() as session:
+        return _dataset(session, repo, commit)
+
+
+def _dataset(session: Session, repo: Repo, commit: Commit) -> schemas.Dataset:
+    return schemas.Dataset(
+        repo=repo.full_name,
+        visibility=repo.visibility,  # type: ignore[arg-type]
+        commit=commit.id,
+        files=file_infos(repos.files(session, commit)),
+    )
+
+
+@router.get("")
+def list_datasets(
+    session: SessionDep, viewer: ViewerDep, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: str | None = None
+) -> schemas.DatasetPage:
+    """Data sets that you may see, by name."""
+    found, following = repos.listing(session, viewer, "dataset", limit=limit, cursor=cursor)
+    return schemas.DatasetPage(items=[_dataset(session, repo, commit) for repo, commit in found], cursor=following)
+
+
+@router.get("/{namespace}/{name}")
+def get_dataset(
+    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = repos.MAIN
+) -> schemas.Dataset:
+    repo = repos.find(session, viewer, "dataset", f"{namespace}/{name}")
+    return _dataset(session, repo, repos.resolve(session, repo, revision))
+
+
+@router.get("/{namespace}/{name}/files/{path:path}", response_class=Response)
+def get_dataset_file(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    path: str,
+    revision: Revision = repos.MAIN,
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+) -> Response:
+    commit = commit_of(session, viewer, "dataset", f"{namespace}/{name}", revision)
+    return send_file(services.storage, repos.file(session, commit, path), commit, range_header)
+
+
+@router.delete("/{namespace}/{name}", status_code=204)
+def delete_dataset(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> None:
+    repos.delete(session, viewer, "dataset", f"{namespace}/{name}")

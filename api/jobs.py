@@ -1,0 +1,144 @@
+"""/v1/jobs: submit, look, watch, cancel. /v1/scores: what evaluations have measured."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
+
+from api import schemas
+from api.adapters import score_infos
+from api.watch import Watcher
+from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry import jobs, views
+from hub.registry.db import transaction
+from hub.registry.errors import InvalidInput
+from hub.registry.kinds import JobRequest
+from hub.registry.models import Job, JobEvent
+from hub.registry.submit import submit
+
+router = APIRouter(prefix="/v1", tags=["jobs"])
+
+
+@router.post("/jobs", status_code=202)
+def submit_job(
+    services: ServicesDep,
+    viewer: SignedIn,
+    body: Annotated[JobRequest, Body()],
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> schemas.Job:
+    """Queue a job. With an Idempotency-Key the same request can be sent again and gives the same job."""
+    job = submit(services, viewer, body, idempotency_key=idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    with transaction(services.sessions) as session:
+        return describe(session, session.get_one(Job, job.id))
+
+
+@router.get("/jobs")
+def list_jobs(
+    session: SessionDep, viewer: SignedIn, limit: Annotated[int, Query(ge=1, le=200)] = 50
+) -> list[schemas.Job]:
+    """Your jobs, newest first."""
+    return [describe(session, job) for job in jobs.listing(session, viewer, limit)]
+
+
+@router.get("/jobs/{job_id}")
+def get_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
+    return describe(session, jobs.find(session, viewer, job_id))
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
+    """A queued job ends at once, a running one within one evaluation. 409 once it has succeeded or failed."""
+    return describe(session, jobs.cancel(session, viewer, job_id))
+
+
+@router.get("/jobs/{job_id}/events")
+def list_events(
+    session: SessionDep, viewer: SignedIn, job_id: uuid.UUID, after: Annotated[int, Query(ge=0)] = 0
+) -> list[schemas.JobEvent]:
+    """Events with a sequence number above `after`, up to a thousand."""
+    job = jobs.find(session, viewer, job_id)
+    return [_event(event) for event in jobs.events(session, job.id, after)]
+
+
+@router.get("/jobs/{job_id}/stream", response_class=StreamingResponse)
+async def stream_events(
+    request: Request,
+    services: ServicesDep,
+    viewer: SignedIn,
+    job_id: uuid.UUID,
+    after: Annotated[int, Query(ge=0)] = 0,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """Server-sent events: each `progress` carries its sequence number as id, so that a lost connection resumes; `state` ends it."""
+    if last_event_id is not None:
+        if not last_event_id.isdigit():
+            raise InvalidInput(f"Last-Event-ID {last_event_id!r} is not a sequence number.")
+        after = int(last_event_id)
+
+    def check() -> None:
+        with transaction(services.sessions) as session:
+            jobs.find(session, viewer, job_id)
+
+    await run_in_threadpool(check)
+    watcher: Watcher = request.app.state.watcher
+    return StreamingResponse(
+        _stream(watcher, viewer, job_id, after),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: int) -> AsyncIterator[str]:
+    with watcher.subscribe(job_id, viewer, after) as news:
+        while True:
+            try:
+                item = await asyncio.wait_for(news.get(), timeout=15)
+            except TimeoutError:
+                yield ": still here\n\n"  # keeps proxies from closing a quiet stream
+                continue
+            if isinstance(item, JobEvent):
+                yield f"id: {item.seq}\nevent: progress\ndata: {_event(item).model_dump_json()}\n\n"
+            else:
+                yield f"event: state\ndata: {json.dumps({'state': item})}\n\n"
+                if item in (*jobs.FINISHED, "gone"):
+                    return
+
+
+@router.get("/scores")
+def list_scores(session: SessionDep, viewer: ViewerDep) -> list[schemas.ScoreInfo]:
+    """Figures that evaluations measured, newest first: modules by data set, with 95% intervals."""
+    return score_infos(views.scores(session, viewer))
+
+
+def describe(session: Session, job: Job) -> schemas.Job:
+    found = jobs.result_commit(session, job)
+    repo, commit = found or (None, None)
+    error = {"code": job.error_code, "message": job.error_message or ""} if job.error_code else None
+    return schemas.Job(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,  # type: ignore[arg-type]
+        namespace=job.namespace,
+        params=job.params,
+        attempt=job.attempt,
+        cancel_requested=job.cancel_requested,
+        result=job.result,
+        result_repo=repo.full_name if repo else None,
+        result_commit=commit.id if commit else None,
+        error=error,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def _event(event: JobEvent) -> schemas.JobEvent:
+    return schemas.JobEvent.model_validate(event, from_attributes=True)

@@ -1,0 +1,206 @@
+"""Request and response models of /v1. docs/api.md shows them in use; the OpenAPI description at /v1/openapi.json is made from them."""
+
+import uuid
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+Visibility = Literal["private", "internal", "public"]
+
+
+class Me(BaseModel):
+    name: str
+    is_admin: bool
+    namespaces: list[str]
+
+
+class SignIn(BaseModel):
+    token: str
+
+
+class NewUser(BaseModel):
+    name: str
+    is_admin: bool = False
+
+
+class NewToken(BaseModel):
+    name: str = Field(min_length=1, max_length=96)
+    expires_at: datetime | None = None
+
+
+class TokenInfo(BaseModel):
+    id: uuid.UUID
+    name: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class TokenSecret(TokenInfo):
+    secret: str = Field(description="shown this once; only its hash is kept")
+
+
+class FileInfo(BaseModel):
+    path: str
+    size: int
+    sha256: str
+
+
+class Finding(BaseModel):
+    code: str
+    severity: Literal["error", "warning", "info"]
+    path: str
+    message: str
+    remedy: str
+
+
+class AdapterSummary(BaseModel):
+    repo: str
+    visibility: Visibility
+    commit: str
+    folder: str
+    base_model: str | None
+    base_id: str | None = Field(description="the registered base that this name means here, if any")
+    method: str
+    rank: int
+    tags: list[str]
+    findings: int
+    published_at: datetime
+
+
+class AdapterPage(BaseModel):
+    items: list[AdapterSummary]
+    cursor: str | None = Field(description="pass as ?cursor= for the next page; null on the last")
+
+
+class Folder(BaseModel):
+    """One adapter of a repo: several may lie in folders of their own."""
+
+    folder: str
+    base_model: str | None
+    base_id: str | None
+    method: str
+    rank: int
+    tags: list[str]
+    facts: dict[str, Any]
+    findings: list[Finding]
+
+
+class RefInfo(BaseModel):
+    name: str
+    kind: Literal["branch", "tag", "version"]
+    commit: str
+    moved_at: datetime
+
+
+class Ancestor(BaseModel):
+    repo: str = Field(description='"private module" where you may not see it')
+    commit: str | None
+    role: str
+    weight: float | None
+
+
+class ScoreInfo(BaseModel):
+    repo: str | None = Field(description="null: the base alone")
+    commit: str | None
+    base_id: str
+    dataset: str
+    dataset_commit: str
+    dataset_path: str
+    template: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    examples: int
+    measured_at: datetime
+
+
+class Adapter(BaseModel):
+    repo: str
+    visibility: Visibility
+    commit: str
+    message: str
+    created_at: datetime
+    adapters: list[Folder]
+    files: list[FileInfo]
+    refs: list[RefInfo]
+    parents: list[Ancestor]
+    children: list[Ancestor]
+    scores: list[ScoreInfo]
+
+
+class Published(BaseModel):
+    repo: str
+    commit: str
+    version: str | None = Field(description="the version that this commit is, e.g. v2")
+    adapters: list[Folder]
+    findings: list[Finding]
+
+
+class Dataset(BaseModel):
+    repo: str
+    visibility: Visibility
+    commit: str
+    files: list[FileInfo]
+
+
+class ChangeVisibility(BaseModel):
+    visibility: Visibility
+    reveal: bool = Field(False, description="confirm that the names of less visible inputs may be seen")
+
+
+class Base(BaseModel):
+    id: str
+    path: str | None = Field(description="null: the built-in base")
+    revision: str | None
+    dtype: str
+    licence: str | None
+    aliases: list[str]
+    layers: int = Field(description="how many linear layers it has")
+    fingerprint: str = Field(description="SHA-256 over its weight files")
+
+
+class NewBase(BaseModel):
+    id: str = Field(min_length=1, max_length=200)
+    path: str = Field(description="a folder with config.json, tokenizer and safetensors, the same on every worker")
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    licence: str | None = None
+    aliases: list[str] = []
+
+
+class Job(BaseModel):
+    id: uuid.UUID
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    namespace: str
+    params: dict[str, Any]
+    attempt: int
+    cancel_requested: bool
+    result: dict[str, Any] | None
+    result_repo: str | None
+    result_commit: str | None
+    error: dict[str, str] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobEvent(BaseModel):
+    seq: int
+    attempt: int
+    at: datetime
+    phase: str
+    step: int
+    total: int
+    numbers: dict[str, float]
+
+
+class State(BaseModel):
+    status: str
+
+
+class DatasetPage(BaseModel):
+    items: list[Dataset]
+    cursor: str | None

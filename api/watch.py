@@ -1,0 +1,93 @@
+"""Live job events for any number of streams: one poller a process asks the database about all watched jobs at once."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from hub.registry import jobs
+from hub.registry.db import transaction
+from hub.registry.models import Job, JobEvent
+from hub.registry.teams import Viewer
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+NEWS_LIMIT = 10_000  # a reader this far behind is cut off, and resumes by sequence number
+
+News = JobEvent | str
+
+
+@dataclass(eq=False)
+class Subscription:
+    """One open stream: how far it has read, and what it has not been sent yet."""
+
+    job_id: uuid.UUID
+    viewer: Viewer
+    after: int
+    state: str | None = None
+    news: asyncio.Queue[News] = field(default_factory=lambda: asyncio.Queue(NEWS_LIMIT))
+
+
+class Watcher:
+    def __init__(self, sessions: sessionmaker[Session]) -> None:
+        self._sessions = sessions
+        self._subscriptions: set[Subscription] = set()
+
+    @contextmanager
+    def subscribe(self, job_id: uuid.UUID, viewer: Viewer, after: int) -> Iterator[asyncio.Queue[News]]:
+        """Events above `after`, each change of state, and at last a final state, or "gone" once the viewer may not look."""
+        subscription = Subscription(job_id, viewer, after)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription.news
+        finally:
+            self._subscriptions.discard(subscription)
+
+    async def run(self) -> None:
+        """Poll for ever; cancelled when the process ends."""
+        while True:
+            if self._subscriptions:
+                watched = list(self._subscriptions)
+                try:
+                    found = await run_in_threadpool(self._read, watched)
+                except SQLAlchemyError:
+                    log.warning("job events could not be read; trying again", exc_info=True)
+                else:
+                    for subscription, news in found:
+                        self._deliver(subscription, news)
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _read(self, watched: list[Subscription]) -> list[tuple[Subscription, list[News]]]:
+        """What is new for each stream. Access is asked anew each time: it may have been withdrawn."""
+        found: list[tuple[Subscription, list[News]]] = []
+        with transaction(self._sessions) as session:
+            for subscription in watched:
+                # The state first: events written before a final state are then certain to be seen with it.
+                query = select(Job.state).where(Job.id == subscription.job_id, jobs.readable(subscription.viewer))
+                state = session.scalar(query) or "gone"
+                events = jobs.events(session, subscription.job_id, subscription.after) if state != "gone" else []
+                more_to_come = len(events) == 1000
+                news: list[News] = list(events)
+                if state != subscription.state and not more_to_come:
+                    news.append(state)
+                found.append((subscription, news))
+        return found
+
+    def _deliver(self, subscription: Subscription, news: list[News]) -> None:
+        for item in news:
+            if subscription.news.full():
+                self._subscriptions.discard(subscription)
+                return
+            subscription.news.put_nowait(item)
+            if isinstance(item, JobEvent):
+                subscription.after = item.seq
+            else:
+                subscription.state = item

@@ -1,0 +1,121 @@
+"""The command line: `python -m hub COMMAND`."""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from hub import demo, local, up
+from hub.registry import schema, sweep, teams
+from hub.registry.db import connect, transaction
+from hub.registry.errors import HubError
+from hub.registry.log import configure_logging
+from hub.registry.services import connect as connect_services
+from hub.registry.settings import load_settings
+from hub.registry.storage import Storage
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def run_up(args: argparse.Namespace) -> None:
+    up.serve(args.data, args.host, args.port, say)
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    demo.run(say)
+
+
+def run_migrate(args: argparse.Namespace) -> None:
+    """What an instance on given services needs before its first start: the schema, the bucket, an administrator."""
+    settings = load_settings()
+    schema.upgrade(settings.database_url)
+    Storage(settings).ensure_bucket()
+    if args.token_file:
+        args.token_file.parent.mkdir(parents=True, exist_ok=True)
+        say(f"administrator: {up.ADMIN}; token: {up.ensure_admin(settings, args.token_file.parent)}")
+    say("the schema is up to date")
+
+
+def run_check_schema(args: argparse.Namespace) -> None:
+    """Bring an empty database to the newest migration and fail if the models say anything else."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with local.Stack(args.data) as stack:
+        server = stack.start_postgres()
+        stack.await_servers()
+        schema.drop_database(server, "schema_check")
+        url = schema.create_database(server, "schema_check")
+        schema.upgrade(url)
+        if args.revision:
+            schema.autogenerate(url, args.revision)
+        schema.check(url)
+
+
+def run_sweep(args: argparse.Namespace) -> None:
+    configure_logging()
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    sweep.run(connect_services(load_settings()), stop=stopping.is_set)
+
+
+def run_user(args: argparse.Namespace) -> None:
+    with transaction(connect(load_settings().database_url)) as session:
+        user = teams.create_user(session, args.name, is_admin=args.admin)
+        _, secret = teams.create_token(session, user.id, "first")
+    say(secret)
+
+
+def run_token(args: argparse.Namespace) -> None:
+    with transaction(connect(load_settings().database_url)) as session:
+        _, secret = teams.create_token(session, teams.get_user(session, args.user).id, args.name)
+    say(secret)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hub", description="Loraloom: a home for a team's LoRA adapters.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("up", help="run an instance until interrupted")
+    command.add_argument("--data", type=Path, default=Path("data"), help="where everything is kept")
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8000)
+    command.set_defaults(run=run_up)
+
+    command = commands.add_parser("demo", help="the main job once, on a stack of its own that is gone afterwards")
+    command.set_defaults(run=run_demo)
+
+    command = commands.add_parser("migrate", help="prepare the services given by URL for an instance")
+    command.add_argument(
+        "--token-file", type=Path, help="also make the administrator, with his token in this admin.token"
+    )
+    command.set_defaults(run=run_migrate)
+
+    command = commands.add_parser("check-schema", help="check that the migrations and the models agree")
+    command.add_argument("--data", type=Path, required=True, help="a scratch directory")
+    command.add_argument("--revision", help="also write a migration of this name for what differs")
+    command.set_defaults(run=run_check_schema)
+
+    command = commands.add_parser("sweep", help="the reconciler's loop")
+    command.set_defaults(run=run_sweep)
+
+    command = commands.add_parser("user", help="add a user; prints his first token")
+    command.add_argument("name")
+    command.add_argument("--admin", action="store_true")
+    command.set_defaults(run=run_user)
+
+    command = commands.add_parser("token", help="make a token; prints it")
+    command.add_argument("user")
+    command.add_argument("--name", default="cli")
+    command.set_defaults(run=run_token)
+
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (HubError, local.LocalError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

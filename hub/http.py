@@ -1,0 +1,181 @@
+"""What routes and pages share: the services, one transaction a request, who is asking, and how an error looks. No routes."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hub.registry import db, teams
+from hub.registry.errors import Forbidden, HubError, NotSignedIn, TooLarge
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+
+log = logging.getLogger(__name__)
+
+COOKIE = "loraloom_session"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def get_session(services: ServicesDep) -> Iterator[Session]:
+    """One request, one transaction. With scope="function" it commits before the response is sent."""
+    with db.transaction(services.sessions) as session:
+        yield session
+
+
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+
+
+def get_viewer(request: Request, services: ServicesDep) -> Viewer | None:
+    """Who asks, by bearer token or by session cookie; None for a visitor. The database session is closed again at once."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and secret:
+        with db.transaction(services.sessions) as session:
+            return teams.identify_token(session, secret.strip())
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
+        return None
+    if request.method not in SAFE_METHODS:
+        refuse_cross_site(request)
+    with db.transaction(services.sessions) as session:
+        return teams.identify_session(session, cookie)
+
+
+ViewerDep = Annotated[Viewer | None, Depends(get_viewer)]
+
+
+def require_viewer(viewer: ViewerDep) -> Viewer:
+    if viewer is None:
+        raise NotSignedIn("Sign in, or send a token as `Authorization: Bearer ll_...`.")
+    return viewer
+
+
+SignedIn = Annotated[Viewer, Depends(require_viewer)]
+
+
+def require_admin(viewer: SignedIn) -> Viewer:
+    if not viewer.is_admin:
+        raise Forbidden("Only an administrator may do this.")
+    return viewer
+
+
+Admin = Annotated[Viewer, Depends(require_admin)]
+
+
+def refuse_cross_site(request: Request) -> None:
+    """A browser sends the cookie along with another site's form; it also says, in headers that no page can set, where the form is from."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        same = site in ("same-origin", "none")
+    else:
+        origin = request.headers.get("Origin")
+        same = origin is None or urlsplit(origin).netloc == request.headers.get("Host")
+    if not same:
+        raise Forbidden("This request came from another site; go to the hub itself and repeat it there.")
+
+
+def set_session_cookie(response: Response, services: Services, secret: str) -> None:
+    settings = services.settings
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=int(settings.session_days * 86_400),
+        httponly=True,
+        samesite="lax",
+        secure=settings.cookie_secure,
+    )
+
+
+class LimitBody:
+    """Refuses a request body over the limit, by its declared length or as it streams, before anyone has stored it."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.limit:
+                raise too_large(self.limit)
+            return message
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self.limit:
+            response = error_json(too_large(self.limit))
+            await response(scope, receive, send)
+            return
+        await self.app(scope, counted, send)
+
+
+def too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request is larger than this hub accepts ({limit:,} bytes); send less at once.")
+
+
+def error_body(code: str, message: str, **details: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, **details}}
+
+
+def error_json(error: HubError) -> JSONResponse:
+    body = error_body(error.code, error.message, **error.details)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+Page = Callable[[Request, int, str, str], Response]
+
+
+def install_error_handlers(app: FastAPI, page: Page) -> None:
+    """One shape for every error: JSON under /v1, a page elsewhere. `page` renders (request, status, code, message)."""
+
+    def wants_page(request: Request) -> bool:
+        return not request.url.path.startswith("/v1") and "text/html" in request.headers.get("Accept", "")
+
+    def on_hub_error(request: Request, error: HubError) -> Response:
+        if error.status >= 500:
+            log.error("request failed", extra={"code": error.code, "path": request.url.path}, exc_info=error)
+        if wants_page(request):
+            return page(request, error.status, error.code, error.message)
+        return error_json(error)
+
+    def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = [
+            {"where": ".".join(str(part) for part in problem["loc"]), "message": problem["msg"]}
+            for problem in error.errors()
+        ]
+        message = "; ".join(f"{problem['where']}: {problem['message']}" for problem in problems)
+        if wants_page(request):
+            return page(request, 422, "invalid_request", message)
+        return JSONResponse(error_body("invalid_request", message, problems=problems), status_code=422)
+
+    def on_http_error(request: Request, error: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        message = {404: "There is nothing at this address."}.get(error.status_code, str(error.detail))
+        if wants_page(request):
+            return page(request, error.status_code, code, message)
+        return JSONResponse(error_body(code, message), status_code=error.status_code, headers=error.headers)
+
+    app.add_exception_handler(HubError, on_hub_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, on_invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, on_http_error)  # type: ignore[arg-type]

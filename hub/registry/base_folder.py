@@ -1,0 +1,59 @@
+"""A base model's folder, read by its headers alone: the shapes of its layers and a fingerprint of its weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub import peft_format
+from hub.registry.errors import InvalidInput
+
+# GPT-2's Conv1D keeps its weights as (in, out), where a linear layer keeps (out, in).
+TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc", "q_attn")}
+
+
+class BadBase(InvalidInput):
+    code = "bad_base"
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    shapes: Mapping[str, tuple[int, int]]  # layer -> (in, out)
+    fingerprint: str
+
+
+class LocalFile:
+    """A file on disk, as the header reader wants it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+def read(folder: Path) -> BaseFolder:
+    """Raises BadBase naming what is missing."""
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not weights or not (folder / "config.json").is_file():
+        raise BadBase(f"{folder} is not a base model here: it needs config.json and safetensors weights.")
+    config = json.loads((folder / "config.json").read_text())
+    transposed = TRANSPOSED.get(config.get("model_type", ""), ())
+    shapes = {}
+    for path in weights:
+        try:
+            header = peft_format.read_header(LocalFile(path))
+        except peft_format.FormatError as error:
+            raise BadBase(f"{path} cannot be read: {error}") from error
+        for name, tensor in header.tensors.items():
+            layer, _, kind = name.rpartition(".")
+            if kind == "weight" and len(tensor.shape) == 2:
+                out, width = tensor.shape
+                shapes[layer] = (out, width) if layer.endswith(transposed) else (width, out)
+    if config.get("tie_word_embeddings"):
+        tied = [shape for layer, shape in shapes.items() if layer.endswith("embed_tokens")]
+        shapes |= {"lm_head": shape for shape in tied}
+    return BaseFolder(shapes, fingerprint(weights))

@@ -1,0 +1,84 @@
+"""Registered base models: what workers can load, under which names, and with which linear layers."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry.errors import Conflict, NotFound
+from hub.registry.inspect import KnownBase
+from hub.registry.models import BaseAlias, BaseModel
+
+
+class BaseNotFound(NotFound):
+    code = "base_not_found"
+
+
+class BaseExists(Conflict):
+    code = "base_exists"
+
+
+def register(
+    session: Session,
+    base_id: str,
+    *,
+    path: str | None,
+    revision: str | None,
+    dtype: str,
+    licence: str | None,
+    aliases: Sequence[str],
+    shapes: Mapping[str, tuple[int, int]],
+    fingerprint: str,
+) -> BaseModel:
+    """Add a base, or bring a known one up to date. Raises BaseExists if one of its names means another base."""
+    taken = session.scalars(
+        select(BaseAlias.alias).where(BaseAlias.alias.in_([base_id, *aliases]), BaseAlias.base_id != base_id)
+    ).all()
+    taken += session.scalars(select(BaseModel.id).where(BaseModel.id.in_(aliases))).all()  # type: ignore[operator]
+    if taken:
+        raise BaseExists(f"The name {taken[0]!r} already means another base; leave it out, or remove it there first.")
+    values = {
+        "path": path,
+        "revision": revision,
+        "dtype": dtype,
+        "licence": licence,
+        "shapes": {module: list(shape) for module, shape in shapes.items()},
+        "fingerprint": fingerprint,
+    }
+    statement = insert(BaseModel).values(id=base_id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+    base = session.get_one(BaseModel, base_id, populate_existing=True)
+    base.aliases = [session.get(BaseAlias, alias) or BaseAlias(alias=alias) for alias in sorted(set(aliases))]
+    session.flush()
+    return base
+
+
+def names(session: Session) -> dict[str, str]:
+    """Every name of every base -> the base's id."""
+    own = {base_id: base_id for base_id in session.scalars(select(BaseModel.id))}
+    return own | dict(session.execute(select(BaseAlias.alias, BaseAlias.base_id)).tuples().all())
+
+
+def find(session: Session, name: str) -> BaseModel:
+    base = session.get(BaseModel, names(session).get(name, name))
+    if base is None:
+        known = ", ".join(session.scalars(select(BaseModel.id).order_by(BaseModel.id))) or "none yet"
+        raise BaseNotFound(f"No base {name!r} is registered here (registered: {known}); register it, or name another.")
+    return base
+
+
+def listing(session: Session) -> Sequence[BaseModel]:
+    return session.scalars(select(BaseModel).order_by(BaseModel.id)).all()
+
+
+def known(session: Session) -> list[KnownBase]:
+    """What inspection compares an adapter with."""
+    return [
+        KnownBase(
+            id=base.id,
+            aliases=tuple(alias.alias for alias in base.aliases),
+            shapes={module: (shape[0], shape[1]) for module, shape in base.shapes.items()},
+        )
+        for base in listing(session)
+    ]

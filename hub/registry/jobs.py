@@ -1,0 +1,295 @@
+"""The life of a job. Its row is the truth; a lease, not a lock, says who works on it; every write of a worker carries the lease's token."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry import teams
+from hub.registry.errors import Conflict, NotFound
+from hub.registry.models import Commit, Job, JobEvent, JobInput, Namespace, Repo, User
+from hub.registry.queue import Queue
+from hub.registry.teams import Viewer
+
+MAX_ATTEMPTS = 3
+FINISHED = ("succeeded", "failed", "cancelled")
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class IdempotencyMismatch(Conflict):
+    code = "idempotency_key_reused"
+
+
+class AlreadyFinished(Conflict):
+    code = "job_finished"
+
+
+class LeaseLost(Exception):
+    """Another worker has the job now, or it was ended: stop, and publish nothing."""
+
+
+class CancelRequested(Exception):
+    """The owner asked for the job to stop."""
+
+
+@dataclass(frozen=True)
+class Input:
+    commit_id: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request whose inputs exist, are readable by its owner and fit together: what `kinds` makes of a body."""
+
+    kind: str
+    queue: str
+    params: Mapping[str, Any]
+    inputs: Sequence[Input]
+    namespace: str
+    visibility: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    job_id: uuid.UUID
+    token: uuid.UUID
+    attempt: int
+    next_seq: int
+
+
+def submit(
+    session: Session,
+    queue: Queue,
+    viewer: Viewer,
+    submission: Submission,
+    *,
+    idempotency_key: str | None,
+    request: Mapping[str, Any],
+) -> Job:
+    """Queue a job and wake a worker once it is committed.
+
+    The same key with the same request gives the job made first; with another request it raises IdempotencyMismatch.
+    """
+    request_hash = hash_request(request)
+    values = {
+        "kind": submission.kind,
+        "queue": submission.queue,
+        "params": submission.params,
+        "owner_id": viewer.id,
+        "namespace": submission.namespace,
+        "visibility": submission.visibility,
+        "idempotency_key": idempotency_key,
+        "request_hash": request_hash,
+    }
+    made = insert(Job).values(**values).on_conflict_do_nothing(index_elements=["owner_id", "idempotency_key"])
+    job_id = session.scalar(made.returning(Job.id))
+    if job_id is None:
+        return existing(session, viewer, idempotency_key or "", request) or _vanished()
+    for commit_id, role in {(item.commit_id, item.role) for item in submission.inputs}:
+        session.add(JobInput(job_id=job_id, commit_id=commit_id, role=role))
+    queue.send_after_commit(session, submission.queue, job_id)
+    return session.get_one(Job, job_id)
+
+
+def _vanished() -> Job:
+    raise JobNotFound("A job with this Idempotency-Key was there a moment ago and is gone; send the request again.")
+
+
+def hash_request(request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Mapping[str, Any]) -> Job | None:
+    """The job that this key made before, if any. Raises IdempotencyMismatch if the request was another one."""
+    job = session.scalar(select(Job).where(Job.owner_id == viewer.id, Job.idempotency_key == idempotency_key))
+    if job is not None and job.request_hash != hash_request(request):
+        raise IdempotencyMismatch(
+            f"The Idempotency-Key {idempotency_key!r} was used for another request; use a new key for a new job."
+        )
+    return job
+
+
+def readable(viewer: Viewer | None) -> ColumnElement[bool]:
+    """Who may see a job: its owner, those who own its namespace, and administrators."""
+    if viewer is None:
+        return Job.id.is_(None)
+    if viewer.is_admin:
+        return Job.id.is_not(None)
+    own = select(Namespace.name).where(Namespace.owner_id == viewer.id)
+    return or_(Job.owner_id == viewer.id, Job.namespace.in_(own))
+
+
+def find(session: Session, viewer: Viewer | None, job_id: uuid.UUID) -> Job:
+    job = session.scalar(select(Job).where(Job.id == job_id, readable(viewer)))
+    if job is None:
+        raise JobNotFound(f"There is no job {job_id} that you can see.")
+    return job
+
+
+def listing(session: Session, viewer: Viewer, limit: int = 50) -> Sequence[Job]:
+    return session.scalars(select(Job).where(readable(viewer)).order_by(Job.created_at.desc()).limit(limit)).all()
+
+
+def result_commit(session: Session, job: Job) -> tuple[Repo, Commit] | None:
+    row = session.execute(
+        select(Repo, Commit).join(Commit, Commit.repo_id == Repo.id).where(Commit.job_id == job.id)
+    ).one_or_none()
+    return row.tuple() if row else None
+
+
+def events(session: Session, job_id: uuid.UUID, after: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
+    """Events with a sequence number above `after`, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
+
+
+def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
+    """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
+    job = find(session, viewer, job_id)
+    teams.require_write(session, viewer, job.namespace)
+    job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
+    if job.state == "queued":
+        job.state, job.finished_at = "cancelled", func.now()
+    elif job.state == "running":
+        job.cancel_requested = True
+    elif job.state != "cancelled":
+        raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
+    session.flush()
+    session.refresh(job)
+    return job
+
+
+# What a worker does. Each write is one statement that names the lease; no rows means that the lease is gone.
+
+
+def claim(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | None:
+    """Take a job that is queued, or whose worker stopped renewing its lease. None if there is nothing to take."""
+    token = uuid.uuid4()
+    free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_until < func.now()))
+    row = session.execute(
+        update(Job)
+        .where(Job.id == job_id, free, Job.attempt < MAX_ATTEMPTS, ~Job.cancel_requested)
+        .values(
+            state="running",
+            attempt=Job.attempt + 1,
+            lease_token=token,
+            lease_until=func.now() + timedelta(seconds=lease_seconds),
+            started_at=func.coalesce(Job.started_at, func.now()),
+        )
+        .returning(Job.attempt)
+    ).one_or_none()
+    if row is None:
+        return None
+    last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id)) or 0
+    return Lease(job_id, token, row.attempt, last + 1)
+
+
+def unreadable_input(session: Session, job: Job) -> bool:
+    """Whether an input is no longer readable by the job's owner: deleted, made private, or purged."""
+    owner = session.get_one(User, job.owner_id)
+    viewer = Viewer(owner.id, owner.name, owner.is_admin)
+    pinned = select(func.count()).select_from(JobInput).where(JobInput.job_id == job.id)
+    still = (
+        select(func.count())
+        .select_from(JobInput)
+        .join(Commit, Commit.id == JobInput.commit_id)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(JobInput.job_id == job.id, Commit.tree.is_not(None), Repo.deleted_at.is_(None), teams.readable(viewer))
+    )
+    return session.scalar(pinned) != session.scalar(still)
+
+
+def renew(session: Session, lease: Lease, lease_seconds: float) -> bool:
+    """Extend the lease. False if it is gone."""
+    until = func.now() + timedelta(seconds=lease_seconds)
+    return _write(session, lease, lease_until=until)
+
+
+def record(
+    session: Session, lease: Lease, seq: int, phase: str, step: int, total: int, numbers: Mapping[str, float]
+) -> None:
+    """Write one event. Raises LeaseLost or CancelRequested, at which the work must stop."""
+    row = session.execute(select(Job.cancel_requested).where(*_held(lease)).with_for_update()).one_or_none()
+    if row is None:
+        raise LeaseLost
+    if row.cancel_requested:
+        raise CancelRequested
+    event = {"phase": phase, "step": step, "total": total, "numbers": dict(numbers)}
+    session.add(JobEvent(job_id=lease.job_id, seq=seq, attempt=lease.attempt, **event))
+
+
+def succeed(session: Session, lease: Lease, result: Mapping[str, Any]) -> None:
+    """Raises LeaseLost, which rolls back whatever was published in the same transaction."""
+    if not _write(session, lease, state="succeeded", result=dict(result), finished_at=func.now()):
+        raise LeaseLost
+
+
+def fail(session: Session, lease: Lease, code: str, message: str) -> None:
+    _write(session, lease, state="failed", error_code=code, error_message=message, finished_at=func.now())
+
+
+def end_cancelled(session: Session, lease: Lease) -> None:
+    _write(session, lease, state="cancelled", finished_at=func.now())
+
+
+def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == lease.job_id, Job.lease_token == lease.token, Job.state == "running"
+
+
+def _write(session: Session, lease: Lease, **values: Any) -> bool:
+    statement = update(Job).where(*_held(lease)).values(**values).returning(Job.id)
+    return session.execute(statement).one_or_none() is not None
+
+
+# What the sweep does.
+
+
+def end_dead(session: Session) -> int:
+    """Settle jobs whose worker is gone: cancelled where that was asked, failed after the last attempt, else queued again."""
+    dead = and_(Job.state == "running", Job.lease_until < func.now())
+    cancelled = session.execute(
+        update(Job)
+        .where(dead, Job.cancel_requested)
+        .values(state="cancelled", finished_at=func.now())
+        .returning(Job.id)
+    ).all()
+    message = (
+        f"The worker died {MAX_ATTEMPTS} times while running this job, most likely because it ran out of memory or "
+        "made no progress for too long. Try a smaller base, fewer examples or shorter ones, or a larger worker."
+    )
+    lost = session.execute(
+        update(Job)
+        .where(dead, Job.attempt >= MAX_ATTEMPTS)
+        .values(state="failed", error_code="worker_lost", error_message=message, finished_at=func.now())
+        .returning(Job.id)
+    ).all()
+    again = session.execute(update(Job).where(dead).values(state="queued", sent_at=_long_ago()).returning(Job.id)).all()
+    return len(cancelled) + len(lost) + len(again)
+
+
+def _long_ago() -> ColumnElement[datetime]:
+    return func.now() - timedelta(days=1)
+
+
+def unsent(session: Session, queue: str, seconds: float) -> Sequence[uuid.UUID]:
+    """Jobs of a queue that wait although their message should have arrived; marked as sent now."""
+    late: Select[tuple[uuid.UUID]] = (
+        select(Job.id)
+        .where(Job.state == "queued", Job.queue == queue, Job.sent_at < func.now() - timedelta(seconds=seconds))
+        .order_by(Job.created_at)
+        .limit(1000)
+        .with_for_update(skip_locked=True)
+    )
+    statement = update(Job).where(Job.id.in_(late)).values(sent_at=func.now()).returning(Job.id)
+    return session.scalars(statement).all()

@@ -1,0 +1,78 @@
+"""Strict publishing, as `POST /v1` and the forms do it: one whole, sound thing, or nothing at all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hub.registry import bases, blobs, repos
+from hub.registry.blobs import Incoming
+from hub.registry.db import transaction
+from hub.registry.errors import InvalidInput
+from hub.registry.inspect import Inspection, inspect, require_adapter
+from hub.registry.models import Commit, Repo
+from hub.registry.repos import Entry, Visibility
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+
+
+class NoExamples(InvalidInput):
+    code = "no_examples"
+
+
+@dataclass(frozen=True)
+class PublishedAdapter:
+    repo: Repo
+    commit: Commit
+    version: str | None
+    inspection: Inspection
+    base_ids: Mapping[str, str | None]  # folder -> the registered base that it means
+
+
+def publish_adapter(
+    services: Services,
+    viewer: Viewer,
+    name: str,
+    files: Sequence[Incoming],
+    *,
+    visibility: Visibility | None,
+    message: str,
+) -> PublishedAdapter:
+    """Inspect, store the bytes, write the rows. Raises BadAdapter with every finding before anything is stored."""
+    with transaction(services.sessions) as session:
+        repos.check_target(session, viewer, "model", name)
+        known = bases.known(session)
+        names = bases.names(session)
+    inspection = inspect({file.path: file for file in files}, known)
+    require_adapter(inspection)
+    blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
+    with transaction(services.sessions) as session:
+        repo = repos.ensure(session, viewer, "model", name, visibility)
+        commit = repos.publish(
+            session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
+        )
+        version = repos.version_of(session, commit)
+    base_ids = {facts.folder: names.get(facts.base_model or "") for facts in inspection.adapters}
+    return PublishedAdapter(repo, commit, version, inspection, base_ids)
+
+
+def publish_dataset(
+    services: Services,
+    viewer: Viewer,
+    name: str,
+    files: Sequence[Incoming],
+    *,
+    visibility: Visibility | None,
+    message: str,
+) -> tuple[Repo, Commit]:
+    """A data set of JSONL files (and whatever lies beside them). Raises NoExamples if there is none."""
+    if not any(file.path.endswith(".jsonl") and file.size for file in files):
+        raise NoExamples('The upload has no .jsonl file; send rows such as {"input": ..., "target": ...}, one a line.')
+    with transaction(services.sessions) as session:
+        repos.check_target(session, viewer, "dataset", name)
+    blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
+    with transaction(services.sessions) as session:
+        repo = repos.ensure(session, viewer, "dataset", name, visibility)
+        return repo, repos.publish(session, repo, entries(files), author_id=viewer.id, message=message)
+
+
+def entries(files: Sequence[Incoming]) -> list[Entry]:
+    return [Entry(file.path, file.sha256, file.size, file.git_oid) for file in files]

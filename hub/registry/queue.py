@@ -1,0 +1,69 @@
+"""Celery as a wake-up call: a message is a job's id and nothing else. PostgreSQL says what state the job is in."""
+
+import logging
+import uuid
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from hub.registry.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+TASK = "loraloom.run"
+QUEUES = ("gpu", "interactive")
+
+
+def make_celery(broker_url: str) -> Celery:
+    """The Celery application of senders and workers: JSON only, no results kept, a message is gone as soon as it is taken."""
+    app = Celery("loraloom", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=3,
+        task_publish_retry=False,
+        # A message that a killed worker had taken but not begun comes back soon; the claim makes a second copy harmless.
+        broker_transport_options={
+            "visibility_timeout": 60,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 10,
+            "socket_connect_timeout": 3,
+        },
+    )
+    return app
+
+
+class Queue:
+    def __init__(self, broker_url: str) -> None:
+        self._celery = make_celery(broker_url)
+
+    def send(self, queue: str, job_id: uuid.UUID) -> bool:
+        """Wake a worker. A send that fails is only a delay: the sweep sends again."""
+        try:
+            self._celery.send_task(TASK, args=[str(job_id)], queue=queue)
+        except OperationalError:
+            log.warning("job not sent; the sweep will send it", extra={"job_id": str(job_id)}, exc_info=True)
+            return False
+        return True
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait. Raises Unavailable if the broker does not answer."""
+        try:
+            with self._celery.connection_for_read() as connection:
+                return int(connection.default_channel.client.llen(queue))
+        except (OperationalError, *self._celery.connection_for_read().connection_errors) as error:
+            raise Unavailable(f"The broker does not answer: {error}") from error
+
+    def send_after_commit(self, session: Session, queue: str, job_id: uuid.UUID) -> None:
+        """Send when, and only when, the session's transaction commits."""
+
+        def send(_: Session) -> None:
+            self.send(queue, job_id)
+
+        event.listen(session, "after_commit", send, once=True)

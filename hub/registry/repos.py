@@ -1,0 +1,397 @@
+"""Repos and their commits: publish (the one place where a commit is born; rows only), read, refs, delete."""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, aliased
+
+from hub.registry import bases, blobs, teams
+from hub.registry.errors import Conflict, HubError, InvalidInput, NotFound
+from hub.registry.inspect import Inspection
+from hub.registry.models import (
+    AdapterFacts,
+    Commit,
+    Lineage,
+    Ref,
+    Repo,
+    Tree,
+    TreeEntry,
+)
+from hub.registry.storage import Storage
+from hub.registry.teams import Viewer
+
+RepoType = Literal["model", "dataset"]
+Visibility = Literal["private", "internal", "public"]
+VISIBILITIES: tuple[Visibility, ...] = ("private", "internal", "public")  # from least to most visible
+MAIN = "main"
+RESERVED = re.compile(r"\.v\d+$")  # team/name.v3 is how clients without a revision argument pin a version
+
+
+class RepoNotFound(NotFound):
+    code = "repo_not_found"
+
+
+class RevisionNotFound(NotFound):
+    code = "revision_not_found"
+
+
+class FileNotInRepo(NotFound):
+    code = "file_not_found"
+
+
+class RepoExists(Conflict):
+    code = "repo_exists"
+
+
+class WouldReveal(Conflict):
+    code = "would_reveal"
+
+
+class BytesMissing(HubError):
+    """A commit named bytes that its namespace does not hold: they were never sent, or sent too long ago."""
+
+    status, code = 422, "bytes_missing"
+
+
+@dataclass(frozen=True)
+class Entry:
+    path: str
+    sha256: str
+    size: int
+    git_oid: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a result was made from: a commit, the part it played, and its weight where there is one."""
+
+    commit_id: str
+    role: str
+    weight: float | None = None
+
+
+def split_name(full_name: str) -> tuple[str, str]:
+    namespace, slash, name = full_name.partition("/")
+    if not slash:
+        raise InvalidInput(f"{full_name!r} is not a repo id: write namespace/name.")
+    return namespace, name
+
+
+def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> Repo:
+    """A repo the viewer may read. What he may not see answers exactly like what is not there."""
+    namespace, name = split_name(full_name)
+    repo = session.scalar(
+        select(Repo).where(
+            Repo.type == repo_type,
+            Repo.namespace == namespace,
+            Repo.name == name,
+            Repo.deleted_at.is_(None),
+            teams.readable(viewer),
+        )
+    )
+    if repo is None:
+        raise RepoNotFound(f"There is no {repo_type} repo {full_name!r} that you can see.")
+    return repo
+
+
+def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> Repo | None:
+    """The repo of that name if there is one, after checking that the viewer may write it, or make it.
+
+    Raises NotSignedIn, Forbidden, BadName, or RepoExists if the name is held by a deleted repo.
+    """
+    namespace, name = split_name(full_name)
+    teams.require_write(session, viewer, namespace)
+    teams.check_name(name, "The repo name")
+    if RESERVED.search(name):
+        raise teams.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
+    key = (Repo.type == repo_type, Repo.namespace == namespace, Repo.name == name)
+    repo = session.scalar(select(Repo).where(*key))
+    if repo is not None and repo.deleted_at is not None:
+        raise RepoExists(
+            f"{full_name!r} was deleted and its name is held until it can no longer be restored; "
+            "choose another name, or ask an administrator to restore it."
+        )
+    return repo
+
+
+def ensure(
+    session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility | None
+) -> Repo:
+    """The repo of that name to write in, made if need be (internal unless said otherwise)."""
+    repo = check_target(session, viewer, repo_type, full_name)
+    if repo is not None:
+        return repo
+    namespace, name = split_name(full_name)
+    made = insert(Repo).values(type=repo_type, namespace=namespace, name=name, visibility=visibility or "internal")
+    session.execute(made.on_conflict_do_nothing())  # another request may be making it at this moment
+    return find(session, viewer, repo_type, full_name)
+
+
+def publish(
+    session: Session,
+    repo: Repo,
+    entries: Sequence[Entry],
+    *,
+    author_id: uuid.UUID,
+    message: str,
+    inspection: Inspection | None = None,
+    parents: Sequence[Parent] = (),
+    job_id: uuid.UUID | None = None,
+) -> Commit:
+    """Give main a new commit with this tree. Rows only: every blob must be held by the repo's namespace already.
+
+    A tree equal to main's makes no new commit, unless a job made it. Raises BytesMissing.
+    """
+    session.execute(select(Repo.id).where(Repo.id == repo.id).with_for_update())  # one publisher of a repo at a time
+    missing = {entry.sha256 for entry in entries} - blobs.held(session, repo.namespace, [e.sha256 for e in entries])
+    if missing:
+        names = ", ".join(entry.path for entry in entries if entry.sha256 in missing)
+        raise BytesMissing(f"The bytes of {names} are not held by {repo.namespace!r}; send them again.")
+    head = session.scalar(select(Ref).where(Ref.repo_id == repo.id, Ref.name == MAIN))
+    tree = _ensure_tree(session, entries)
+    if head is not None and job_id is None:
+        current = session.get_one(Commit, head.commit_id)
+        if current.tree == tree:
+            return current
+    now = datetime.now(UTC)
+    parent = head.commit_id if head else None
+    identity = "\0".join([str(repo.id), parent or "", tree, str(author_id), now.isoformat(), message])
+    commit = Commit(
+        id=hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest(),
+        repo_id=repo.id,
+        parent=parent,
+        tree=tree,
+        author_id=author_id,
+        message=message,
+        created_at=now,
+        job_id=job_id,
+    )
+    session.add(commit)
+    session.flush()  # refs, facts and lineage point at it
+    _move_ref(session, repo, MAIN, "branch", commit.id, author_id)
+    for origin in parents:
+        session.add(Lineage(child=commit.id, parent=origin.commit_id, role=origin.role, weight=origin.weight))
+    if inspection is not None:
+        _record_facts(session, repo, commit, inspection, author_id, previous=parent)
+    repo.updated_at = now
+    session.flush()
+    return commit
+
+
+def _ensure_tree(session: Session, entries: Sequence[Entry]) -> str:
+    ordered = sorted(entries, key=lambda entry: entry.path)
+    listing = "".join(f"{entry.path}\0{entry.sha256}\n" for entry in ordered)
+    tree = hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
+    # The update locks a tree that is there already against the sweep; xmax tells it from one that is new.
+    statement = insert(Tree).values(hash=tree).on_conflict_do_update(index_elements=["hash"], set_={"hash": tree})
+    if session.scalar(statement.returning(text("xmax = 0"))):
+        rows = [
+            {"tree": tree, "path": e.path, "sha256": e.sha256, "size": e.size, "git_oid": e.git_oid} for e in ordered
+        ]
+        if rows:
+            session.execute(insert(TreeEntry), rows)
+    return tree
+
+
+def _move_ref(session: Session, repo: Repo, name: str, kind: str, commit_id: str, by: uuid.UUID) -> None:
+    values = {"commit_id": commit_id, "moved_by": by, "moved_at": func.now()}
+    statement = insert(Ref).values(repo_id=repo.id, name=name, kind=kind, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["repo_id", "name"], set_=values))
+
+
+def _record_facts(
+    session: Session,
+    repo: Repo,
+    commit: Commit,
+    inspection: Inspection,
+    author_id: uuid.UUID,
+    *,
+    previous: str | None,
+) -> None:
+    """Write what inspection found, and give a version number when main's adapter changed."""
+    before = _weights(session, previous) if previous else {}
+    session.execute(
+        update(AdapterFacts).where(AdapterFacts.repo_id == repo.id, AdapterFacts.current).values(current=False)
+    )
+    names = bases.names(session)
+    for facts in inspection.adapters:
+        folder = f"{facts.folder}/" if facts.folder else ""
+        found = [finding.to_dict() for finding in inspection.findings if finding.path.startswith(folder)]
+        words = [repo.full_name, facts.base_model or "", facts.method, *facts.tags, facts.description]
+        session.add(
+            AdapterFacts(
+                commit_id=commit.id,
+                folder=facts.folder,
+                repo_id=repo.id,
+                current=True,
+                base_id=names.get(facts.base_model or ""),
+                base_model=facts.base_model,
+                method=facts.method,
+                rank=facts.rank,
+                tags=list(facts.tags),
+                facts=facts.to_dict(),
+                findings=found,
+                search=" ".join(words).lower(),
+                published_at=commit.created_at,
+            )
+        )
+    if inspection.adapters and _weights(session, commit.id) != before:
+        repo.versions += 1
+        _move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
+
+
+def _weights(session: Session, commit_id: str) -> Mapping[str, str]:
+    """The files of a commit that decide what an adapter computes: path -> hash."""
+    rows = session.execute(
+        select(TreeEntry.path, TreeEntry.sha256)
+        .join(Commit, Commit.tree == TreeEntry.tree)
+        .where(Commit.id == commit_id)
+        .where(TreeEntry.path.like("%adapter_model.safetensors") | TreeEntry.path.like("%adapter_config.json"))
+    )
+    return dict(rows.tuples().all())
+
+
+def resolve(session: Session, repo: Repo, revision: str = MAIN) -> Commit:
+    """A branch, tag, version or whole commit id -> the commit. Raises RevisionNotFound."""
+    commit = session.scalar(
+        select(Commit)
+        .join(Ref, Ref.commit_id == Commit.id)
+        .where(Ref.repo_id == repo.id, Ref.name == revision, Commit.tree.is_not(None))
+    ) or session.scalar(
+        select(Commit).where(Commit.repo_id == repo.id, Commit.id == revision, Commit.tree.is_not(None))
+    )
+    if commit is None:
+        raise RevisionNotFound(f"{repo.full_name} has no branch, tag, version or commit {revision!r}.")
+    return commit
+
+
+def files(session: Session, commit: Commit) -> Sequence[TreeEntry]:
+    return session.scalars(select(TreeEntry).where(TreeEntry.tree == commit.tree).order_by(TreeEntry.path)).all()
+
+
+def file(session: Session, commit: Commit, path: str) -> TreeEntry:
+    entry = session.get(TreeEntry, (commit.tree, path))
+    if entry is None:
+        raise FileNotInRepo(f"There is no file {path!r} in commit {commit.id[:12]}.")
+    return entry
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a commit, read from S3 by ranges: what inspection reads when the bytes are no longer at hand."""
+
+    storage: Storage
+    sha256: str
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.storage.read(self.sha256, offset, min(length, max(0, self.size - offset)))
+
+
+def history(session: Session, repo: Repo, limit: int = 50) -> Sequence[Commit]:
+    """Newest first."""
+    return session.scalars(
+        select(Commit).where(Commit.repo_id == repo.id).order_by(Commit.created_at.desc()).limit(limit)
+    ).all()
+
+
+def refs(session: Session, repo: Repo) -> Sequence[Ref]:
+    return session.scalars(select(Ref).where(Ref.repo_id == repo.id).order_by(Ref.moved_at.desc(), Ref.name)).all()
+
+
+def facts(session: Session, commit: Commit) -> Sequence[AdapterFacts]:
+    return session.scalars(
+        select(AdapterFacts).where(AdapterFacts.commit_id == commit.id).order_by(AdapterFacts.folder)
+    ).all()
+
+
+def version_of(session: Session, commit: Commit) -> str | None:
+    return session.scalar(select(Ref.name).where(Ref.commit_id == commit.id, Ref.kind == "version"))
+
+
+def change_visibility(
+    session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility, *, reveal: bool
+) -> Repo:
+    """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not say so."""
+    repo = find(session, viewer, repo_type, full_name)
+    teams.require_write(session, viewer, repo.namespace)
+    parent = aliased(Commit)
+    inputs = session.scalars(
+        select(Repo)
+        .join(parent, parent.repo_id == Repo.id)
+        .join(Lineage, Lineage.parent == parent.id)
+        .join(Commit, Commit.id == Lineage.child)
+        .where(Commit.repo_id == repo.id)
+    ).unique()
+    narrower = [r.full_name for r in inputs if VISIBILITIES.index(r.visibility) < VISIBILITIES.index(visibility)]  # type: ignore[arg-type]
+    if narrower and not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):  # type: ignore[arg-type]
+        names = ", ".join(sorted(narrower))
+        raise WouldReveal(
+            f"Making {full_name} {visibility} shows that it was made from {names}, named in its card and manifest; "
+            "repeat with `reveal` to confirm.",
+            reveals=sorted(narrower),
+        )
+    repo.visibility = visibility
+    return repo
+
+
+def delete(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> None:
+    """Gone at once for all but administrators; the name and the bytes stay until it can no longer be restored."""
+    repo = find(session, viewer, repo_type, full_name)
+    teams.require_write(session, viewer, repo.namespace)
+    repo.deleted_at = datetime.now(UTC)
+
+
+def restore(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, days: float) -> Repo:
+    """Undo a deletion of the last days. Administrators only: to others the repo does not exist."""
+    namespace, name = split_name(full_name)
+    repo = None
+    if viewer.is_admin:
+        repo = session.scalar(
+            select(Repo).where(
+                Repo.type == repo_type,
+                Repo.namespace == namespace,
+                Repo.name == name,
+                Repo.deleted_at > datetime.now(UTC) - timedelta(days=days),
+            )
+        )
+    if repo is None:
+        raise RepoNotFound(f"There is no deleted {repo_type} repo {full_name!r} that you could restore.")
+    repo.deleted_at = None
+    return repo
+
+
+def least_visible(session: Session, commit_ids: Sequence[str]) -> Visibility:
+    """The visibility of the least visible repo among these commits; public if there are none."""
+    found = set(
+        session.scalars(
+            select(Repo.visibility).join(Commit, Commit.repo_id == Repo.id).where(Commit.id.in_(commit_ids))
+        )
+    )
+    return next((level for level in VISIBILITIES if level in found), "public")
+
+
+def listing(
+    session: Session, viewer: Viewer | None, repo_type: RepoType, *, limit: int, cursor: str | None
+) -> tuple[list[tuple[Repo, Commit]], str | None]:
+    """Repos with a commit on main, in the order of their names; the cursor is the last name of the page before."""
+    name = Repo.namespace + "/" + Repo.name
+    query = (
+        select(Repo, Commit)
+        .join(Ref, Ref.repo_id == Repo.id)
+        .join(Commit, Commit.id == Ref.commit_id)
+        .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .order_by(name)
+        .limit(limit + 1)
+    )
+    if cursor:
+        query = query.where(name > cursor)
+    found = [(repo, commit) for repo, commit in session.execute(query).tuples()]
+    return found[:limit], found[limit - 1][0].full_name if len(found) > limit else None

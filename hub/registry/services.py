@@ -1,0 +1,35 @@
+"""The services that every process of ours stands on, opened once from its settings."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from hub.registry import db
+from hub.registry.errors import Unavailable
+from hub.registry.queue import QUEUES, Queue
+from hub.registry.settings import Settings
+from hub.registry.storage import Storage
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    sessions: sessionmaker[Session]
+    storage: Storage
+    queue: Queue
+
+    def check(self) -> None:
+        """Raise Unavailable naming the first service that does not answer."""
+        try:
+            with db.transaction(self.sessions) as session:
+                session.execute(text("SELECT 1"))
+        except OperationalError as error:
+            raise Unavailable(f"The database does not answer: {error.orig}") from error
+        self.storage.ping()
+        self.queue.depth(QUEUES[0])
+
+
+def connect(settings: Settings) -> Services:
+    return Services(settings, db.connect(settings.database_url), Storage(settings), Queue(settings.broker_url))

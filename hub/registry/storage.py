@@ -1,0 +1,118 @@
+"""Bytes in S3, named by their SHA-256. Nothing here is ever overwritten with other bytes: the server checks the hash that names them."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from hub.registry.errors import NotFound, Unavailable
+from hub.registry.settings import Settings
+
+CHUNK = 1 << 20
+
+
+def blob_key(sha256: str) -> str:
+    return f"blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+class Storage:
+    """One bucket. Thread-safe, as boto3's clients are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bucket = settings.s3_bucket
+        self._client = _client(settings, settings.s3_endpoint_url)
+        self._public = _client(settings, settings.s3_public_url) if settings.s3_public_url else None
+
+    def ensure_bucket(self) -> None:
+        try:
+            self._client.create_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise
+
+    def ping(self) -> None:
+        """Raise Unavailable if the bucket cannot be reached."""
+        try:
+            self._client.head_bucket(Bucket=self.bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise Unavailable(f"S3 does not answer for bucket {self.bucket}: {error}") from error
+
+    def put(self, sha256: str, file: BinaryIO, size: int) -> None:
+        """Store `size` bytes from the start of `file`. S3 itself refuses bytes that do not have this hash."""
+        file.seek(0)
+        self._client.put_object(
+            Bucket=self.bucket,
+            Key=blob_key(sha256),
+            Body=file,
+            ContentLength=size,
+            ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+        )
+
+    def read(self, sha256: str, offset: int, length: int) -> bytes:
+        """Some bytes of a blob. Raises NotFound if S3 does not have it."""
+        if length == 0:
+            return b""
+        return bytes(self._get(sha256, f"bytes={offset}-{offset + length - 1}")["Body"].read())
+
+    def stream(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
+        """Bytes start to end (exclusive), a megabyte at a time. The object is asked for before the first piece is taken."""
+        if start >= end:
+            return iter(())
+        body = self._get(sha256, f"bytes={start}-{end - 1}")["Body"]
+        return iter(lambda: body.read(CHUNK), b"")
+
+    def _get(self, sha256: str, byte_range: str) -> dict[str, Any]:
+        try:
+            return dict(self._client.get_object(Bucket=self.bucket, Key=blob_key(sha256), Range=byte_range))
+        except self._client.exceptions.NoSuchKey:
+            raise NotFound(f"The bytes {sha256} are not in storage.") from None
+
+    def exists(self, sha256: str) -> bool:
+        try:
+            self._client.head_object(Bucket=self.bucket, Key=blob_key(sha256))
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return False
+            raise
+        return True
+
+    def delete(self, sha256: str) -> None:
+        self._client.delete_object(Bucket=self.bucket, Key=blob_key(sha256))
+
+    def presigned_url(self, sha256: str, filename: str) -> str | None:
+        """A download address on the public S3 host, good for ten minutes; None where no such host is configured."""
+        if self._public is None:
+            return None
+        safe = filename.replace('"', "").replace("\\", "")
+        return str(
+            self._public.generate_presigned_url(
+                "get_object",
+                Params={
+                    "Bucket": self.bucket,
+                    "Key": blob_key(sha256),
+                    "ResponseContentDisposition": f'attachment; filename="{safe}"',
+                },
+                ExpiresIn=600,
+            )
+        )
+
+
+def _client(settings: Settings, endpoint_url: str | None) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.aws_access_key_id,
+        aws_secret_access_key=settings.aws_secret_access_key,
+        config=Config(
+            signature_version="s3v4",
+            retries={"mode": "standard", "max_attempts": 3},
+            connect_timeout=3,
+            read_timeout=60,
+            max_pool_connections=32,
+            s3={"addressing_style": "path"} if endpoint_url else {},
+        ),
+    )

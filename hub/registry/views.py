@@ -1,0 +1,114 @@
+"""What is shown of a commit beside its files: ancestors, descendants, and the figures measured on it, as far as the viewer may see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from hub.registry import teams
+from hub.registry.models import Commit, Lineage, Repo, Score
+from hub.registry.teams import Viewer
+
+PRIVATE = "private module"
+
+
+@dataclass(frozen=True)
+class Relative:
+    repo: str
+    commit: str | None
+    role: str
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    repo: str | None  # None: the base alone
+    commit: str | None
+    base_id: str
+    dataset: str
+    dataset_commit: str
+    dataset_path: str
+    template: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    examples: int
+    measured_at: datetime
+
+
+def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:
+    """What a commit was made from; what the viewer may not see keeps its role and weight and loses its name."""
+    visible = and_(Repo.deleted_at.is_(None), teams.readable(viewer))
+    rows = session.execute(
+        select(Lineage, Repo, visible)
+        .join(Commit, Commit.id == Lineage.parent)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(Lineage.child == commit.id)
+        .order_by(Lineage.role, Lineage.weight.desc().nulls_last(), Lineage.parent)
+    ).tuples()
+    return [
+        Relative(repo.full_name, line.parent, line.role, line.weight)
+        if seen
+        else Relative(PRIVATE, None, line.role, line.weight)
+        for line, repo, seen in rows
+    ]
+
+
+def children(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:
+    """What was made from a commit. What the viewer may not see is left out: its existence is its owner's business."""
+    rows = session.execute(
+        select(Lineage, Repo)
+        .join(Commit, Commit.id == Lineage.child)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(Lineage.parent == commit.id, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .order_by(Commit.created_at.desc())
+        .limit(100)
+    ).tuples()
+    return [Relative(repo.full_name, line.child, line.role, line.weight) for line, repo in rows]
+
+
+def scores(
+    session: Session, viewer: Viewer | None, *, commit_ids: Sequence[str] | None = None, limit: int = 1000
+) -> list[Measured]:
+    """Figures of these commits (of all, if None), newest first, where module and data set are both readable."""
+    module, module_commit = aliased(Repo), aliased(Commit)
+    query = (
+        select(Score, module, Repo)
+        .join(Commit, Commit.id == Score.dataset_commit)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .outerjoin(module_commit, module_commit.id == Score.commit_id)
+        .outerjoin(module, module.id == module_commit.repo_id)
+        .where(
+            Repo.deleted_at.is_(None),
+            teams.readable(viewer),
+            or_(
+                Score.commit_id.is_(None),
+                and_(module.deleted_at.is_(None), module.id.in_(select(Repo.id).where(teams.readable(viewer)))),
+            ),
+        )
+        .order_by(Score.created_at.desc(), Score.id)
+        .limit(limit)
+    )
+    if commit_ids is not None:
+        query = query.where(Score.commit_id.in_(commit_ids))
+    return [
+        Measured(
+            repo=repo.full_name if repo else None,
+            commit=score.commit_id,
+            base_id=score.base_id,
+            dataset=dataset.full_name,
+            dataset_commit=score.dataset_commit,
+            dataset_path=score.dataset_path,
+            template=score.template,
+            metric=score.metric,
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            examples=score.examples,
+            measured_at=score.created_at,
+        )
+        for score, repo, dataset in session.execute(query).tuples()
+    ]

@@ -1,0 +1,190 @@
+"""`python -m hub up`: every process of an instance under one supervisor, until it is interrupted."""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from hub import local
+from hub.registry import schema, teams
+from hub.registry.db import connect, transaction
+from hub.registry.models import Mark
+from hub.registry.settings import Settings, load_given
+from hub.registry.storage import Storage
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[1]
+ADMIN = "admin"
+RESTART_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A running instance: where it answers, and how to be its administrator."""
+
+    url: str
+    token_file: Path
+    environment: Mapping[str, str]
+
+
+def commands(host: str, port: int) -> dict[str, list[str]]:
+    """The processes of an instance and the commands that start them; docker-compose.yml runs the very same ones."""
+    python = sys.executable
+    worker = [
+        python,
+        "-m",
+        "celery",
+        "-A",
+        "workers.app",
+        "worker",
+        "--concurrency",
+        "1",
+        "--without-gossip",
+        "--without-mingle",
+    ]
+    return {
+        "api": [
+            python,
+            "-m",
+            "uvicorn",
+            "--factory",
+            "api.app:create_app",
+            "--host",
+            host,
+            "--port",
+            str(port),
+            "--no-access-log",
+        ],
+        "worker-gpu": [*worker, "--queues", "gpu", "--hostname", "gpu@%h"],
+        "worker-interactive": [*worker, "--queues", "interactive", "--hostname", "interactive@%h"],
+        "sweep": [python, "-m", "hub", "sweep"],
+    }
+
+
+SEED = [sys.executable, "-m", "hub.starter.seed"]
+
+
+@contextmanager
+def instance(
+    data: Path,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    *,
+    database: str = "loraloom",
+    bucket: str = "loraloom",
+) -> Iterator[tuple[local.Stack, Instance]]:
+    """Start everything that is not given by URL, bring the schema up to date, start our processes, wait until ready."""
+    with local.Stack(data) as stack:
+        settings = start_services(stack, database, bucket)
+        env = environment(settings)
+        schema.upgrade(settings.database_url)
+        Storage(settings).ensure_bucket()
+        token_file = ensure_admin(settings, stack.data)
+        for name, argv in commands(host, port).items():
+            stack.spawn(name, argv, env=env, cwd=ROOT)
+        if not is_seeded(settings):
+            say("first start: converting the built-in base model and publishing the starter library ...")
+            stack.spawn("seed", SEED, env=env, cwd=ROOT)
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
+        stack.wait_until("api", lambda: local.answers(f"{url}/readyz"))
+        yield stack, Instance(url, token_file, env)
+
+
+def start_services(stack: local.Stack, database: str, bucket: str) -> Settings:
+    """The services given by URL, and from wheels those that are not."""
+    given = load_given()
+    server = given.database_url or stack.start_postgres()
+    broker = given.broker_url or stack.start_valkey()
+    key, secret = given.aws_access_key_id, given.aws_secret_access_key
+    endpoint = given.s3_endpoint_url
+    if endpoint is None:
+        endpoint, key, secret = stack.start_s3(), stack.secrets.s3_key, stack.secrets.s3_secret
+    stack.await_servers()
+    return Settings(
+        database_url=given.database_url or schema.create_database(server, database),
+        broker_url=broker,
+        s3_endpoint_url=endpoint,
+        s3_bucket=bucket,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        cache_dir=stack.data / "cache",
+    )
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give a child process these settings."""
+    return {
+        key.upper(): str(value)
+        for key, value in settings.model_dump(exclude_defaults=True).items()
+        if value is not None
+    }
+
+
+def ensure_admin(settings: Settings, data: Path) -> Path:
+    """The administrator, and a token for him in a file that only its owner can read."""
+    path = data / "admin.token"
+    if not path.exists():
+        with transaction(connect(settings.database_url)) as session:
+            user = teams.ensure_user(session, ADMIN, is_admin=True)
+            _, secret = teams.create_token(session, user.id, "admin.token")
+        local.write_private(path, secret + "\n")
+    return path
+
+
+def is_seeded(settings: Settings) -> bool:
+    with transaction(connect(settings.database_url)) as session:
+        return session.get(Mark, "seeded") is not None
+
+
+def serve(data: Path, host: str, port: int, say: Callable[[str], None]) -> None:
+    """Serve until interrupted, starting again whatever ends meanwhile."""
+    first = not (data / "admin.token").exists()
+    with interruptible(), instance(data, host, port, say) as (stack, running):
+        say(f"Loraloom is ready at {running.url} (data in {stack.data})")
+        if first:
+            say(f"administrator: {ADMIN}; token: {running.token_file} (sign in at {running.url}/login)")
+        while True:
+            keep_running(stack, say)
+            time.sleep(0.5)
+
+
+def keep_running(stack: local.Stack, say: Callable[[str], None]) -> None:
+    """Start again what has ended. The seed ends by itself; its failure is said, and the next start tries again."""
+    for name, code in stack.ended().items():
+        if name == "seed":
+            done = "the built-in base and the starter library are ready"
+            say(done if code == 0 else f"seeding failed ({code}):\n{stack.log_tail(name)}")
+            stack.forget(name)
+            continue
+        say(f"{name} ended ({code}); starting it again (log: {stack.data}/logs/{name}.log)")
+        time.sleep(RESTART_SECONDS)
+        stack.restart(name)
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM. Not an Exception, so that nothing on the way out mistakes it for an error."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first SIGINT, SIGTERM or SIGHUP into an orderly end; later ones cannot break the clean-up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, interrupt)
+    try:
+        yield
+    except Interrupted:
+        log.info("interrupted", extra={"pid": os.getpid()})

@@ -1,0 +1,237 @@
+"""run(job_id): claim, keep the lease alive, fetch inputs, call one function of the library, store, register.
+
+Nothing here holds a database connection while a model computes. A worker may be killed at any line: what it had claimed is claimed again when
+its lease ends, and what it had stored but not registered is collected as unused bytes.
+"""
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hub.lora.bases import Base, WarmBases, convert_built_in
+from hub.registry.inspect import inspect, require_adapter
+from sqlalchemy.exc import OperationalError
+
+from hub.lora.errors import LoraError
+from hub.registry import bases, blobs, jobs, kinds, repos
+from hub.registry.db import transaction
+from hub.registry.errors import HubError
+from hub.registry.jobs import CancelRequested, Lease, LeaseLost
+from hub.registry.models import Commit, Job, Score, User
+from hub.registry.publishing import entries
+from hub.registry.repos import Parent
+from hub.registry.services import Services, connect
+from hub.registry.settings import Settings
+from hub.registry.teams import Viewer
+from workers.cache import Cache
+
+log = logging.getLogger(__name__)
+
+# A kind that reports no step for so long is stuck: its process ends itself, so that the job is free for another worker.
+STALL_SECONDS = {"compose": 600.0, "evaluate": 600.0, "generate": 300.0}
+
+
+class InputGone(HubError):
+    status, code = 409, "input_gone"
+
+
+@dataclass
+class Outcome:
+    """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish."""
+
+    result: Mapping[str, Any]
+    folder: Path | None = None
+    parents: Sequence[Parent] = ()
+    scores: Sequence[Mapping[str, Any]] = ()
+    message: str = ""
+
+
+@dataclass
+class Work:
+    """What a kind is given: its parameters, its inputs on disk, the base, a folder to write in, and a way to report."""
+
+    job_id: uuid.UUID
+    params: Mapping[str, Any]
+    base: Base
+    out: Path
+    fetch: Callable[[str], Path]  # commit id -> its files as a folder
+    progress: "Progress"
+
+
+@dataclass
+class Progress:
+    """Called by the library at every step: writes an event, and raises when the work must stop."""
+
+    services: Services
+    lease: Lease
+    phase: str = "start"
+    seq: int = field(init=False)
+    last_step: float = field(default_factory=time.monotonic)
+    lost: bool = False
+
+    def __post_init__(self) -> None:
+        self.seq = self.lease.next_seq
+
+    def __call__(self, step: int, total: int, numbers: Mapping[str, float]) -> None:
+        if self.lost:
+            raise LeaseLost
+        with transaction(self.services.sessions) as session:
+            jobs.record(session, self.lease, self.seq, self.phase, step, total, numbers)
+        self.seq += 1
+        self.last_step = time.monotonic()
+
+    def enter(self, phase: str) -> None:
+        """Begin a part of the work with a name of its own."""
+        self.phase = phase
+        self(0, 0, {})
+
+
+class Heartbeat(threading.Thread):
+    """Renews the lease until stopped. No step for too long ends the process: a stuck one would hold the worker for ever."""
+
+    def __init__(self, services: Services, progress: Progress, stall_seconds: float) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self.services, self.progress, self.stall_seconds = services, progress, stall_seconds
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        lease_seconds = self.services.settings.lease_seconds
+        while not self.ended.wait(lease_seconds / 3):
+            if time.monotonic() - self.progress.last_step > self.stall_seconds:
+                log.error("no progress; ending this process", extra={"job_id": str(self.progress.lease.job_id)})
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                with transaction(self.services.sessions) as session:
+                    if not jobs.renew(session, self.progress.lease, lease_seconds):
+                        self.progress.lost = True
+                        return
+            except OperationalError:
+                log.warning("lease not renewed; trying again", exc_info=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.ended.set()
+        self.join()
+
+
+class Runner:
+    """One per worker process: its services, its cache of inputs, and the base model that stays warm between jobs."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.services = connect(settings)
+        self.cache = Cache(settings.cache_dir, self.services.storage)
+        self.bases = WarmBases()
+
+    def run(self, job_id: uuid.UUID) -> None:
+        """Run a job if it is there to be taken; a message that comes twice or too late does nothing."""
+        with transaction(self.services.sessions) as session:
+            lease = jobs.claim(session, job_id, self.services.settings.lease_seconds)
+        if lease is None:
+            return
+        log.info("job taken", extra={"job_id": str(job_id), "attempt": lease.attempt})
+        progress = Progress(self.services, lease)
+        try:
+            with transaction(self.services.sessions) as session:
+                job = session.get_one(Job, job_id)
+                if jobs.unreadable_input(session, job):
+                    raise InputGone("An input was deleted or is no longer readable by you; choose another.")
+            with Heartbeat(self.services, progress, STALL_SECONDS[job.kind]), tempfile.TemporaryDirectory() as out:
+                outcome = self._work(job, progress, Path(out))
+                self._register(job, lease, outcome)
+        except LeaseLost:
+            log.info("lease lost; nothing registered", extra={"job_id": str(job_id)})
+        except CancelRequested:
+            with transaction(self.services.sessions) as session:
+                jobs.end_cancelled(session, lease)
+        except Exception as error:
+            # The one place where any error of a job becomes its row's: the worker itself goes on to the next.
+            self._fail(lease, error)
+        else:
+            return
+        self.bases.drop()  # whatever stopped the work half-way may have left the model half-way too
+
+    def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
+        progress.enter("load")
+        base = self._base(job.params["base"])
+        work = Work(job.id, job.params, base, out, self._fetch, progress)
+        return KINDS[job.kind](work)
+
+    def _base(self, wanted: Mapping[str, Any]) -> Base:
+        """The base, loaded only if it is not the one that is warm."""
+        path = Path(wanted["path"]) if wanted["path"] else convert_built_in(self.cache.bases / "built-in")
+        return self.bases.get(path, id=wanted["id"])
+
+    def _fetch(self, commit_id: str) -> Path:
+        with transaction(self.services.sessions) as session:
+            commit = session.get_one(Commit, commit_id)
+            files = repos.files(session, commit)
+            if commit.tree is None:
+                raise InputGone(f"The files of commit {commit_id[:12]} are gone; choose another.")
+        return self.cache.folder(commit.tree, files)
+
+    def _register(self, job: Job, lease: Lease, outcome: Outcome) -> None:
+        """Store the bytes, then write result and success in one transaction: both or neither, and only with the lease."""
+        with ExitStack() as stack:
+            paths = sorted(p for p in outcome.folder.rglob("*") if p.is_file()) if outcome.folder else []
+            files = [
+                blobs.hash_file(str(path.relative_to(outcome.folder or path)), stack.enter_context(path.open("rb")))
+                for path in paths
+            ]
+            with transaction(self.services.sessions) as session:
+                known = bases.known(session)
+            inspection = inspect({file.path: file for file in files}, known)
+            if files:
+                require_adapter(inspection)
+                blobs.store(self.services.sessions, self.services.storage, job.namespace, files)
+            with transaction(self.services.sessions) as session:
+                jobs.succeed(session, lease, outcome.result)
+                for score in outcome.scores:
+                    repos.keep_score(session, Score(job_id=job.id, **score))
+                if files:
+                    owner = session.get_one(User, job.owner_id)
+                    viewer = Viewer(owner.id, owner.name, owner.is_admin)
+                    visibility: Any = job.visibility
+                    repo = repos.ensure(session, viewer, "model", job.params["result"], visibility)
+                    kinds.check_not_wider(repo, visibility)
+                    repos.publish(
+                        session,
+                        repo,
+                        entries(files),
+                        author_id=owner.id,
+                        message=outcome.message,
+                        inspection=inspection,
+                        parents=outcome.parents,
+                        job_id=job.id,
+                    )
+        log.info("job succeeded", extra={"job_id": str(job.id)})
+
+    def _fail(self, lease: Lease, error: Exception) -> None:
+        code, message = explain(error)
+        log.error("job failed", extra={"job_id": str(lease.job_id), "code": code}, exc_info=error)
+        with transaction(self.services.sessions) as session:
+            jobs.fail(session, lease, code, message)
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """An error's code and a sentence for the job's owner."""
+    if isinstance(error, LoraError | HubError):
+        return error.code, str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "out_of_memory", "The worker ran out of memory; use fewer or shorter examples, or a worker with more."
+    return (
+        "internal_error",
+        f"The worker failed in a way that is our fault ({type(error).__name__}); its log says more.",
+    )
