@@ -11,7 +11,7 @@ from hub.registry.queue import TASK, make_celery
 from hub.registry.settings import load_settings
 
 settings = load_settings()
-app = make_celery(settings.broker_url)
+app = make_celery(settings.broker_url, settings.broker_prefix)
 
 # Set in the child only: the runner, with its services and the base model it keeps warm between jobs.
 runner: Any = None

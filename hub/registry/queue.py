@@ -16,7 +16,7 @@ TASK = "loraloom.run"
 QUEUES = ("gpu", "interactive")
 
 
-def make_celery(broker_url: str) -> Celery:
+def make_celery(broker_url: str, prefix: str) -> Celery:
     """The Celery application of senders and workers: JSON only, no results kept, a message is gone as soon as it is taken."""
     app = Celery("loraloom", broker=broker_url, set_as_current=False)
     app.conf.update(
@@ -34,14 +34,15 @@ def make_celery(broker_url: str) -> Celery:
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 10,
             "socket_connect_timeout": 3,
+            "global_keyprefix": prefix,
         },
     )
     return app
 
 
 class Queue:
-    def __init__(self, broker_url: str) -> None:
-        self._celery = make_celery(broker_url)
+    def __init__(self, broker_url: str, prefix: str) -> None:
+        self._celery = make_celery(broker_url, prefix)
 
     def send(self, queue: str, job_id: uuid.UUID) -> bool:
         """Wake a worker. A send that fails is only a delay: the sweep sends again."""

@@ -34,6 +34,20 @@ def create_database(server_url: str, name: str) -> str:
     return url.set(database=name).render_as_string(hide_password=False)
 
 
+def server_url(database_url: str) -> str:
+    """The same server's maintenance database, from which others can be made and dropped."""
+    return make_url(database_url).set(database="postgres").render_as_string(hide_password=False)
+
+
+def copy_database(database_url: str, name: str) -> str:
+    """A new database with the schema and rows of another, which nobody may be using."""
+    url = make_url(database_url)
+    with psycopg.connect(server_url(database_url), autocommit=True) as server:
+        template = sql.Identifier(url.database or "")
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), template))
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
 def drop_database(server_url: str, name: str) -> None:
     with psycopg.connect(server_url, autocommit=True) as server:
         server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -30,6 +30,11 @@ class Services:
         self.storage.ping()
         self.queue.depth(QUEUES[0])
 
+    def close(self) -> None:
+        """Give back every database connection."""
+        bind = self.sessions.kw["bind"]
+        bind.dispose()
+
 
 def connect(settings: Settings) -> Services:
-    return Services(settings, db.connect(settings.database_url), Storage(settings), Queue(settings.broker_url))
+    return Services(settings, db.connect(settings.database_url), Storage(settings), Queue(settings.broker_url, settings.broker_prefix))

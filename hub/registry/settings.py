@@ -13,6 +13,7 @@ class Settings(BaseSettings):
 
     database_url: str = Field(description="PostgreSQL, e.g. postgresql://user:password@host:5432/loraloom")
     broker_url: str = Field(description="a Redis-protocol broker, e.g. redis://:password@host:6379/0")
+    broker_prefix: str = Field("", description="put before every key, where instances share one broker")
     s3_endpoint_url: str | None = Field(None, description="the S3 server; unset means Amazon's own")
     s3_bucket: str = Field("loraloom", description="the bucket, created if it is not there")
     s3_region: str = Field("us-east-1", description="the bucket's region")

@@ -33,6 +33,13 @@ class Storage:
             if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                 raise
 
+    def drop_bucket(self) -> None:
+        """Remove the bucket and everything in it: for test runs, which make one of their own."""
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
+            for found in page.get("Contents", []):
+                self._client.delete_object(Bucket=self.bucket, Key=found["Key"])
+        self._client.delete_bucket(Bucket=self.bucket)
+
     def ping(self) -> None:
         """Raise Unavailable if the bucket cannot be reached."""
         try:

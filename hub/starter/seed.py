@@ -1,0 +1,82 @@
+"""What an instance does once: make the built-in base ready, register it, publish the starter library and its data.
+
+`python -m hub.starter.seed`, started by `hub up` at the first start. Every step may be killed and run again.
+"""
+
+import io
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.lora.bases import BUILT_IN, BUILT_IN_ALIASES, convert_built_in
+from hub.registry import base_folder, bases, blobs, publishing, teams
+from hub.registry.db import transaction
+from hub.registry.models import Mark, Namespace
+from hub.registry.services import Services, connect
+from hub.registry.settings import load_settings
+from hub.registry.teams import Viewer
+from hub.starter.tasks import DEMO, TASKS, Task
+
+NAMESPACE = "starter"
+MODULES = Path(__file__).parent / "modules"
+SEEDED = "seeded"
+
+
+def seed(services: Services) -> None:
+    print("converting the built-in base model (once) ...", flush=True)
+    folder = base_folder.read(convert_built_in(services.settings.cache_dir / "bases" / "built-in"))
+    with transaction(services.sessions) as session:
+        admin = teams.ensure_user(session, "admin", is_admin=True)
+        viewer = Viewer(admin.id, admin.name, admin.is_admin)
+        session.execute(insert(Namespace).values(name=NAMESPACE, owner_id=admin.id).on_conflict_do_nothing())
+        bases.register(
+            session,
+            BUILT_IN,
+            path=None,
+            revision=None,
+            dtype="float32",
+            licence="apache-2.0",
+            aliases=BUILT_IN_ALIASES,
+            shapes=folder.shapes,
+            fingerprint=folder.fingerprint,
+        )
+    services.storage.ensure_bucket()
+    if services.settings.starter:
+        for path in sorted(MODULES.iterdir()):
+            print(f"publishing {NAMESPACE}/{path.name}", flush=True)
+            publish_module(services, viewer, path)
+        for task in (*TASKS, DEMO):
+            publish_data(services, viewer, task)
+    with transaction(services.sessions) as session:
+        mark(session)
+
+
+def mark(session: Session) -> None:
+    session.execute(insert(Mark).values(name=SEEDED).on_conflict_do_nothing())
+
+
+def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:
+    with ExitStack() as stack:
+        files = [
+            blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())
+        ]
+        name = f"{NAMESPACE}/{folder.name}"
+        publishing.publish_adapter(services, viewer, name, files, visibility="public", message="Starter library")
+
+
+def publish_data(services: Services, viewer: Viewer, task: Task) -> None:
+    """The examples of a task as a data set: what the module was trained on, and what nobody may train on."""
+    parts = {"train.jsonl": task.train, "held_out.jsonl": task.held_out}
+    files = []
+    for path, examples in parts.items():
+        rows = (json.dumps({"input": e.input, "target": e.target}, ensure_ascii=False) + "\n" for e in examples)
+        files.append(blobs.hash_file(path, io.BytesIO("".join(rows).encode())))
+    name = f"{NAMESPACE}/{task.name}-data"
+    publishing.publish_dataset(services, viewer, name, files, visibility="public", message="Starter library")
+
+
+if __name__ == "__main__":
+    seed(connect(load_settings()))

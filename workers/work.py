@@ -1,0 +1,64 @@
+"""What the runner and the kinds of job hand each other."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hub.lora import adapter
+from hub.lora.adapter import Adapter
+from hub.lora.bases import Base
+from hub.lora.errors import LoraError
+from hub.lora.examples import Example, parse_jsonl
+from hub.registry.repos import Parent
+
+
+class Progress(Protocol):
+    """Reports a step; raises when the work must stop."""
+
+    def __call__(self, step: int, total: int, numbers: Mapping[str, float]) -> None: ...
+
+    def enter(self, phase: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kind is given: its parameters, the base, a folder to write in, its inputs, and a way to report."""
+
+    job_id: uuid.UUID
+    params: Mapping[str, Any]
+    base: Base
+    out: Path
+    fetch: Callable[[str], Path]  # commit id -> its files as a folder
+    progress: Progress
+
+    def module(self, pinned: Mapping[str, Any]) -> Adapter:
+        """A pinned module, named so that two versions of one repo stay apart."""
+        folder = self.fetch(pinned["commit"]) / pinned["folder"]
+        return adapter.read(folder, name=module_name(pinned))
+
+    def examples(self, pinned: Mapping[str, Any]) -> list[Example]:
+        """The examples of a pinned file. Errors say which file they are about."""
+        text = (self.fetch(pinned["commit"]) / pinned["path"]).read_text(encoding="utf-8")
+        try:
+            return parse_jsonl(text)
+        except LoraError as error:
+            error.args = (f"{pinned['repo']}, {pinned['path']}: {error}",)
+            raise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish."""
+
+    result: Mapping[str, Any]
+    folder: Path | None = None
+    parents: Sequence[Parent] = ()
+    scores: Sequence[Mapping[str, Any]] = ()
+    message: str = ""
+
+
+def module_name(pinned: Mapping[str, Any]) -> str:
+    folder = f"/{pinned['folder']}" if pinned["folder"] else ""
+    return f"{pinned['repo']}{folder}@{pinned['commit'][:8]}"
