@@ -258,7 +258,7 @@ def applied(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
     """
     handles = []
     if adapter is not None:
-        layers = {path: _layer(model, path, pair, adapter.name) for path, pair in adapter.pairs.items()}
+        layers = layers_of(model, adapter)
         handles = [
             layers[path].register_forward_hook(_adding(layers[path], pair)) for path, pair in adapter.pairs.items()
         ]
@@ -267,6 +267,11 @@ def applied(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def layers_of(model: nn.Module, adapter: Adapter) -> dict[str, nn.Linear | Conv1D]:
+    """The base's layers that the adapter changes. Raises WrongBase or UnsupportedAdapter where one cannot be."""
+    return {path: _layer(model, path, pair, adapter.name) for path, pair in adapter.pairs.items()}
 
 
 def _layer(model: nn.Module, path: str, pair: Pair, name: str) -> nn.Linear | Conv1D:
