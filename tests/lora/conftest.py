@@ -64,7 +64,7 @@ def tiny_base() -> Base:
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
-    """make_adapter(name, seed, rank, alpha, targets, **lora_config): a folder that PEFT saved for `tiny_base`, with a B that is not zero."""
+    """make_adapter(name, seed, rank, alpha, targets, **lora_config): a folder that PEFT saved for `tiny_base`; B is not zero."""
 
     def make(
         name: str,
@@ -78,11 +78,11 @@ def make_adapter(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> M
         config = LoraConfig(
             r=rank, lora_alpha=alpha, target_modules=target_modules, task_type="CAUSAL_LM", **lora_config
         )
-        config.base_model_name_or_path = tiny_base.id
         with warnings.catch_warnings():
             # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
             model = get_peft_model(copy.deepcopy(tiny_base.model), config)
+        model.peft_config["default"].base_model_name_or_path = tiny_base.id
         generator = torch.Generator().manual_seed(seed)
         for key, parameter in model.named_parameters():
             if "lora_" in key:
