@@ -21,7 +21,6 @@ PREFIX = "base_model.model."  # PeftModel.base_model is the tuner, and its .mode
 MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the format allows 100 MB, which can take 2 GB of memory to parse
 MAX_CONFIG_BYTES = 1 << 20
 MAX_NAME = 512
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 BITS = {
     **dict.fromkeys(["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"], 8),
@@ -33,11 +32,11 @@ BITS = {
 
 
 class FormatError(ValueError):
-    """A file is not what its name says. `code` tells the causes apart; the message says what is wrong and what to do."""
+    """A file is not what its name says: what is wrong with it, and what to do. `code` tells the causes apart."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    def __init__(self, code: str, fault: str, remedy: str = "save the file again") -> None:
+        super().__init__(f"{fault}; {remedy}.")
+        self.code, self.fault, self.remedy = code, fault, remedy
 
 
 class RangedFile(Protocol):
@@ -81,9 +80,9 @@ def load_json(data: bytes, what: str, code: str) -> dict[str, Any]:
     except FormatError:
         raise
     except (ValueError, RecursionError) as error:
-        raise FormatError(code, f"{what} is not JSON ({error}); save it again.") from error
+        raise FormatError(code, f"{what} is not JSON ({error})") from error
     if not isinstance(found, dict):
-        raise FormatError(code, f"{what} holds no JSON object; save it again.")
+        raise FormatError(code, f"{what} holds no JSON object")
     return found
 
 
@@ -91,7 +90,7 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise FormatError("duplicate_key", f"The name {printable(name)} occurs twice; save the file again.")
+        raise FormatError("duplicate_key", f"The name {printable(name)} occurs twice")
     return found
 
 
@@ -109,50 +108,51 @@ def read_header(file: RangedFile) -> Header:
     bad_offsets (ranges that overlap, leave holes, or contradict shape and dtype; bytes that belong to no tensor).
     """
     start = file.read(0, min(file.size, 64))
-    if start.startswith(LFS_POINTER):
-        raise FormatError(
-            "lfs_pointer",
-            "This is a Git LFS pointer, not the weights; run `git lfs pull` and upload the file it fetches.",
-        )
+    refuse_pointer(start, "weights")
     if len(start) < 9:
-        raise FormatError("truncated", f"The file has only {file.size} bytes; upload it again.")
+        raise FormatError("truncated", f"The file has only {file.size} bytes", "upload it again")
     length = int.from_bytes(start[:8], "little")
     if start[8:9] != b"{":
         kind = "a pickle saved by torch" if start.startswith((b"PK\x03\x04", b"\x80")) else "something else"
-        raise FormatError("not_safetensors", f"This is not a safetensors file but {kind}; save it with PEFT again.")
+        raise FormatError("not_safetensors", f"This is not a safetensors file but {kind}", "save it with PEFT again")
     if length > MAX_HEADER_BYTES:
         fault = f"The header claims {length} bytes, and no more than {MAX_HEADER_BYTES} are read"
-        raise FormatError("header_too_large", f"{fault}; save the file again.")
+        raise FormatError("header_too_large", fault)
     if 8 + length > file.size:
         fault = f"The file ends inside its header ({file.size} of at least {8 + length} bytes)"
-        raise FormatError("truncated", f"{fault}; upload it again.")
+        raise FormatError("truncated", fault, "upload it again")
     header = load_json(file.read(8, length), "The header", "bad_header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise FormatError("bad_header", "The header's __metadata__ must map names to text; save the file again.")
+        raise FormatError("bad_header", "The header's __metadata__ does not map names to text")
     tensors = {name: _tensor_info(name, entry, 8 + length) for name, entry in header.items()}
     _check_layout(tensors, 8 + length, file.size)
     return Header(tensors, metadata)
 
 
+def refuse_pointer(start: bytes, what: str) -> None:
+    """Raise FormatError (lfs_pointer) if a file begins like the note that Git LFS keeps in place of a large file."""
+    if start.startswith(b"version https://git-lfs.github.com/spec/v1"):
+        fault = f"This is a Git LFS pointer, not the {what}"
+        raise FormatError("lfs_pointer", fault, "run `git lfs pull` and upload the file that it fetches")
+
+
 def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
     if len(name) > MAX_NAME or not storable(name):
-        raise FormatError("bad_header", f"The tensor name {printable(name)} is too long or holds control characters.")
+        raise FormatError("bad_header", f"The tensor name {printable(name)} is too long or holds control characters")
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [start, end]} if len(shape) <= 16 and all(
             type(number) is int and 0 <= number < 1 << 62 for number in [*shape, start, end]
         ):
             pass
         case _:
-            fault = f"The header's entry for {name} lacks a sound dtype, shape or data_offsets"
-            raise FormatError("bad_header", f"{fault}; save the file again.")
+            raise FormatError("bad_header", f"The header's entry for {name} lacks a sound dtype, shape or data_offsets")
     if dtype not in BITS:
-        raise FormatError(
-            "bad_header", f"The tensor {name} has the unknown dtype {printable(dtype)}; save it as float32."
-        )
+        fault = f"The tensor {name} has the unknown dtype {printable(dtype)}"
+        raise FormatError("bad_header", fault, "save it as float32 or bfloat16")
     if start > end or (end - start) * 8 != math.prod(shape) * BITS[dtype]:
         fault = f"The tensor {name} of shape {shape} and dtype {dtype} cannot fill bytes {start} to {end}"
-        raise FormatError("bad_offsets", f"{fault}; save the file again.")
+        raise FormatError("bad_offsets", fault)
     return TensorInfo(dtype, tuple(shape), data_start + start, data_start + end)
 
 
@@ -161,14 +161,13 @@ def _check_layout(tensors: Mapping[str, TensorInfo], data_start: int, file_size:
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if tensor.end > file_size:
             fault = f"The file ends at byte {file_size}, but the tensor {name} reaches to {tensor.end}"
-            raise FormatError("truncated", f"{fault}; upload it again.")
+            raise FormatError("truncated", fault, "upload it again")
         if tensor.start != position:
             fault = "overlaps the one before it" if tensor.start < position else "leaves a hole before it"
-            raise FormatError("bad_offsets", f"The tensor {name} {fault}; save the file again.")
+            raise FormatError("bad_offsets", f"The tensor {name} {fault}")
         position = tensor.end
     if position != file_size:
-        fault = f"{file_size - position} bytes after the last tensor belong to none"
-        raise FormatError("bad_offsets", f"{fault}; save the file again.")
+        raise FormatError("bad_offsets", f"{file_size - position} bytes after the last tensor belong to none")
 
 
 # --- adapter_config.json ----------------------------------------------------------------------------------------------
@@ -194,6 +193,7 @@ class AdapterConfig:
     target_modules: tuple[str, ...] | str  # a string is a regular expression, and is never run here
     target_parameters: tuple[str, ...]
     modules_to_save: tuple[str, ...]
+    trainable_tokens: bool
     layer_replication: bool
     variants: tuple[str, ...]  # PEFT's names of settings under which a layer computes more than W x + scaling * B A x
     peft_type: str = "LORA"
@@ -223,14 +223,9 @@ def parse_config(data: bytes) -> AdapterConfig:
     Raises FormatError with code lfs_pointer, config_not_json, duplicate_key, no_peft_type, unsupported_peft_type,
     bad_config (a field has the wrong type or value) or bad_pattern (see `check_pattern`).
     """
-    if data.startswith(LFS_POINTER):
-        raise FormatError(
-            "lfs_pointer", f"{CONFIG} is a Git LFS pointer; run `git lfs pull` and upload the file it fetches."
-        )
+    refuse_pointer(data, "config")
     if len(data) > MAX_CONFIG_BYTES:
-        raise FormatError(
-            "bad_config", f"{CONFIG} has {len(data)} bytes, and no more than {MAX_CONFIG_BYTES} are read."
-        )
+        raise FormatError("bad_config", f"{CONFIG} has {len(data)} bytes, and no more than {MAX_CONFIG_BYTES} are read")
     return config_from(load_json(data, CONFIG, "config_not_json"))
 
 
@@ -242,7 +237,8 @@ def config_from(settings: Mapping[str, Any]) -> AdapterConfig:
         if value is None:  # older files spell out what they leave at its default
             return default
         if not sound(value):
-            raise FormatError("bad_config", f"{name} in {CONFIG} must be {wanted}, not {printable(json.dumps(value))}.")
+            fault = f"{name} in {CONFIG} is {printable(json.dumps(value))}"
+            raise FormatError("bad_config", fault, f"make it {wanted}")
         return value
 
     def flag(name: str) -> bool:
@@ -257,11 +253,11 @@ def config_from(settings: Mapping[str, Any]) -> AdapterConfig:
     peft_type = text("peft_type")
     if peft_type is None:
         fault = f'{CONFIG} has no "peft_type", so PEFT cannot tell what this is'
-        raise FormatError("no_peft_type", f"{fault}; save the adapter with PEFT's save_pretrained.")
+        raise FormatError("no_peft_type", fault, "save the adapter with PEFT's save_pretrained")
     if peft_type != "LORA":
         fault = f"This is a {printable(peft_type)} adapter, and only LORA adapters can be kept as modules here"
         raise FormatError(
-            "unsupported_peft_type", f"{fault}; train a LoRA adapter, or keep the files as a plain repository."
+            "unsupported_peft_type", fault, "train a LoRA adapter, or keep this one as a plain repository"
         )
     ranks = field("rank_pattern", {}, lambda value: _is_map(value, _is_rank), "an object of whole numbers above 0")
     alphas = field("alpha_pattern", {}, lambda value: _is_map(value, _is_number), "an object of numbers")
@@ -287,6 +283,7 @@ def config_from(settings: Mapping[str, Any]) -> AdapterConfig:
         target_modules=text("target_modules") or () if isinstance(targets, str) else names("target_modules"),
         target_parameters=names("target_parameters"),
         modules_to_save=names("modules_to_save"),
+        trainable_tokens=bool(settings.get("trainable_token_indices")),
         layer_replication=bool(settings.get("layer_replication")),
         variants=tuple(name for name in _VARIANTS if settings.get(name)),
     )
@@ -364,7 +361,7 @@ def check_pattern(pattern: str) -> Pattern:
 
 def _bad_pattern(pattern: str, fault: str) -> FormatError:
     what = f"The key {printable(pattern)} of rank_pattern or alpha_pattern {fault}"
-    return FormatError("bad_pattern", f"{what}; name the modules plainly instead.")
+    return FormatError("bad_pattern", what, "name the modules plainly instead")
 
 
 def pattern_steps(config: AdapterConfig, modules: Iterable[str]) -> int:
