@@ -175,8 +175,9 @@ def _check_layout(tensors: Mapping[str, TensorInfo], data_start: int, file_size:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The part of a LoRA adapter_config.json that says how the tensors act. Missing fields have PEFT's own defaults."""
+    """The part of adapter_config.json that says how the tensors act. Missing fields have PEFT's own defaults."""
 
+    peft_type: str  # for any but "LORA", only the next three are read
     base_model: str | None
     revision: str | None
     task_type: str | None
@@ -196,7 +197,6 @@ class AdapterConfig:
     trainable_tokens: bool
     layer_replication: bool
     variants: tuple[str, ...]  # PEFT's names of settings under which a layer computes more than W x + scaling * B A x
-    peft_type: str = "LORA"
 
     @property
     def changes_base(self) -> bool:
@@ -220,8 +220,8 @@ _VARIANTS = (
 def parse_config(data: bytes) -> AdapterConfig:
     """Read adapter_config.json; unknown keys are left alone.
 
-    Raises FormatError with code lfs_pointer, config_not_json, duplicate_key, no_peft_type, unsupported_peft_type,
-    bad_config (a field has the wrong type or value) or bad_pattern (see `check_pattern`).
+    Raises FormatError with code lfs_pointer, config_not_json, duplicate_key, no_peft_type, bad_config (a
+    field has the wrong type or value) or bad_pattern (see `check_pattern`).
     """
     refuse_pointer(data, "config")
     if len(data) > MAX_CONFIG_BYTES:
@@ -254,17 +254,15 @@ def config_from(settings: Mapping[str, Any]) -> AdapterConfig:
     if peft_type is None:
         fault = f'{CONFIG} has no "peft_type", so PEFT cannot tell what this is'
         raise FormatError("no_peft_type", fault, "save the adapter with PEFT's save_pretrained")
-    if peft_type != "LORA":
-        fault = f"This is a {printable(peft_type)} adapter, and only LORA adapters can be kept as modules here"
-        raise FormatError(
-            "unsupported_peft_type", fault, "train a LoRA adapter, or keep this one as a plain repository"
-        )
+    if peft_type != "LORA":  # the fields of other methods have their own meanings: AdaLoRA's rank_pattern holds masks
+        settings = {name: settings.get(name) for name in ("base_model_name_or_path", "revision", "task_type")}
     ranks = field("rank_pattern", {}, lambda value: _is_map(value, _is_rank), "an object of whole numbers above 0")
     alphas = field("alpha_pattern", {}, lambda value: _is_map(value, _is_number), "an object of numbers")
     for pattern in (*ranks, *alphas):
         check_pattern(pattern)
     targets = settings.get("target_modules")
     return AdapterConfig(
+        peft_type=peft_type,
         base_model=text("base_model_name_or_path"),
         revision=text("revision"),
         task_type=text("task_type"),

@@ -213,7 +213,6 @@ def test_missing_and_null_fields_have_the_defaults_of_peft() -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid", "lfs_pointer", "git lfs pull"),
         (b'{"peft_type": "LORA", "r": 8, "r": 16}', "duplicate_key", "r occurs twice"),
         (b'{"base_model": "x"}', "no_peft_type", "save_pretrained"),
-        (b'{"peft_type": "IA3"}', "unsupported_peft_type", "IA3"),
         (b'{"peft_type": "LORA", "r": "8"}', "bad_config", "r in adapter_config.json"),
         (b'{"peft_type": "LORA", "r": true}', "bad_config", "whole number"),
         (b'{"peft_type": "LORA", "r": 0}', "bad_config", "above 0"),
@@ -231,6 +230,11 @@ def test_a_broken_config_is_refused_by_its_cause(text: bytes, code: str, said: s
         parse_config(text)
     assert caught.value.code == code
     assert said in str(caught.value)
+
+
+def test_the_fields_of_other_methods_are_not_taken_for_loras() -> None:
+    config = config_from({"peft_type": "ADALORA", "rank_pattern": {"q": [True, False]}, "base_model_name_or_path": "x"})
+    assert (config.peft_type, config.base_model, config.rank_pattern) == ("ADALORA", "x", {})
 
 
 def test_unknown_keys_are_left_alone_and_variants_are_named() -> None:
