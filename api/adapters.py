@@ -96,7 +96,7 @@ def list_adapters(
 def _summary(repo: Repo, facts: AdapterFacts) -> schemas.AdapterSummary:
     return schemas.AdapterSummary(
         repo=repo.full_name,
-        visibility=repo.visibility,  # type: ignore[arg-type]  # a check constraint keeps it one of the three
+        visibility=repo.visibility,
         commit=facts.commit_id,
         folder=facts.folder,
         base_model=facts.base_model,
@@ -121,7 +121,7 @@ def get_adapter(
     commit = repos.resolve(session, repo, revision)
     return schemas.Adapter(
         repo=repo.full_name,
-        visibility=repo.visibility,  # type: ignore[arg-type]
+        visibility=repo.visibility,
         commit=commit.id,
         message=commit.message,
         created_at=commit.created_at,
@@ -153,7 +153,7 @@ def file_infos(entries: Iterable[TreeEntry]) -> list[schemas.FileInfo]:
 
 def _refs(refs: Iterable[Ref]) -> list[schemas.RefInfo]:
     return [
-        schemas.RefInfo(name=ref.name, kind=ref.kind, commit=ref.commit_id, moved_at=ref.moved_at)  # type: ignore[arg-type]
+        schemas.RefInfo(name=ref.name, kind=ref.kind, commit=ref.commit_id, moved_at=ref.moved_at)
         for ref in refs
     ]
 

@@ -42,7 +42,7 @@ def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Data
 def _dataset(session: Session, repo: Repo, commit: Commit) -> schemas.Dataset:
     return schemas.Dataset(
         repo=repo.full_name,
-        visibility=repo.visibility,  # type: ignore[arg-type]
+        visibility=repo.visibility,
         commit=commit.id,
         files=file_infos(repos.files(session, commit)),
     )

@@ -125,7 +125,7 @@ def describe(session: Session, job: Job) -> schemas.Job:
     return schemas.Job(
         id=job.id,
         kind=job.kind,
-        state=job.state,  # type: ignore[arg-type]
+        state=job.state,
         namespace=job.namespace,
         params=job.params,
         attempt=job.attempt,

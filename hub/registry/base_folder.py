@@ -22,19 +22,6 @@ class BaseFolder:
     fingerprint: str
 
 
-class LocalFile:
-    """A file on disk, as the header reader wants it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = path.stat().st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
-
-
 def read(folder: Path) -> BaseFolder:
     """Raises BadBase naming what is missing."""
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
@@ -45,7 +32,7 @@ def read(folder: Path) -> BaseFolder:
     shapes = {}
     for path in weights:
         try:
-            header = peft_format.read_header(LocalFile(path))
+            header = peft_format.read_header(peft_format.LocalFile(path))
         except peft_format.FormatError as error:
             raise BadBase(f"{path} cannot be read: {error}") from error
         for name, tensor in header.tensors.items():
@@ -53,7 +40,7 @@ def read(folder: Path) -> BaseFolder:
             if kind == "weight" and len(tensor.shape) == 2:
                 out, width = tensor.shape
                 shapes[layer] = (out, width) if layer.endswith(transposed) else (width, out)
-    if config.get("tie_word_embeddings"):
-        tied = [shape for layer, shape in shapes.items() if layer.endswith("embed_tokens")]
-        shapes |= {"lm_head": shape for shape in tied}
-    return BaseFolder(shapes, fingerprint(weights))
+    embedding = next((shape for layer, shape in shapes.items() if layer.endswith("embed_tokens")), None)
+    if config.get("tie_word_embeddings") and embedding:
+        shapes["lm_head"] = embedding
+    return BaseFolder(shapes, peft_format.fingerprint(weights))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -284,7 +284,7 @@ def _long_ago() -> ColumnElement[datetime]:
 
 def unsent(session: Session, queue: str, seconds: float) -> Sequence[uuid.UUID]:
     """Jobs of a queue that wait although their message should have arrived; marked as sent now."""
-    late: Select[tuple[uuid.UUID]] = (
+    late = (
         select(Job.id)
         .where(Job.state == "queued", Job.queue == queue, Job.sent_at < func.now() - timedelta(seconds=seconds))
         .order_by(Job.created_at)

@@ -285,6 +285,7 @@ def named_commits(
 ) -> list[str]:
     """The commits that a request names, inline examples aside: what decides how visible those may become."""
     modules: Sequence[Module | None]
+    sources: Sequence[Examples | None]
     if isinstance(request, GenerateRequest):
         modules, sources = [request.module], []
     elif isinstance(request, EvaluateRequest):
@@ -299,7 +300,7 @@ def named_commits(
 
 def check_not_wider(target: Repo | None, visibility: Visibility) -> None:
     """A repo that is there already keeps its visibility, so a result of less visible inputs cannot go into it."""
-    if target is not None and VISIBILITIES.index(target.visibility) > VISIBILITIES.index(visibility):  # type: ignore[arg-type]
+    if target is not None and VISIBILITIES.index(target.visibility) > VISIBILITIES.index(visibility):
         raise WiderThanInputs(
             f"{target.full_name} is {target.visibility}, but the result may only be {visibility}: "
             "choose another name, or make the inputs as visible first."

@@ -61,6 +61,11 @@ class Queue:
         except (OperationalError, *self._celery.connection_for_read().connection_errors) as error:
             raise Unavailable(f"The broker does not answer: {error}") from error
 
+    def purge(self, queue: str) -> None:
+        """Forget every waiting message. Their jobs lose nothing: the sweep sends them again."""
+        with self._celery.connection_for_write() as connection:
+            connection.default_channel.queue_purge(queue)
+
     def send_after_commit(self, session: Session, queue: str, job_id: uuid.UUID) -> None:
         """Send when, and only when, the session's transaction commits."""
 

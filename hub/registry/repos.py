@@ -330,8 +330,8 @@ def change_visibility(
         .join(Commit, Commit.id == Lineage.child)
         .where(Commit.repo_id == repo.id)
     ).unique()
-    narrower = [r.full_name for r in inputs if VISIBILITIES.index(r.visibility) < VISIBILITIES.index(visibility)]  # type: ignore[arg-type]
-    if narrower and not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):  # type: ignore[arg-type]
+    narrower = [r.full_name for r in inputs if VISIBILITIES.index(r.visibility) < VISIBILITIES.index(visibility)]
+    if narrower and not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
         names = ", ".join(sorted(narrower))
         raise WouldReveal(
             f"Making {full_name} {visibility} shows that it was made from {names}, named in its card and manifest; "

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
 
 def load_settings() -> Settings:
     """The settings of this process. Raises pydantic's ValidationError naming each variable that is missing."""
-    return Settings()  # type: ignore[call-arg]  # pydantic-settings fills the required fields from the environment
+    return Settings()
 
 
 class Given(BaseSettings):
