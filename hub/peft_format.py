@@ -128,7 +128,7 @@ def read_header(file: RangedFile) -> Header:
         fault = f"The file ends inside its header ({file.size} of at least {8 + length} bytes)"
         raise FormatError("truncated", fault, "upload it again")
     header = load_json(file.read(8, length), "The header", "bad_header")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError("bad_header", "The header's __metadata__ does not map names to text")
     tensors = {name: _tensor_info(name, entry, 8 + length) for name, entry in header.items()}

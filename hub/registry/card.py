@@ -30,7 +30,7 @@ class Card:
         """The first paragraph of prose, at most 300 characters; headings, lists, tables and template text are passed over."""
         for paragraph in _without_comments(self.text[:16_384]).split("\n\n"):
             line = " ".join(paragraph.split())
-            if line and line[0] not in "#-*<>|!`=[" and "More Information Needed" not in line:
+            if line and line[0] not in "#-*<>|!`=[" and "more information needed" not in line.lower():
                 return line if len(line) <= 300 else f"{line[:299]}…"
         return ""
 

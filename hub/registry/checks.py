@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hub.peft_format import (
@@ -58,7 +58,8 @@ class Layer:
 
 
 def _some(names: Sequence[str]) -> str:
-    return printable(names[0]) if len(names) == 1 else f"{printable(names[0])} and {len(names) - 1} more"
+    shown = [printable(name) for name in names[:2]]
+    return " and ".join(shown) if len(names) < 3 else f"{shown[0]} and {len(names) - 1} more"
 
 
 _STYLES = (
@@ -83,21 +84,26 @@ def foreign_style(path: str, names: Iterable[str]) -> Finding | None:
     return None
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
+def method_error(path: str, config: AdapterConfig) -> Finding | None:
+    """An adapter that is no LoRA as PEFT has it today."""
+    if config.peft_type != "LORA":
+        message = f"The method is {printable(config.peft_type)}, and only LORA adapters can be kept as modules here."
+        return finding("unsupported_peft_type", path, message)
+    if "enable_lora" in config.variants:
+        message = (
+            "It was made by PEFT before 0.3 (enable_lora: one merged q-k-v layer), which PEFT of today cannot load."
+        )
+        return finding("merged_linear", path, message)
+    return None
+
+
+# --- pairs and ranks --------------------------------------------------------------------------------------------------
 
 
 def read_layers(
     path: str, config: AdapterConfig, tensors: Mapping[str, TensorInfo]
 ) -> tuple[list[Layer], list[Finding]]:
-    """The adapted layers, and the errors for which they cannot be kept: the wrong method, no pairs, contradictions."""
-    if config.peft_type != "LORA":
-        message = f"This is a {printable(config.peft_type)} adapter, and only LORA adapters can be kept as modules."
-        return [], [finding("unsupported_peft_type", path, message)]
-    if "enable_lora" in config.variants:
-        message = (
-            "It was saved by PEFT before 0.3 (enable_lora, a merged q-k-v layer), and PEFT of today cannot load it."
-        )
-        return [], [finding("merged_linear", path, message)]
+    """The adapted layers, and the errors for which they cannot be kept: no pairs, or contradictions."""
     groups = group_keys(tensors)
     layers, errors = _paired(path, groups, tensors)
     if not groups:
@@ -220,11 +226,7 @@ def _unnamed_base(path: str, config: AdapterConfig, layers: Sequence[Layer], bas
         for base in bases
         if compared and all(base.shapes.get(layer.module) == (layer.inputs, layer.outputs) for layer in compared)
     ]
-    also = (
-        f" Its layers have the shapes of {_some(fits)}; that it would load there does not mean that it was trained on it."
-        if fits
-        else ""
-    )
+    also = f" By shape it fits {_some(fits)}, but it helps only the base that it was trained on." if fits else ""
     if config.base_model is None:
         return finding("no_base", path, f"The config names no base model.{also}")
     shown = printable(config.base_model)
@@ -253,8 +255,9 @@ def loading_findings(
         )
         notes.append(finding("changed_base", path, message))
     notes += _target_findings(path, config, modules)
-    saved = {parse_key(name).module for name in tensors if parse_key(name).part == "saved"}
-    if config.modules_to_save and not any(_ends_with(module, config.modules_to_save) for module in saved):
+    wanted = set(config.modules_to_save)
+    saved = [key.module for key in map(parse_key, tensors) if key.part == "saved"]
+    if wanted and all(wanted.isdisjoint(_endings(module)) for module in saved):
         message = (
             f"modules_to_save names {_some(config.modules_to_save)}, but none is in the file; PEFT fails to load it."
         )
@@ -288,27 +291,30 @@ def _ignored(path: str, tensors: Mapping[str, TensorInfo]) -> list[Finding]:
     return notes
 
 
-def _ends_with(module: str, names: Iterable[str]) -> bool:
-    """PEFT's rule for lists of names: the whole path, or its last components."""
-    return any(module == name or module.endswith(f".{name}") for name in names)
+def _endings(module: str) -> Iterator[str]:
+    """The names by which a list in the config can mean this module: its whole path, or its last components."""
+    while module:
+        yield module
+        module = module.partition(".")[2]
 
 
 def _target_findings(path: str, config: AdapterConfig, modules: Sequence[str]) -> list[Finding]:
-    targets = (config.target_modules,) if isinstance(config.target_modules, str) else config.target_modules
+    listed = not isinstance(config.target_modules, str)
+    targets = set(config.target_modules) if listed else {str(config.target_modules)}
     notes = []
-    if both := [name for name in config.modules_to_save if _ends_with(name, targets) or _ends_with_any(targets, name)]:
-        message = f"{_some(both)} is both adapted (target_modules) and saved whole (modules_to_save); PEFT then only saves it."
+    both = {ending for target in targets for ending in _endings(target)} & set(config.modules_to_save)
+    if both:
+        message = (
+            f"{_some(sorted(both))} is in target_modules and in modules_to_save, and PEFT does not adapt what it saves."
+        )
         notes.append(finding("target_also_saved", path, message))
-    if isinstance(config.target_modules, str) or config.target_parameters or "all-linear" in targets or not targets:
+    if not listed or not targets or config.target_parameters or "all-linear" in targets:
         return notes
-    if outside := [module for module in modules if not _ends_with(module, targets)]:
+    if outside := [module for module in modules if targets.isdisjoint(_endings(module))]:
         message = f"target_modules does not name {_some(outside)}; PEFT leaves their tensors out without a word."
         notes.append(finding("untargeted", path, message))
-    if unused := [name for name in targets if not any(_ends_with(module, [name]) for module in modules)]:
-        message = f"target_modules names {_some(unused)}, but no tensor belongs to it."
+    unused = targets.difference(*map(_endings, modules))
+    if unused:
+        message = f"target_modules names {_some(sorted(unused))}, but no tensor belongs to it."
         notes.append(finding("unused_targets", path, message))
     return notes
-
-
-def _ends_with_any(targets: Iterable[str], name: str) -> bool:
-    return any(_ends_with(target, [name]) for target in targets)

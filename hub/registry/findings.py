@@ -65,6 +65,7 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
     "ungathered": ("error", "Gather the parameters before saving (DeepSpeed ZeRO-3 and FSDP leave empty shards)."),
     "rank_mismatch": ("error", "Upload the config and the weights of the same save_pretrained."),
     "dora_mismatch": ("error", "Upload the config and the weights of the same save_pretrained."),
+    "bad_pattern": ("error", "Name fewer layers in them, plainly and without repetitions."),
     "wrong_shape": ("error", "Name the base it was trained on in base_model_name_or_path."),
     "wrong_base": ("error", "Name the base it was trained on in base_model_name_or_path."),
     "no_adapter": ("error", "Upload the folder that PEFT's save_pretrained wrote."),
@@ -91,7 +92,10 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
     ),
     "no_licence": ("warning", "Add license: to the front matter of README.md; without one nobody else may use it."),
     "unused_targets": ("info", "Nothing needs to be done; leave the names out next time."),
-    "inert_pickle": ("info", "Nothing needs to be done; leave them out if nobody will resume the training."),
+    "inert_pickle": (
+        "info",
+        "Nothing needs to be done, unless these are the weights: then load them and save with PEFT's save_pretrained.",
+    ),
 }
 
 

@@ -26,7 +26,15 @@ from hub.peft_format import (
     storable,
 )
 from hub.registry.card import MAX_CARD_BYTES, Card, CardError, parse_card
-from hub.registry.checks import KnownBase, Layer, base_findings, foreign_style, loading_findings, read_layers
+from hub.registry.checks import (
+    KnownBase,
+    Layer,
+    base_findings,
+    foreign_style,
+    loading_findings,
+    method_error,
+    read_layers,
+)
 from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding, finding, format_finding
 
@@ -40,8 +48,28 @@ CHUNK = 1 << 20
 
 # Flags of adapters that are more, or something else, than a sum of scaling * B @ A over linear layers of the base as it is.
 NOT_PLAIN = frozenset(
-    """alora arrow bdlora bias convolution corda dora embeddings kasa layer_replication loftq lora_bias lora_ga
-    modules_to_save monteclora olora pissa qalora target_parameters trainable_tokens""".split()
+    [
+        "alora",
+        "arrow",
+        "bdlora",
+        "bias",
+        "convolution",
+        "corda",
+        "dora",
+        "embeddings",
+        "kasa",
+        "layer_replication",
+        "loftq",
+        "lora_bias",
+        "lora_ga",
+        "modules_to_save",
+        "monteclora",
+        "olora",
+        "pissa",
+        "qalora",
+        "target_parameters",
+        "trainable_tokens",
+    ]
 )
 
 # Pickles that a loader reads where the file that it would prefer is missing; every other pickle is inert.
@@ -150,7 +178,7 @@ def require_adapter(inspection: Inspection) -> AdapterFacts:
     if not errors:
         return inspection.adapters[0]
     first = errors[0]
-    more = f" The findings name {len(errors) - 1} more." if len(errors) > 1 else ""
+    more = f" (One of {len(errors)} errors; see the findings.)" if len(errors) > 1 else ""
     raise BadAdapter(
         f"{first.path}: {first.message} {first.remedy}{more}".removeprefix(": "),
         reason=first.code,
@@ -182,7 +210,7 @@ def _pickles(folder: _Folder) -> Iterator[Finding]:
     inert = []
     for name in folder.files:
         if name in _LOADED_PICKLES and _LOADED_PICKLES[name] not in folder.files:
-            message = f"{name} is a pickle, and reading a pickle may run whatever its author put into it."
+            message = "The weights are a pickle, and to read a pickle may run whatever its author put into it."
             yield finding("pickle_weights", folder.at(name), message)
         elif name.endswith(_PICKLE_ENDINGS):
             inert.append(name)
@@ -206,10 +234,11 @@ def _inspect_adapter(
     if foreign := _foreign(folder, candidates):
         return None, foreign
     config = _read_config(folder)
-    notes = [config] if isinstance(config, Finding) else []
+    error = config if isinstance(config, Finding) else method_error(folder.at(CONFIG), config)
+    notes = [error] if error else []
     if not folder.files.keys() & {WEIGHTS, PICKLE}:
         notes.append(finding("missing_weights", folder.at(WEIGHTS), f"There is {CONFIG}, but no {WEIGHTS} beside it."))
-    if isinstance(config, Finding) or WEIGHTS not in headers:
+    if notes or isinstance(config, Finding) or WEIGHTS not in headers:
         return None, notes
     tensors = headers[WEIGHTS].tensors
     layers, errors = read_layers(folder.at(WEIGHTS), config, tensors)
@@ -250,7 +279,7 @@ def _inspect_adapter(
         shapes={layer.module: (layer.inputs, layer.outputs, layer.rank) for layer in layers},
         flags=tuple(sorted(flags)),
         template=sidecar.get("template") or next(iter(card.words("prompt_template")), None),
-        licence=next(iter(card.words("license_name") or card.words("license")), None),
+        licence=next((name for name in [*card.words("license"), *card.words("license_name")] if name != "other"), None),
         tags=tuple(dict.fromkeys(tag[:100] for tag in card.words("tags")[:100])),
         description=card.description,
         card=card.front,
