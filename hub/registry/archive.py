@@ -96,21 +96,19 @@ def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, int
     with closing(members):
         try:
             for path, stream in members:
-                if _MAC_EXTRAS.search(path):
-                    continue
-                target = into / f"{len(written):06d}"
-                if safe_path(path) in written:
+                wanted = not _MAC_EXTRAS.search(path)
+                if wanted and safe_path(path) in written:
                     raise DuplicateName(f"{name} holds {path!r} twice; pack each file once.")
                 if len(written) == limit_files:
-                    raise TooManyFiles(
-                        f"{name} holds more than {limit_files} files; send fewer, or only the adapter's own."
-                    )
+                    raise TooManyFiles(f"{name} holds more than {limit_files} files; send only the adapter's own.")
+                target = into / f"{len(written):06d}"
                 left -= _write(stream, target, left)
                 if left < 0:
-                    raise ArchiveTooLarge(
-                        f"{name} unpacks to more than {limit_bytes} bytes, the most that is accepted."
-                    )
-                written[path] = target
+                    raise ArchiveTooLarge(f"{name} unpacks to more than {limit_bytes} bytes, the most accepted.")
+                if wanted:
+                    written[path] = target
+                else:
+                    target.unlink()  # written all the same, so that its bytes were counted
         except _DAMAGE as error:
             raise BadArchive(
                 f"{name} cannot be unpacked ({error}); pack it again as a plain .zip or .tar.gz."
@@ -139,9 +137,9 @@ class _Bounded(io.RawIOBase):
         self.file, self.limit = file, limit
 
     def read(self, length: int = -1) -> bytes:
-        if not 0 <= length <= self.limit:
+        if length > self.limit:
             raise EOFError(f"its directory or a header claims {length} bytes")
-        return self.file.read(length)
+        return self.file.read(length if length >= 0 else self.limit)  # zipfile asks so for the last 64 KiB alone
 
     def seek(self, offset: int, whence: int = 0) -> int:
         if whence == 0 and offset < 0:
