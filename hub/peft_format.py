@@ -359,7 +359,8 @@ def check_pattern(pattern: str) -> Pattern:
     try:
         regex = re.compile(rf"(.*\.)?({pattern})$")
     except (re.error, OverflowError, RecursionError) as error:
-        raise _bad_pattern(pattern, f"is no regular expression ({error})") from error
+        fault = error.msg if isinstance(error, re.error) else error  # without a position, which counts PEFT's prefix
+        raise _bad_pattern(pattern, f"is no regular expression ({fault})") from error
     return Pattern(regex, repeats, branches * alternatives[0])
 
 

@@ -65,7 +65,7 @@ def _some(names: Sequence[str]) -> str:
 _STYLES = (
     ("loralib_names", r"\.lora_[AB]$", "Microsoft's loralib"),
     ("mlx_names", r"\.lora_[ab]$", "MLX"),
-    ("kohya_names", r"^lora_(unet|te\d*|transformer)_", "kohya's scripts"),
+    ("kohya_names", r"^lora_(unet|te\d*|transformer)_", "kohya"),
     ("diffusers_names", r"[._]lora\.(down|up)\.weight$|^(unet|text_encoder(_2)?)\.", "diffusers"),
 )
 
@@ -78,9 +78,8 @@ def foreign_style(path: str, names: Iterable[str]) -> Finding | None:
     for code, regex, tool in _STYLES:
         like = next((name for name in names if re.search(regex, name)), None)
         if like and ("lora" in like.lower()):
-            return finding(
-                code, path, f"The tensors are named as {tool} does it ({printable(like)}), which PEFT cannot load."
-            )
+            message = f"The tensors have the names that {tool} gives ({printable(like)}), which PEFT cannot load."
+            return finding(code, path, message)
     return None
 
 
@@ -134,8 +133,8 @@ def _paired(
         else:
             layers.append(Layer(module, a, b, embedding))
     said = {
-        "unpaired": "lora_A or lora_B is missing of",
-        "ungathered": "A matrix is empty or flat in",
+        "unpaired": "lora_A or lora_B is missing for",
+        "ungathered": "A matrix is empty or one-dimensional in",
         "pair_mismatch": "lora_A and lora_B cannot be multiplied in",
     }
     return layers, [finding(code, path, f"{said[code]} {_some(where)}.") for code, where in faults.items() if where]
@@ -160,7 +159,7 @@ def _dora_errors(path: str, config: AdapterConfig, groups: Mapping[str, Mapping[
     odd = [module for module, parts in groups.items() if ("magnitude" in parts) != config.use_dora]
     if not odd:
         return []
-    said = "its magnitudes are missing of" if config.use_dora else "there is a lora_magnitude_vector in"
+    said = "the magnitudes are missing for" if config.use_dora else "there is a lora_magnitude_vector in"
     return [
         finding(
             "dora_mismatch", path, f"The config says use_dora {str(config.use_dora).lower()}, but {said} {_some(odd)}."
@@ -188,7 +187,7 @@ def base_findings(
         message = f"{base.id} has none of its layers, such as {printable(absent[0])}."
         return [finding("wrong_base", path, message)]
     wrong = [
-        f"{layer.module} (in {layer.inputs}, out {layer.outputs}, and the base has {', '.join(map(str, there))})"
+        f"{layer.module} ({layer.inputs} to {layer.outputs}, and in the base {there[0]} to {there[1]})"
         for layer in compared
         if (there := base.shapes.get(layer.module)) and tuple(there) != (layer.inputs, layer.outputs)
     ]
@@ -243,18 +242,16 @@ def is_local_path(name: str) -> bool:
 # --- what loading would do --------------------------------------------------------------------------------------------
 
 
-def loading_findings(
+def config_findings(
     path: str, config: AdapterConfig, layers: Sequence[Layer], tensors: Mapping[str, TensorInfo]
 ) -> list[Finding]:
-    """Tensors that PEFT would leave out without an error, settings at odds with each other, needless ranks."""
-    notes = _ignored(path, tensors)
-    modules = [layer.module for layer in layers]
+    """Settings at odds with each other or with the tensors, by which PEFT leaves something out or fails."""
+    notes = _target_findings(path, config, [layer.module for layer in layers])
     if config.changes_base:
         message = (
             f"Training began with init_lora_weights {config.init_lora_weights}, which rewrites the base's own weights."
         )
         notes.append(finding("changed_base", path, message))
-    notes += _target_findings(path, config, modules)
     wanted = set(config.modules_to_save)
     saved = [key.module for key in map(parse_key, tensors) if key.part == "saved"]
     if wanted and all(wanted.isdisjoint(_endings(module)) for module in saved):
@@ -262,6 +259,14 @@ def loading_findings(
             f"modules_to_save names {_some(config.modules_to_save)}, but none is in the file; PEFT fails to load it."
         )
         notes.append(finding("missing_saved_modules", path, message))
+    return notes
+
+
+def weights_findings(
+    path: str, config: AdapterConfig, layers: Sequence[Layer], tensors: Mapping[str, TensorInfo]
+) -> list[Finding]:
+    """Tensors that PEFT would leave out without an error, and needless ranks."""
+    notes = _ignored(path, tensors)
     above = [layer.module for layer in layers if layer.rank > min(layer.inputs, layer.outputs)]
     if above and not config.target_parameters:
         message = f"The rank is above that of the matrix itself in {_some(above)}."

@@ -72,7 +72,10 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
     "not_in_base": ("warning", "Check that base_model_name_or_path names the base it was trained on."),
     "saved_shape": ("warning", "Resize the base's vocabulary before loading; serving engines often cannot."),
     "no_base": ("warning", "Set base_model_name_or_path to the id of the base it was trained on."),
-    "local_base": ("warning", "Set base_model_name_or_path to the id under which others know that base."),
+    "local_base": (
+        "warning",
+        "Set base_model_name_or_path to the id under which others know it, or add the path as an alias of that base here.",
+    ),
     "unknown_base": ("warning", "Register the base, or add this name as an alias of the registered one it stands for."),
     "changed_base": (
         "warning",

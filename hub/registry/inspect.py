@@ -30,10 +30,11 @@ from hub.registry.checks import (
     KnownBase,
     Layer,
     base_findings,
+    config_findings,
     foreign_style,
-    loading_findings,
     method_error,
     read_layers,
+    weights_findings,
 )
 from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding, finding, format_finding
@@ -246,7 +247,8 @@ def _inspect_adapter(
         return None, errors
     base = next((base for base in bases if config.base_model in (base.id, *base.aliases)), None)
     notes = base_findings(folder.at(CONFIG), config, layers, tensors, base, bases)
-    notes += loading_findings(folder.at(WEIGHTS), config, layers, tensors)
+    notes += config_findings(folder.at(CONFIG), config, layers, tensors)
+    notes += weights_findings(folder.at(WEIGHTS), config, layers, tensors)
     flags = _flags(config, layers)
     if all(_is_zero(folder.files[WEIGHTS], layer.starts_at_zero) for layer in layers):
         notes.append(finding("zero_b", folder.at(WEIGHTS), "Every lora_B is zero, so the adapter changes nothing."))
