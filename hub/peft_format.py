@@ -20,7 +20,8 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."  # PeftModel.base_model is the tuner, and its .model is the base
 
-MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the format allows 100 MB, which can take 2 GB of memory to parse
+MAX_HEADER_BYTES = 32 << 20  # some 200,000 tensors; the format itself allows 100 MB
+MAX_HEADER_VALUES = 3_000_000  # a tensor has about nine; a header of empty lists alone would take a gigabyte to parse
 MAX_CONFIG_BYTES = 1 << 20
 MAX_NAME = 512
 
@@ -127,7 +128,10 @@ def read_header(file: RangedFile) -> Header:
     if 8 + length > file.size:
         fault = f"The file ends inside its header ({file.size} of at least {8 + length} bytes)"
         raise FormatError("truncated", fault, "upload it again")
-    header = load_json(file.read(8, length), "The header", "bad_header")
+    text = file.read(8, length)
+    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_HEADER_VALUES:
+        raise FormatError("header_too_large", "The header holds more values than any set of tensors needs")
+    header = load_json(text, "The header", "bad_header")
     metadata = header.pop("__metadata__", None) or {}  # MLX writes null
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError("bad_header", "The header's __metadata__ does not map names to text")

@@ -101,6 +101,7 @@ DEFECTS = {
     "an old pickle": (Bytes(b"\x80\x02}q\x00." + bytes(60)), "not_safetensors"),
     "text": (Bytes(b"hello, this is no model at all"), "not_safetensors"),
     "an absurd length": (Bytes(struct.pack("<Q", MAX_HEADER_BYTES + 1) + b"{}"), "header_too_large"),
+    "millions of lists": (safetensors_file(b'{"a":[' + b"[]," * 1_500_001 + b"[]]}"), "header_too_large"),
     "cut in the header": (Bytes(safetensors_file({"a": entry([1], 0, 4)}, bytes(4)).data[:20]), "truncated"),
     "cut in the data": (safetensors_file({"a": entry([4], 0, 16)}, bytes(12)), "truncated"),
     "not JSON": (safetensors_file(b'{"a": }'), "bad_header"),
