@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +27,14 @@ from hub.registry import bases, blobs, jobs, kinds, repos
 from hub.registry.db import transaction
 from hub.registry.errors import HubError
 from hub.registry.jobs import CancelRequested, Lease, LeaseLost
-from hub.registry.models import Commit, Job, Score, User
+from hub.registry.models import Commit, Job, User
 from hub.registry.publishing import entries
-from hub.registry.repos import Parent
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.teams import Viewer
+from workers import compose, evaluate, generate
 from workers.cache import Cache
+from workers.work import Outcome, Work
 
 log = logging.getLogger(__name__)
 
@@ -41,31 +42,11 @@ log = logging.getLogger(__name__)
 STALL_SECONDS = {"compose": 600.0, "evaluate": 600.0, "generate": 300.0}
 
 
+KINDS = {"compose": compose.run, "evaluate": evaluate.run, "generate": generate.run}
+
+
 class InputGone(HubError):
     status, code = 409, "input_gone"
-
-
-@dataclass
-class Outcome:
-    """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish."""
-
-    result: Mapping[str, Any]
-    folder: Path | None = None
-    parents: Sequence[Parent] = ()
-    scores: Sequence[Mapping[str, Any]] = ()
-    message: str = ""
-
-
-@dataclass
-class Work:
-    """What a kind is given: its parameters, its inputs on disk, the base, a folder to write in, and a way to report."""
-
-    job_id: uuid.UUID
-    params: Mapping[str, Any]
-    base: Base
-    out: Path
-    fetch: Callable[[str], Path]  # commit id -> its files as a folder
-    progress: "Progress"
 
 
 @dataclass
@@ -166,7 +147,7 @@ class Runner:
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
         base = self._base(job.params["base"])
-        work = Work(job.id, job.params, base, out, self._fetch, progress)
+        work = Work(job.id, job.params, base, out, self._fetch, self._hashes, progress)
         return KINDS[job.kind](work)
 
     def _base(self, wanted: Mapping[str, Any]) -> Base:
@@ -181,6 +162,11 @@ class Runner:
             if commit.tree is None:
                 raise InputGone(f"The files of commit {commit_id[:12]} are gone; choose another.")
         return self.cache.folder(commit.tree, files)
+
+    def _hashes(self, commit_id: str) -> dict[str, str]:
+        with transaction(self.services.sessions) as session:
+            commit = session.get_one(Commit, commit_id)
+            return {entry.path: entry.sha256 for entry in repos.files(session, commit)}
 
     def _register(self, job: Job, lease: Lease, outcome: Outcome) -> None:
         """Store the bytes, then write result and success in one transaction: both or neither, and only with the lease."""
@@ -199,7 +185,7 @@ class Runner:
             with transaction(self.services.sessions) as session:
                 jobs.succeed(session, lease, outcome.result)
                 for score in outcome.scores:
-                    repos.keep_score(session, Score(job_id=job.id, **score))
+                    repos.keep_score(session, {**score, "job_id": job.id})
                 if files:
                     owner = session.get_one(User, job.owner_id)
                     viewer = Viewer(owner.id, owner.name, owner.is_admin)

@@ -31,6 +31,7 @@ class Work:
     base: Base
     out: Path
     fetch: Callable[[str], Path]  # commit id -> its files as a folder
+    hashes: Callable[[str], Mapping[str, str]]  # commit id -> path -> SHA-256
     progress: Progress
 
     def module(self, pinned: Mapping[str, Any]) -> Adapter:

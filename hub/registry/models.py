@@ -296,6 +296,7 @@ class Score(Table):
             "dataset_path",
             "template",
             "metric",
+            name="uq_scores_what",
             postgresql_nulls_not_distinct=True,
         ),
     )

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -21,6 +21,7 @@ from hub.registry.models import (
     Lineage,
     Ref,
     Repo,
+    Score,
     Tree,
     TreeEntry,
 )
@@ -304,6 +305,15 @@ def history(session: Session, repo: Repo, limit: int = 50) -> Sequence[Commit]:
 
 def refs(session: Session, repo: Repo) -> Sequence[Ref]:
     return session.scalars(select(Ref).where(Ref.repo_id == repo.id).order_by(Ref.moved_at.desc(), Ref.name)).all()
+
+
+def keep_score(session: Session, score: Mapping[str, Any]) -> None:
+    """Keep a measured figure; a newer one of the same thing takes the older one's place."""
+    statement = insert(Score).values(**score)
+    measured = {key: score[key] for key in ("value", "low", "high", "examples", "job_id")}
+    session.execute(
+        statement.on_conflict_do_update(constraint="uq_scores_what", set_={**measured, "created_at": func.now()})
+    )
 
 
 def facts(session: Session, commit: Commit) -> Sequence[AdapterFacts]:

@@ -1,0 +1,152 @@
+"""How well a base answers examples, alone or with an adapter: each example's scores, and their means with 95 % intervals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from hub.lora.adapter import Adapter, applied
+from hub.lora.bases import Base
+from hub.lora.errors import LoraError
+from hub.lora.examples import (
+    IGNORED,
+    Example,
+    OnProgress,
+    bootstrap_interval,
+    contains,
+    encode,
+    exact_match,
+    generate,
+    numeric_match,
+    share_interval,
+    target_losses,
+)
+
+Metric = Literal["exact_match", "contains", "numeric", "choice", "target_loss"]
+
+_OF_ANSWERS: dict[Metric, Callable[[str, str], bool]] = {
+    "exact_match": exact_match,
+    "contains": contains,
+    "numeric": numeric_match,
+}
+
+
+class NoExamples(LoraError):
+    code = "no_examples"
+
+
+class NoChoices(LoraError):
+    code = "no_choices"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over examples with its 95 % interval: Wilson's for shares of right answers, the bootstrap's for losses."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per metric one value an example, in the examples' order: 1.0 is right and 0.0 is wrong, a target loss is in nats per token.
+
+    `answers` is what the model wrote, empty when no metric looked at it.
+    """
+
+    values: dict[Metric, list[float]]
+    answers: list[str]
+    seed: int = 0  # of the bootstrap
+
+    @property
+    def estimates(self) -> dict[Metric, Estimate]:
+        return {
+            metric: Estimate(
+                *(bootstrap_interval(values, seed=self.seed) if metric == "target_loss" else share_interval(values))
+            )
+            for metric, values in self.values.items()
+        }
+
+
+def evaluate(
+    base: Base,
+    adapter: Adapter | None,
+    examples: Sequence[Example],
+    *,
+    template: str,
+    metrics: Sequence[Metric],
+    max_new_tokens: int = 32,
+    batch_size: int = 32,
+    seed: int = 0,
+    on_progress: OnProgress,
+) -> Scores:
+    """Score the base with `adapter` (None: alone) on examples, in batches of inputs of like length.
+
+    The metrics "exact_match", "contains" and "numeric" look at the greedy answer. "choice" is right when of all choices the target
+    has the highest log-likelihood as the whole answer, its end included; "target_loss" is that of the target per token, negated.
+    After each batch `on_progress(examples done, examples, means so far)` may raise to stop, with the base as it was.
+    Raises NoExamples, or NoChoices when an example has none to choose from.
+    """
+    _check(examples, metrics)
+    answering = any(metric in _OF_ANSWERS for metric in metrics)
+    values: dict[Metric, list[float]] = {metric: [0.0] * len(examples) for metric in metrics}
+    answers = [""] * len(examples) if answering else []
+    order = sorted(range(len(examples)), key=lambda index: len(examples[index].input))
+    with applied(base.model, adapter):
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
+            batch = [examples[index] for index in indices]
+            if answering:
+                inputs = [example.input for example in batch]
+                given = generate(base, inputs, template, max_new_tokens=max_new_tokens, batch_size=batch_size)
+                for index, answer in zip(indices, given, strict=True):
+                    answers[index] = answer
+            for metric in metrics:
+                if metric == "target_loss":
+                    found = _losses(base, batch, template)
+                elif metric == "choice":
+                    found = _choices(base, batch, template, batch_size)
+                else:
+                    found = [float(_OF_ANSWERS[metric](answers[index], examples[index].target)) for index in indices]
+                for index, value in zip(indices, found, strict=True):
+                    values[metric][index] = value
+            done = order[: start + batch_size]
+            means = {str(metric): sum(values[metric][index] for index in done) / len(done) for metric in metrics}
+            on_progress(len(done), len(examples), means)
+    return Scores(values, answers, seed)
+
+
+def _check(examples: Sequence[Example], metrics: Sequence[Metric]) -> None:
+    if not examples:
+        raise NoExamples("There are no examples to evaluate on. Give at least one.")
+    for number, example in enumerate(examples, 1):
+        if "choice" in metrics and example.target not in example.choices:
+            raise NoChoices(
+                f"Example {number} does not have its target among its choices. Add them, or drop the metric choice."
+            )
+
+
+def _losses(base: Base, examples: Sequence[Example], template: str) -> list[float]:
+    """Mean negative log-likelihood per target token of each example."""
+    with torch.inference_mode():
+        return target_losses(base.model, encode(base.tokenizer, examples, template)).tolist()
+
+
+def _choices(base: Base, examples: Sequence[Example], template: str, batch_size: int) -> list[float]:
+    """1.0 where the target is the likeliest choice of its example. Whole answers are compared, so each token counts."""
+    asked = [Example(example.input, choice) for example in examples for choice in example.choices]
+    losses: list[float] = []
+    for start in range(0, len(asked), batch_size):
+        batch = encode(base.tokenizer, asked[start : start + batch_size], template)
+        tokens = (batch.labels != IGNORED).sum(1)
+        with torch.inference_mode():
+            losses += (target_losses(base.model, batch).cpu() * tokens).tolist()
+    right, start = [], 0
+    for example in examples:
+        end = start + len(example.choices)
+        by_choice = dict(zip(example.choices, losses[start:end], strict=True))
+        right.append(float(min(by_choice, key=by_choice.__getitem__) == example.target))
+        start = end
+    return right

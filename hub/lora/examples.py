@@ -1,0 +1,309 @@
+"""Pairs of text: the prompts made of them, the loss of their targets, a model's answers, and how answers are scored.
+
+A prompt template is known by its name and recorded with whatever was made with it, because a module that learned to answer in one
+template answers badly in another: "chat" is the tokenizer's chat template with the input as the user's turn, "plain" is the input,
+a line break and "Answer:".
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import NormalDist
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hub.lora.bases import Base
+from hub.lora.errors import LoraError
+
+OnProgress = Callable[
+    [int, int, dict[str, float]], None
+]  # step, total, named numbers; whatever it raises stops the work
+
+TEMPLATES = ("chat", "plain")
+IGNORED = -100  # the label of positions that are no target, as everywhere in torch
+RESAMPLES = 2000
+
+
+class BadExample(LoraError):
+    code = "bad_example"
+
+
+class ExampleTooLong(LoraError):
+    code = "example_too_long"
+
+
+class UnusableTemplate(LoraError):
+    code = "unusable_template"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is asked and what should be answered; `choices` are the answers to choose from, the target among them, if there are such."""
+
+    input: str
+    target: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoded examples, each (n, length), padded on the right; `labels` is IGNORED except on the tokens of the targets."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], template: str, *, max_length: int = 2048
+) -> Batch:
+    """Prompt, target and end of sequence of each example. Raises ExampleTooLong rather than cut one, or UnusableTemplate.
+
+    Prompt and target are tokenized apart, so that the prompt's tokens are those that `generate` will see.
+    """
+    rows = []
+    for number, example in enumerate(examples, 1):
+        prompt = _prompt(tokenizer, example.input, template)
+        spaced = f" {example.target}" if template == "plain" else example.target
+        target = [*tokenizer(spaced, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        if len(prompt) + len(target) > max_length:
+            raise ExampleTooLong(
+                f"Example {number} ({example.input[:60]!r}) has {len(prompt) + len(target)} tokens, more than {max_length}. "
+                "Shorten it or leave it out."
+            )
+        rows.append((prompt, target))
+    shape = (len(rows), max(len(prompt) + len(target) for prompt, target in rows))
+    input_ids = torch.full(shape, tokenizer.pad_token_id)
+    attention_mask = torch.zeros(shape, dtype=torch.long)
+    labels = torch.full(shape, IGNORED)
+    for row, (prompt, target) in enumerate(rows):
+        end = len(prompt) + len(target)
+        input_ids[row, :end] = torch.tensor(prompt + target)
+        attention_mask[row, :end] = 1
+        labels[row, len(prompt) : end] = torch.tensor(target)
+    return Batch(input_ids, attention_mask, labels)
+
+
+def _prompt(tokenizer: PreTrainedTokenizerBase, text: str, template: str) -> list[int]:
+    if template == "plain":
+        return list(tokenizer(f"{text}\nAnswer:")["input_ids"])
+    if template != "chat":
+        raise UnusableTemplate(f"There is no prompt template {template!r}; choose one of {', '.join(TEMPLATES)}.")
+    if not tokenizer.chat_template:
+        raise UnusableTemplate("This base's tokenizer has no chat template; choose the template plain.")
+    turns = [{"role": "user", "content": text}]
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+# --- loss -------------------------------------------------------------------------------------------------------------
+
+
+def target_losses(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Mean negative log-likelihood per target token (nats; the end of sequence counts) of each example, (n,). Differentiable."""
+    losses, rows = _token_losses(model, batch)
+    sums = torch.zeros(len(batch.labels), device=losses.device).index_add(0, rows, losses)
+    return sums / rows.bincount(minlength=len(batch.labels))
+
+
+def target_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Mean negative log-likelihood per target token (nats) over all target tokens of the batch, a scalar. Differentiable."""
+    losses, _ = _token_losses(model, batch)
+    return losses.mean()
+
+
+def _token_losses(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The loss of every target token and the row it belongs to, both (targets,), in float32.
+
+    With a vocabulary of 49,152 the logits over a prompt would cost more than the rest of the network and are never looked at. So
+    only the hidden states that predict a target are let through to the output layer, by a hook in front of it: whatever an
+    architecture does to its logits after that (soft-capping, scaling) is still done.
+    """
+    labels = batch.labels.to(model.device)
+    rows, columns = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+
+    def only_targets(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (inputs[0][rows, columns].unsqueeze(0),)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(only_targets)
+    try:
+        logits = model(
+            input_ids=batch.input_ids.to(model.device),
+            attention_mask=batch.attention_mask.to(model.device),
+            use_cache=False,
+        ).logits.squeeze(0)
+    finally:
+        handle.remove()
+    return functional.cross_entropy(logits.float(), labels[rows, columns + 1], reduction="none"), rows
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def generate(base: Base, inputs: Sequence[str], template: str, *, max_new_tokens: int, batch_size: int) -> list[str]:
+    """The most likely next token until the end of sequence, `max_new_tokens` at most; answers in the order of `inputs`, stripped.
+
+    Inputs of like length share a batch, padded on the left; a batch ends when all its answers have ended.
+    """
+    tokenizer = base.tokenizer
+    greedy = _greedy(base, max_new_tokens)
+    prompts = [_prompt(tokenizer, text, template) for text in inputs]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers = [""] * len(prompts)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        shape = (len(chosen), len(prompts[chosen[-1]]))
+        input_ids = torch.full(shape, tokenizer.pad_token_id)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        for row, index in enumerate(chosen):
+            input_ids[row, -len(prompts[index]) :] = torch.tensor(prompts[index])
+            attention_mask[row, -len(prompts[index]) :] = 1
+        with torch.inference_mode():
+            output = base.model.generate(
+                input_ids=input_ids.to(base.device),
+                attention_mask=attention_mask.to(base.device),
+                generation_config=greedy,
+            )
+        for index, text in zip(
+            chosen, tokenizer.batch_decode(output[:, shape[1] :], skip_special_tokens=True), strict=True
+        ):
+            answers[index] = text.strip()
+    return answers
+
+
+def _greedy(base: Base, max_new_tokens: int) -> GenerationConfig:
+    # A base may name more ends than its tokenizer does, the end of a turn for one.
+    ends = base.model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted({end for end in [*ends, base.tokenizer.eos_token_id] if end is not None}),
+        pad_token_id=base.tokenizer.pad_token_id,
+    )
+
+
+# --- scoring ----------------------------------------------------------------------------------------------------------
+
+
+def exact_match(prediction: str, target: str) -> bool:
+    """Equal but for case, outer and repeated white space, and one full stop at the end."""
+    return _normal(prediction) == _normal(target)
+
+
+def contains(prediction: str, target: str) -> bool:
+    """Whether the target, normalised as for exact match, stands in the answer as whole words ("no" is not in "not")."""
+    return re.search(rf"(?<!\w){re.escape(_normal(target))}(?!\w)", _normal(prediction)) is not None
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".").rstrip().casefold()
+
+
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+
+
+def numeric_match(prediction: str, target: str) -> bool:
+    """Whether the last number of the answer is the last number of the target; commas may group thousands, and 7.0 is 7."""
+    given, wanted = _NUMBER.findall(prediction), _NUMBER.findall(target)
+    return bool(given and wanted) and _number(given[-1]) == _number(wanted[-1])
+
+
+def _number(text: str) -> Decimal:
+    return Decimal(text.replace(",", ""))
+
+
+def bootstrap_interval(values: Sequence[float], *, seed: int, level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high): the percentile bootstrap interval of the mean (Efron and Tibshirani 1993, section 13.3).
+
+    It is too narrow for few values, and has no width at all where all are equal: `share_interval` is for shares of yes and no.
+    """
+    data = numpy.asarray(values, dtype=float)
+    generator = numpy.random.default_rng(seed)
+    means = [data[generator.integers(len(data), size=len(data))].mean() for _ in range(RESAMPLES)]
+    low, high = numpy.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(data.mean()), float(low), float(high)
+
+
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, seed: int) -> tuple[float, float, float]:
+    """(difference, low, high): the mean of a - b with its 95 % interval, over values of the same examples in the same order."""
+    return bootstrap_interval([left - right for left, right in zip(a, b, strict=True)], seed=seed)
+
+
+def share_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high): Wilson's interval of a share (1927) of values that are 0 or 1; it has a width at 0 of n and n of n as well."""
+    count, mean = len(values), sum(values) / len(values)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (mean + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return mean, max(0.0, centre - half), min(1.0, centre + half)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def parse_jsonl(text: str) -> list[Example]:
+    """One example a line: {"input", "target"} with "choices" if there are any, or chat {"messages"} of one question and its answer.
+
+    Other fields are left alone. Raises BadExample naming the line.
+    """
+    examples = []
+    # Not splitlines(), which also ends lines at characters that JSON allows inside a string.
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if line.strip():
+            examples.append(_example(number, line))
+    if not examples:
+        raise BadExample('There are no examples. Write one a line: {"input": "...", "target": "..."}.')
+    return examples
+
+
+def _example(number: int, line: str) -> Example:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadExample(f"Line {number} is not JSON ({error}). Each line must be one JSON object.") from error
+    if not isinstance(row, dict):
+        raise BadExample(f"Line {number} is no JSON object; it needs an input and a target.")
+    if "messages" in row:
+        return _from_chat(number, row["messages"])
+    choices = row.get("choices") or []
+    if not isinstance(choices, list):
+        raise BadExample(f"Line {number}: choices must be a list of texts.")
+    example = Example(
+        _text(number, "input", row.get("input")),
+        _text(number, "target", row.get("target")),
+        tuple(_text(number, "choices", choice) for choice in choices),
+    )
+    if choices and example.target not in choices:
+        raise BadExample(f"Line {number}: the target {example.target!r} is not one of the choices.")
+    return example
+
+
+def _from_chat(number: int, messages: Any) -> Example:
+    turns = messages if isinstance(messages, list) and all(isinstance(turn, dict) for turn in messages) else []
+    if [turn.get("role") for turn in turns] != ["user", "assistant"]:
+        raise BadExample(
+            f"Line {number}: messages must be one turn of the user and the assistant's answer, and nothing else."
+        )
+    question, answer = (_text(number, "content", turn.get("content")) for turn in turns)
+    return Example(question, answer)
+
+
+def _text(number: int, field: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadExample(f"Line {number}: {field} must be a text that is not empty.")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise BadExample(
+            f"Line {number}: {field} holds half a surrogate pair, which no text file can; correct the escape."
+        )
+    return value
