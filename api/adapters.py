@@ -152,10 +152,7 @@ def file_infos(entries: Iterable[TreeEntry]) -> list[schemas.FileInfo]:
 
 
 def _refs(refs: Iterable[Ref]) -> list[schemas.RefInfo]:
-    return [
-        schemas.RefInfo(name=ref.name, kind=ref.kind, commit=ref.commit_id, moved_at=ref.moved_at)
-        for ref in refs
-    ]
+    return [schemas.RefInfo(name=ref.name, kind=ref.kind, commit=ref.commit_id, moved_at=ref.moved_at) for ref in refs]
 
 
 def _ancestors(relatives: Iterable[views.Relative]) -> list[schemas.Ancestor]:

@@ -57,7 +57,12 @@ def peft_folder(
 
 
 def upload(
-    client: TestClient, headers: Mapping[str, str], name: str, files: Mapping[str, bytes], kind: str = "adapters", **form: str
+    client: TestClient,
+    headers: Mapping[str, str],
+    name: str,
+    files: Mapping[str, bytes],
+    kind: str = "adapters",
+    **form: str,
 ) -> Any:
     """POST the files as a browser or curl would."""
     parts = [("files", (path, data, "application/octet-stream")) for path, data in files.items()]

@@ -92,9 +92,7 @@ def test_a_process_that_only_has_an_old_number_is_left_alone(tmp_path: Path) -> 
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         started = psutil.Process(bystander.pid).create_time() - 3600
-        (tmp_path / "children.json").write_text(
-            f'[{{"name": "api", "pid": {bystander.pid}, "started": {started}}}]'
-        )
+        (tmp_path / "children.json").write_text(f'[{{"name": "api", "pid": {bystander.pid}, "started": {started}}}]')
         with local.Stack(tmp_path):
             time.sleep(0.2)
             assert bystander.poll() is None

@@ -13,7 +13,7 @@ from hub.lora.report import Report, report
 from hub.registry.card import parse_card
 from hub.registry.repos import Parent
 from workers.card import composition_card
-from workers.manifest import library_versions
+from hub.lora.provenance import surroundings
 from workers.work import Outcome, Work, module_name
 
 
@@ -111,7 +111,7 @@ def describe(work: Work, composition: Composition, measured: Report | None, warn
     return {
         "method": "lorahub",
         "template": params["template"],
-        "base": {"id": work.base.id, "fingerprint": work.base.fingerprint},
+        **surroundings(work.base),
         "inputs": {
             "modules": [input_of(work, pinned) for pinned in params["modules"]],
             **{role: input_of(work, params[role]) for role in ("examples", "held_out") if role in params},
@@ -122,8 +122,6 @@ def describe(work: Work, composition: Composition, measured: Report | None, warn
         "loss": composition.loss,
         "report": asdict(measured) if measured else None,
         "warnings": list(warnings),
-        "device": f"{work.base.device.type}, {work.base.dtype}, {torch.get_num_threads()} threads",
-        "versions": library_versions(),
     }
 
 

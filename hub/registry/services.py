@@ -37,4 +37,9 @@ class Services:
 
 
 def connect(settings: Settings) -> Services:
-    return Services(settings, db.connect(settings.database_url), Storage(settings), Queue(settings.broker_url, settings.broker_prefix))
+    return Services(
+        settings,
+        db.connect(settings.database_url),
+        Storage(settings),
+        Queue(settings.broker_url, settings.broker_prefix),
+    )

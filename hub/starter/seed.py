@@ -60,9 +60,7 @@ def mark(session: Session) -> None:
 
 def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:
     with ExitStack() as stack:
-        files = [
-            blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())
-        ]
+        files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())]
         name = f"{NAMESPACE}/{folder.name}"
         publishing.publish_adapter(services, viewer, name, files, visibility="public", message="Starter library")
 

@@ -189,7 +189,9 @@ def test_pages(client: TestClient, ann: Person) -> None:
     seen: list[str] = []
     cursor = None
     while True:
-        page = client.get("/v1/adapters", headers=ann.headers, params={"limit": 2, **({"cursor": cursor} if cursor else {})})
+        page = client.get(
+            "/v1/adapters", headers=ann.headers, params={"limit": 2, **({"cursor": cursor} if cursor else {})}
+        )
         seen += [item["repo"] for item in page.json()["items"]]
         cursor = page.json()["cursor"]
         if cursor is None:

@@ -24,7 +24,12 @@ def submit(services: Services, ann: Person) -> Submit:
         submission = Submission("generate", "interactive", {"prompt": "hi"}, [], ann.name, "private")
         with transaction(services.sessions) as session:
             return jobs.submit(
-                session, services.queue, ann.viewer, submission, idempotency_key=key, request=request or {"prompt": "hi"}
+                session,
+                services.queue,
+                ann.viewer,
+                submission,
+                idempotency_key=key,
+                request=request or {"prompt": "hi"},
             ).id
 
     return submit

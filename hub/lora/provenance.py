@@ -1,0 +1,20 @@
+"""What a result's bytes depend on besides its inputs."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+
+from hub.lora.bases import Base
+
+LIBRARIES = ("torch", "transformers", "peft", "nevergrad", "numpy", "safetensors", "tokenizers")
+
+
+def surroundings(base: Base) -> dict[str, object]:
+    """The base, the device and the libraries that a computation used, for a result's manifest."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {
+        "base": {"id": base.id, "fingerprint": base.fingerprint},
+        "device": f"{base.device.type}, {base.dtype}, {torch.get_num_threads()} threads",
+        "versions": versions,
+    }
