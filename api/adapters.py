@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from hub.registry.inspect import Inspection
 from sqlalchemy.orm import Session
 
 from api import schemas
@@ -14,6 +13,7 @@ from api.upload import Upload, body_description, read_upload
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import repos, search, views
 from hub.registry.errors import InvalidInput
+from hub.registry.inspect import Inspection
 from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
 from hub.registry.publishing import publish_adapter
 from hub.registry.search import Filters

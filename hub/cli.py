@@ -51,6 +51,7 @@ def run_check_schema(args: argparse.Namespace) -> None:
         schema.upgrade(url)
         if args.revision:
             schema.autogenerate(url, args.revision)
+            schema.upgrade(url)
         schema.check(url)
 
 

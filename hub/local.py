@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 import psutil
+import psycopg
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,11 @@ class Stack:
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         argv = [*as_user, str(program / "postgres"), "-D", str(cluster), *flags]
         self.spawn("postgres", argv, cwd=self.data)
-        return f"postgresql://postgres:{self.secrets.postgres}@127.0.0.1:{port}/postgres"
+        return self.postgres_url
+
+    @property
+    def postgres_url(self) -> str:
+        return f"postgresql://postgres:{self.secrets.postgres}@127.0.0.1:{self.ports.postgres}/postgres"
 
     def _initdb(self, as_user: list[str], program: Path, cluster: Path) -> None:
         """Make the cluster beside its place and move it there whole: a start killed half-way begins anew."""
@@ -304,7 +309,7 @@ class Stack:
         """Wait until every server that was started accepts connections."""
         ports = self.ports
         checks: dict[str, Callable[[], bool]] = {
-            "postgres": lambda: accepts_postgres(ports.postgres),
+            "postgres": lambda: accepts_postgres(self.postgres_url),
             "valkey": lambda: accepts(ports.valkey),
             "s3": lambda: answers(f"http://127.0.0.1:{ports.s3}/healthz"),
         }
@@ -403,14 +408,13 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def accepts_postgres(port: int) -> bool:
-    """Whether PostgreSQL answers an SSL request: it listens, and answers only when it is ready to take connections."""
+def accepts_postgres(url: str) -> bool:
+    """Whether a session can begin: while it starts up, PostgreSQL listens and answers but refuses sessions."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
-            probe.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
-            return probe.recv(1) in (b"N", b"S")
-    except OSError:
+        psycopg.connect(url, connect_timeout=1).close()
+    except psycopg.OperationalError:
         return False
+    return True
 
 
 def answers(url: str) -> bool:

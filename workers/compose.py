@@ -1,4 +1,4 @@
-"""Job kind `compose`: weigh modules on the examples, measure the result beside its controls, write the adapter, its card and its manifest."""
+"""Job kind `compose`: weigh modules on the examples, measure the result beside its controls, write adapter, card and manifest."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ import torch
 
 from hub.lora import adapter
 from hub.lora.compose import Composition, compose
+from hub.lora.provenance import surroundings
 from hub.lora.report import Report, report
 from hub.registry.card import parse_card
 from hub.registry.repos import Parent
 from workers.card import composition_card
-from hub.lora.provenance import surroundings
 from workers.work import Outcome, Work, module_name
 
 

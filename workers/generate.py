@@ -1,13 +1,13 @@
 """Job kind `generate`: one prompt, answered by the base alone and with an adapter. Nothing is published."""
 
-from hub.lora.adapter import applied
+from hub.lora.adapter import Adapter, applied
 from hub.lora.examples import generate
 from workers.work import Outcome, Work
 
 
 def run(work: Work) -> Outcome:
     params = work.params
-    arms = {"base": None}
+    arms: dict[str, Adapter | None] = {"base": None}
     if params["module"]:
         arms["adapter"] = work.module(params["module"])
     answers = {}

@@ -1,7 +1,7 @@
 """run(job_id): claim, keep the lease alive, fetch inputs, call one function of the library, store, register.
 
-Nothing here holds a database connection while a model computes. A worker may be killed at any line: what it had claimed is claimed again when
-its lease ends, and what it had stored but not registered is collected as unused bytes.
+Nothing here holds a database connection while a model computes. A worker may be killed at any line: what it had claimed is claimed
+again when its lease ends, and what it had stored but not registered is collected as unused bytes.
 """
 
 import logging
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hub.lora.bases import Base, WarmBases, convert_built_in
-from hub.registry.inspect import inspect, require_adapter
 from sqlalchemy.exc import OperationalError
 
+from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.errors import LoraError
 from hub.registry import bases, blobs, jobs, kinds, repos
 from hub.registry.db import transaction
 from hub.registry.errors import HubError
+from hub.registry.inspect import inspect, require_adapter
 from hub.registry.jobs import CancelRequested, Lease, LeaseLost
 from hub.registry.models import Commit, Job, User
 from hub.registry.publishing import entries

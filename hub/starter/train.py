@@ -26,7 +26,7 @@ RECIPE: dict[str, Any] = {
     "rank": 8,
     "alpha": 16,
     "target_modules": ["q_proj", "v_proj"],
-    "steps": 300,
+    "steps": 160,
     "batch_size": 16,
     "learning_rate": 1e-3,
     "seed": 0,

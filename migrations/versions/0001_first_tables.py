@@ -40,6 +40,11 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('sha256', name=op.f('pk_blobs'))
     )
     op.create_index('ix_blobs_touched_at', 'blobs', ['touched_at'], unique=False)
+    op.create_table('marks',
+    sa.Column('name', sa.String(length=60), nullable=False),
+    sa.Column('at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
+    sa.PrimaryKeyConstraint('name', name=op.f('pk_marks'))
+    )
     op.create_table('trees',
     sa.Column('hash', sa.String(length=40), nullable=False),
     sa.PrimaryKeyConstraint('hash', name=op.f('pk_trees'))
@@ -148,6 +153,7 @@ def upgrade() -> None:
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('updated_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('deleted_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('purged_at', sa.DateTime(timezone=True), nullable=True),
     sa.CheckConstraint("type in ('model', 'dataset')", name=op.f('ck_repos_type')),
     sa.CheckConstraint("visibility in ('private', 'internal', 'public')", name=op.f('ck_repos_visibility')),
     sa.ForeignKeyConstraint(['namespace'], ['namespaces.name'], name=op.f('fk_repos_namespace_namespaces')),
@@ -159,7 +165,7 @@ def upgrade() -> None:
     sa.Column('id', sa.String(length=40), nullable=False),
     sa.Column('repo_id', sa.Uuid(), nullable=False),
     sa.Column('parent', sa.String(length=40), nullable=True),
-    sa.Column('tree', sa.String(length=40), nullable=False),
+    sa.Column('tree', sa.String(length=40), nullable=True),
     sa.Column('author_id', sa.Uuid(), nullable=False),
     sa.Column('message', sa.Text(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
@@ -206,7 +212,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('commit_id', 'folder', name=op.f('pk_adapter_facts'))
     )
     op.create_index('ix_adapter_facts_base', 'adapter_facts', ['base_model', sa.literal_column('published_at DESC')], unique=False, postgresql_where=sa.text('current'))
-    op.create_index('ix_adapter_facts_listing', 'adapter_facts', [sa.literal_column('published_at DESC'), 'commit_id'], unique=False, postgresql_where=sa.text('current'))
+    op.create_index('ix_adapter_facts_listing', 'adapter_facts', [sa.literal_column('published_at DESC'), sa.literal_column('commit_id DESC')], unique=False, postgresql_where=sa.text('current'))
     op.create_index(op.f('ix_adapter_facts_repo_id'), 'adapter_facts', ['repo_id'], unique=False)
     op.create_index('ix_adapter_facts_search', 'adapter_facts', ['search'], unique=False, postgresql_using='gin', postgresql_ops={'search': 'gin_trgm_ops'}, postgresql_where=sa.text('current'))
     op.create_index('ix_adapter_facts_tags', 'adapter_facts', ['tags'], unique=False, postgresql_using='gin', postgresql_where=sa.text('current'))
@@ -261,7 +267,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['dataset_commit'], ['commits.id'], name=op.f('fk_scores_dataset_commit_commits')),
     sa.ForeignKeyConstraint(['job_id'], ['jobs.id'], name=op.f('fk_scores_job_id_jobs')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_scores')),
-    sa.UniqueConstraint('commit_id', 'base_id', 'dataset_commit', 'dataset_path', 'template', 'metric', name=op.f('uq_scores_commit_id_base_id_dataset_commit_dataset_path_template_metric'), postgresql_nulls_not_distinct=True)
+    sa.UniqueConstraint('commit_id', 'base_id', 'dataset_commit', 'dataset_path', 'template', 'metric', name='uq_scores_what', postgresql_nulls_not_distinct=True)
     )
     op.create_index(op.f('ix_scores_commit_id'), 'scores', ['commit_id'], unique=False)
     op.create_index(op.f('ix_scores_dataset_commit'), 'scores', ['dataset_commit'], unique=False)
@@ -308,6 +314,7 @@ def downgrade() -> None:
     op.drop_table('base_aliases')
     op.drop_table('users')
     op.drop_table('trees')
+    op.drop_table('marks')
     op.drop_index('ix_blobs_touched_at', table_name='blobs')
     op.drop_table('blobs')
     op.drop_table('base_models')

@@ -1,0 +1,204 @@
+"""The browser's pages: lists, a module, a job, measured figures, signing in. Rendered here on the server; scripts only make them live."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from sqlalchemy.orm import Session
+
+from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
+from hub.registry import jobs, repos, search, teams, views
+from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
+from hub.registry.errors import NotFound, NotSignedIn
+from hub.registry.models import Commit
+from hub.registry.search import Filters
+from hub.registry.storage import Storage
+from hub.registry.teams import Viewer
+from hub.web.plot import loss_trace
+
+router = APIRouter(include_in_schema=False)
+
+HERE = Path(__file__).parent
+STATIC = {"style.css": "text/css", "job.js": "text/javascript"}
+
+# Nothing but our own files may be loaded, and no script stands in a page: text from an upload cannot become code.
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+_templates = Environment(
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+def _page(name: str, viewer: Viewer | None, *, status: int = 200, **values: Any) -> HTMLResponse:
+    html = _templates.get_template(name).render(viewer=viewer, **values)
+    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+    return HTMLResponse(html, status_code=status, headers=headers)
+
+
+def error_page(request: Request, status: int, code: str, message: str) -> Response:
+    """How an error looks in a browser. Somebody who is not signed in is sent to the form that changes that."""
+    if status == 401:
+        return RedirectResponse("/login", status_code=303)
+    return _page("error.html", None, status=status, code=code, message=message)
+
+
+@router.get("/")
+def adapters(
+    session: SessionDep,
+    viewer: ViewerDep,
+    q: Annotated[str, Query(max_length=200)] = "",
+    base_model: str = "",
+    method: str = "",
+    owner: str = "",
+    tag: str = "",
+    rank: Annotated[str, Query(pattern=r"^\d{0,6}$")] = "",
+    cursor: str | None = None,
+) -> Response:
+    filters = Filters(
+        base_model=base_model or None,
+        method=method or None,
+        rank=int(rank) if rank else None,
+        tag=[tag] if tag else (),
+        text=q or None,
+        owner=owner or None,
+    )
+    page = search.search(session, viewer, filters, limit=50, cursor=cursor)
+    asked = {"q": q, "base_model": base_model, "method": method, "owner": owner, "tag": tag, "rank": rank}
+    following = {**{key: value for key, value in asked.items() if value}, "cursor": page.cursor}
+    return _page("adapters.html", viewer, page=page, asked=asked, following=following)
+
+
+@router.get("/adapters/{namespace}/{name}")
+def adapter(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    revision: str = repos.MAIN,
+) -> Response:
+    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
+    commit = repos.resolve(session, repo, revision)
+    return _page(
+        "adapter.html",
+        viewer,
+        repo=repo,
+        commit=commit,
+        revision=revision,
+        folders=repos.facts(session, commit),
+        files=repos.files(session, commit),
+        refs=repos.refs(session, repo),
+        parents=views.parents(session, viewer, commit),
+        children=views.children(session, viewer, commit),
+        scores=views.scores(session, viewer, commit_ids=[commit.id]),
+        card=_card(session, services.storage, commit),
+    )
+
+
+def _card(session: Session, storage: Storage, commit: Commit) -> Markup:
+    """The model card as HTML: commonmark without raw HTML or images, so that nothing of it runs or is fetched."""
+    for entry in repos.files(session, commit):
+        if entry.path == "README.md" and entry.size <= MAX_CARD_BYTES:
+            try:
+                text = parse_card(storage.read(entry.sha256, 0, entry.size)).text
+            except CardError:
+                return Markup()
+            return Markup(_markdown.render(text))  # noqa: S704 - the renderer escapes everything it does not make itself
+    return Markup()
+
+
+@router.get("/jobs")
+def list_jobs(session: SessionDep, viewer: ViewerDep) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to see your jobs.")
+    return _page("jobs.html", viewer, jobs=jobs.listing(session, viewer))
+
+
+@router.get("/jobs/{job_id}")
+def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to see your jobs.")
+    found = jobs.find(session, viewer, job_id)
+    result = jobs.result_commit(session, found)
+    events = jobs.events(session, found.id)
+    return _page(
+        "job.html",
+        viewer,
+        job=found,
+        result_repo=result[0].full_name if result else None,
+        last=events[-1] if events else None,
+        plot=loss_trace((found.result or {}).get("trace", [])),
+        live=found.state not in jobs.FINISHED,
+    )
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to cancel a job.")
+    jobs.cancel(session, viewer, job_id)
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
+@router.get("/scores")
+def scores(session: SessionDep, viewer: ViewerDep, metric: str = "exact_match") -> Response:
+    """Modules by data set: the newest figure of each pair."""
+    found = views.scores(session, viewer)
+    metrics = sorted({score.metric for score in found} | {metric})
+    chosen = [score for score in found if score.metric == metric]
+    return _page("scores.html", viewer, metric=metric, metrics=metrics, table=_by_dataset(chosen))
+
+
+def _by_dataset(scores: Sequence[views.Measured]) -> Mapping[str, Mapping[str, views.Measured]]:
+    """module -> data set -> figure. Scores come newest first, so the first of a pair is the one to show."""
+    table: dict[str, dict[str, views.Measured]] = {}
+    for score in scores:
+        module = score.repo or f"{score.base_id} (base alone)"
+        table.setdefault(module, {}).setdefault(f"{score.dataset} · {score.dataset_path}", score)
+    return dict(sorted(table.items()))
+
+
+@router.get("/login")
+def login_form(viewer: ViewerDep) -> Response:
+    return _page("login.html", viewer, problem="")
+
+
+@router.post("/login")
+def login(request: Request, session: SessionDep, services: ServicesDep, token: Annotated[str, Form()]) -> Response:
+    refuse_cross_site(request)  # else another site could sign its visitors in as somebody else
+    try:
+        viewer = teams.identify_token(session, token.strip())
+    except NotSignedIn as error:
+        return _page("login.html", None, status=401, problem=error.message)
+    response = RedirectResponse("/", status_code=303)
+    set_session_cookie(response, services, teams.start_session(session, viewer, services.settings.session_days))
+    return response
+
+
+@router.post("/logout")
+def logout(request: Request, session: SessionDep, viewer: ViewerDep) -> Response:
+    teams.end_session(session, request.cookies.get(COOKIE, ""))
+    response = RedirectResponse("/", status_code=303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+@router.get("/static/{name}")
+def static(name: str) -> Response:
+    if name not in STATIC:
+        raise NotFound(f"There is no file {name!r}.")
+    return FileResponse(HERE / "static" / name, media_type=STATIC[name], headers={"Cache-Control": "max-age=300"})

@@ -1,0 +1,51 @@
+"""Plots as inline SVG, drawn on the server: they need no script, and no library of one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 640, 200
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28  # margins
+
+
+def loss_trace(trace: Sequence[Mapping[str, Any]]) -> Markup:
+    """A search's loss at every evaluation as dots, and the best objective so far as a line. Empty for fewer than two points."""
+    points: list[tuple[int, float, float]] = [
+        (step["step"], step["loss"], step["best"]) for step in trace if step["loss"] is not None
+    ]
+    if len(points) < 2:
+        return Markup()
+    # One wild point would flatten all the others, so the axis ends at the ninth tenth of the losses if that is far below the largest.
+    losses = sorted(loss for _, loss, _ in points)
+    top = min(losses[-1], 2 * losses[math.ceil(0.9 * len(losses)) - 1])
+    bottom = min(0.0, losses[0])
+    last = max(step for step, _, _ in points)
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - 1) / max(1, last - 1)
+
+    def y(loss: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(loss, top) - bottom) / ((top - bottom) or 1))
+
+    dots = Markup().join(
+        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"><title>evaluation {}: loss {:.3f}</title></circle>').format(
+            x(step), y(loss), step, loss
+        )
+        for step, loss, _ in points
+    )
+    line = " ".join(f"{x(step):.1f},{y(best):.1f}" for step, _, best in points)
+    ticks = Markup().join(
+        Markup(
+            '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}" class="y">{:.2f}</text>'
+        ).format(LEFT, WIDTH - RIGHT, y(value), y(value), LEFT - 6, y(value) + 4, value)
+        for value in (bottom, (bottom + top) / 2, top)
+    )
+    ends = Markup('<text x="{}" y="{}">1</text><text x="{}" y="{}" class="y">{} evaluations</text>').format(
+        LEFT, HEIGHT - 8, WIDTH - RIGHT, HEIGHT - 8, last
+    )
+    return Markup(
+        '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="Loss on the examples at each evaluation of the search">'
+        '{}{}<polyline points="{}"/>{}</svg>'
+    ).format(WIDTH, HEIGHT, ticks, ends, line, dots)
