@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hub import peft_format
 from hub.registry.errors import InvalidInput
@@ -27,7 +28,7 @@ def read(folder: Path) -> BaseFolder:
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not weights or not (folder / "config.json").is_file():
         raise BadBase(f"{folder} is not a base model here: it needs config.json and safetensors weights.")
-    config = json.loads((folder / "config.json").read_text())
+    config = _config(folder / "config.json")
     transposed = TRANSPOSED.get(config.get("model_type", ""), ())
     shapes = {}
     for path in weights:
@@ -41,6 +42,17 @@ def read(folder: Path) -> BaseFolder:
                 out, width = tensor.shape
                 shapes[layer] = (out, width) if layer.endswith(transposed) else (width, out)
     embedding = next((shape for layer, shape in shapes.items() if layer.endswith("embed_tokens")), None)
-    if config.get("tie_word_embeddings") and embedding:
-        shapes["lm_head"] = embedding
+    # Tied embeddings are saved once; a config that does not speak of them means transformers' default, which is tied.
+    if config.get("tie_word_embeddings", True) and embedding:
+        shapes.setdefault("lm_head", embedding)
     return BaseFolder(shapes, peft_format.fingerprint(weights))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BadBase(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise BadBase(f"{path} is not a JSON object.")
+    return config

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.errors import Conflict, NotFound
 from hub.registry.inspect import KnownBase
-from hub.registry.models import BaseAlias, BaseModel
+from hub.registry.models import AdapterFacts, BaseAlias, BaseModel
 
 
 class BaseNotFound(NotFound):
@@ -31,7 +31,11 @@ def register(
     shapes: Mapping[str, tuple[int, int]],
     fingerprint: str,
 ) -> BaseModel:
-    """Add a base, or bring a known one up to date. Raises BaseExists if one of its names means another base."""
+    """Add a base, or bring a known one up to date, and tell the adapters that name it.
+
+    Raises BaseExists if one of its names means another base.
+    """
+    aliases = sorted(set(aliases) - {base_id})
     taken = session.scalars(
         select(BaseAlias.alias).where(BaseAlias.alias.in_([base_id, *aliases]), BaseAlias.base_id != base_id)
     ).all()
@@ -49,7 +53,11 @@ def register(
     statement = insert(BaseModel).values(id=base_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
     base = session.get_one(BaseModel, base_id, populate_existing=True)
-    base.aliases = [session.get(BaseAlias, alias) or BaseAlias(alias=alias) for alias in sorted(set(aliases))]
+    base.aliases = [session.get(BaseAlias, alias) or BaseAlias(alias=alias) for alias in aliases]
+    # Adapters may have come before the base did, or before the name by which they know it.
+    named = AdapterFacts.base_model.in_([base_id, *aliases])
+    session.execute(update(AdapterFacts).where(named).values(base_id=base_id))
+    session.execute(update(AdapterFacts).where(AdapterFacts.base_id == base_id, ~named).values(base_id=None))
     session.flush()
     return base
 

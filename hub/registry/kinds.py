@@ -9,13 +9,11 @@ from sqlalchemy.orm import Session
 
 from hub.registry import bases, repos
 from hub.registry.errors import Forbidden, InvalidInput
+from hub.registry.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.repos import VISIBILITIES, Visibility
 from hub.registry.teams import Viewer
-
-# What a plain weighted pair of A and B cannot express, so composing it would give something else than the module.
-UNCOMPOSABLE = ("dora", "bias", "lora_bias", "modules_to_save", "pissa", "embeddings", "trainable_tokens")
 
 Template = Literal["chat", "plain"]
 Metric = Literal["exact_match", "contains", "numeric", "choice", "target_loss"]
@@ -263,15 +261,15 @@ def _agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | No
 
 def _check_composable(modules: Sequence[dict[str, Any]], form: str) -> None:
     for module in modules:
-        odd = [flag for flag in module["facts"]["flags"] if flag in UNCOMPOSABLE]
+        odd = [flag for flag in module["facts"]["flags"] if flag in NOT_PLAIN]
         if odd:
             raise IncompatibleModules(
                 f"{module['repo']} uses {odd[0]}, which a weighted sum of A and B cannot express; leave it out."
             )
     if form == "product":
-        ranks = {module["repo"]: module["facts"]["ranks"] for module in modules}
-        if len({tuple(rank) for rank in ranks.values()}) > 1 or any(len(rank) != 1 for rank in ranks.values()):
-            detail = ", ".join(f"{name}: {rank}" for name, rank in ranks.items())
+        found = {rank for module in modules for rank in module["facts"]["ranks"]}
+        if len(found) > 1:
+            detail = ", ".join(f"{module['repo']}: {module['facts']['ranks']}" for module in modules)
             raise IncompatibleModules(f"The product form needs modules of one equal rank ({detail}); use form `sum`.")
 
 

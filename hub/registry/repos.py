@@ -150,7 +150,7 @@ def publish(
 
     A tree equal to main's makes no new commit, unless a job made it. Raises BytesMissing.
     """
-    session.execute(select(Repo.id).where(Repo.id == repo.id).with_for_update())  # one publisher of a repo at a time
+    session.refresh(repo, with_for_update=True)  # one publisher of a repo at a time, who sees the last version given
     missing = {entry.sha256 for entry in entries} - blobs.held(session, repo.namespace, [e.sha256 for e in entries])
     if missing:
         names = ", ".join(entry.path for entry in entries if entry.sha256 in missing)

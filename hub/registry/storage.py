@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import boto3
@@ -50,13 +51,14 @@ class Storage:
     def put(self, sha256: str, file: BinaryIO, size: int) -> None:
         """Store `size` bytes from the start of `file`. S3 itself refuses bytes that do not have this hash."""
         file.seek(0)
-        self._client.put_object(
-            Bucket=self.bucket,
-            Key=blob_key(sha256),
-            Body=file,
-            ContentLength=size,
-            ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
-        )
+        with _answering():
+            self._client.put_object(
+                Bucket=self.bucket,
+                Key=blob_key(sha256),
+                Body=file,
+                ContentLength=size,
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+            )
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         """Some bytes of a blob. Raises NotFound if S3 does not have it."""
@@ -73,13 +75,15 @@ class Storage:
 
     def _get(self, sha256: str, byte_range: str) -> dict[str, Any]:
         try:
-            return dict(self._client.get_object(Bucket=self.bucket, Key=blob_key(sha256), Range=byte_range))
+            with _answering():
+                return dict(self._client.get_object(Bucket=self.bucket, Key=blob_key(sha256), Range=byte_range))
         except self._client.exceptions.NoSuchKey:
             raise NotFound(f"The bytes {sha256} are not in storage.") from None
 
     def exists(self, sha256: str) -> bool:
         try:
-            self._client.head_object(Bucket=self.bucket, Key=blob_key(sha256))
+            with _answering():
+                self._client.head_object(Bucket=self.bucket, Key=blob_key(sha256))
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return False
@@ -87,7 +91,8 @@ class Storage:
         return True
 
     def delete(self, sha256: str) -> None:
-        self._client.delete_object(Bucket=self.bucket, Key=blob_key(sha256))
+        with _answering():
+            self._client.delete_object(Bucket=self.bucket, Key=blob_key(sha256))
 
     def presigned_url(self, sha256: str, filename: str) -> str | None:
         """A download address on the public S3 host, good for ten minutes; None where no such host is configured."""
@@ -105,6 +110,15 @@ class Storage:
                 ExpiresIn=600,
             )
         )
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """What boto3 raises when no answer came (unlike ClientError, an answer we did not want) becomes Unavailable."""
+    try:
+        yield
+    except BotoCoreError as error:
+        raise Unavailable(f"S3 does not answer: {error}") from error
 
 
 def _client(settings: Settings, endpoint_url: str | None) -> Any:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from hub.registry import jobs
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
-from hub.registry.models import AdapterFacts, Blob, Commit, Holding, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
+from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
 from hub.registry.queue import QUEUES
 from hub.registry.services import Services
 
@@ -41,6 +41,9 @@ def run(services: Services, *, stop: Callable[[], bool]) -> None:
             # Ends the loop with an error if the connection, and the lock with it, is gone; the supervisor starts anew.
             keeper.execute(text("SELECT 1"))
             keeper.commit()
+        # A pooled connection outlives this loop, and its locks with it.
+        keeper.execute(text("SELECT pg_advisory_unlock_all()"))
+        keeper.commit()
 
 
 def sweep(services: Services) -> None:
@@ -76,7 +79,7 @@ def resend(services: Services) -> int:
 def expire_answers(session: Session) -> None:
     """Answers of `generate` jobs are kept for a day, and so are their prompts."""
     old = select(Job.id).where(
-        Job.kind == "generate", Job.finished_at < func.now() - timedelta(hours=24), Job.result.is_not(None)
+        Job.kind == "generate", Job.finished_at < func.now() - timedelta(hours=24), Job.params != {}
     )
     session.execute(delete(JobEvent).where(JobEvent.job_id.in_(old)))
     session.execute(update(Job).where(Job.id.in_(old)).values(result=None, params={}))
@@ -111,8 +114,14 @@ def purge(session: Session, after: timedelta) -> int:
 def collect(services: Services, grace: timedelta) -> int:
     """Remove bytes that no tree needs, untouched for the grace period: first the row says so, then S3, then the row goes."""
     with transaction(services.sessions) as session:
-        orphans = select(Tree.hash).where(~exists().where(Commit.tree == Tree.hash)).limit(BATCH)
-        session.execute(delete(Tree).where(Tree.hash.in_(orphans)).execution_options(synchronize_session=False))
+        unused_tree = ~exists().where(Commit.tree == Tree.hash)
+        orphans = session.scalars(
+            select(Tree.hash).where(unused_tree).limit(BATCH).with_for_update(skip_locked=True)
+        ).all()
+        # Asked again in a statement of its own, which sees what was published before the lock was ours.
+        session.execute(
+            delete(Tree).where(Tree.hash.in_(orphans), unused_tree).execution_options(synchronize_session=False)
+        )
         unused = ~exists().where(TreeEntry.sha256 == Blob.sha256)
         old = (
             select(Blob.sha256)
@@ -127,10 +136,13 @@ def collect(services: Services, grace: timedelta) -> int:
             .returning(Blob.sha256)
         ).all()
     for sha256 in going:
-        services.storage.delete(sha256)
         with transaction(services.sessions) as session:
-            session.execute(delete(Holding).where(Holding.sha256 == sha256))
-            session.execute(delete(Blob).where(Blob.sha256 == sha256, Blob.state == "deleting"))
+            # The row stays locked until S3 has deleted: an upload of the same bytes cannot come between, nor a second sweep.
+            gone = session.scalar(
+                delete(Blob).where(Blob.sha256 == sha256, Blob.state == "deleting").returning(Blob.sha256)
+            )
+            if gone:
+                services.storage.delete(sha256)
     if going:
         log.info("collected bytes that nothing needs", extra={"count": len(going)})
     return len(going)

@@ -1,0 +1,44 @@
+"""Repos made for tests by the same functions that the routes call, without HTTP."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from hub.registry import blobs
+from hub.registry.blobs import Incoming
+from hub.registry.models import Commit
+from hub.registry.publishing import publish_adapter, publish_dataset
+from hub.registry.repos import Visibility
+from hub.registry.services import Services
+from tests.conftest import Person
+from tests.support import examples_file, peft_folder
+
+
+def incoming(files: Mapping[str, bytes]) -> list[Incoming]:
+    return [blobs.hash_file(path, io.BytesIO(data)) for path, data in files.items()]
+
+
+def adapter(
+    services: Services,
+    person: Person,
+    name: str,
+    *,
+    visibility: Visibility | None = None,
+    files: Mapping[str, bytes] | None = None,
+    **options: Any,
+) -> Commit:
+    """Publish a sound adapter: these files, or a folder made by `peft_folder(**options)`."""
+    sent = incoming(files or peft_folder(**options))
+    return publish_adapter(services, person.viewer, name, sent, visibility=visibility, message="Upload").commit
+
+
+def dataset(
+    services: Services,
+    person: Person,
+    name: str,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    visibility: Visibility | None = None,
+) -> Commit:
+    sent = incoming(files or {"train.jsonl": examples_file()})
+    return publish_dataset(services, person.viewer, name, sent, visibility=visibility, message="Upload")[1]
