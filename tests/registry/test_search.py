@@ -1,0 +1,187 @@
+"""Finding adapters: each filter alone and together, pages without gaps while others publish, and nobody sees more than he may."""
+
+import pytest
+
+from hub.registry import bases, repos, search
+from hub.registry.db import transaction
+from hub.registry.errors import InvalidInput
+from hub.registry.search import Filters
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from tests.conftest import Person
+from tests.registry.made import adapter
+from tests.support import LAYERS, peft_folder
+
+
+def names(services: Services, viewer: Viewer | None, limit: int = 50, **filters: object) -> list[str]:
+    with transaction(services.sessions) as session:
+        page = search.search(session, viewer, Filters(**filters), limit=limit, cursor=None)  # type: ignore[arg-type]
+        return [hit.repo.full_name for hit in page.hits]
+
+
+def register(services: Services, base_id: str, *aliases: str) -> None:
+    with transaction(services.sessions) as session:
+        bases.register(
+            session,
+            base_id,
+            path="/models/tiny",
+            revision=None,
+            dtype="float32",
+            licence=None,
+            aliases=aliases,
+            shapes=dict.fromkeys(LAYERS, (8, 8)),
+            fingerprint="0" * 64,
+        )
+
+
+def test_newest_first(services: Services, ann: Person) -> None:
+    for index in range(3):
+        adapter(services, ann, f"ann/a{index}", seed=index)
+    assert names(services, ann.viewer) == ["ann/a2", "ann/a1", "ann/a0"]
+    adapter(services, ann, "ann/a0", seed=9)
+    assert names(services, ann.viewer) == ["ann/a0", "ann/a2", "ann/a1"]
+
+
+def test_a_base_is_found_under_each_of_its_names(services: Services, ann: Person) -> None:
+    register(services, "org/base", "org/base-4bit", "/models/base")
+    adapter(services, ann, "ann/one", base="org/base")
+    adapter(services, ann, "ann/two", base="org/base-4bit")
+    adapter(services, ann, "ann/other", base="org/another")
+    for name in ("org/base", "org/base-4bit", "/models/base"):
+        assert names(services, ann.viewer, base_model=name) == ["ann/two", "ann/one"]
+    assert names(services, ann.viewer, base_model="org/another") == ["ann/other"]
+    assert names(services, ann.viewer, base_model="org/b") == []
+
+
+def test_an_adapter_that_came_before_its_base_is_found_by_it(services: Services, ann: Person) -> None:
+    adapter(services, ann, "ann/early", base="org/base-4bit")
+    assert names(services, ann.viewer, base_model="org/base") == []
+    register(services, "org/base", "org/base-4bit")
+    assert names(services, ann.viewer, base_model="org/base") == ["ann/early"]
+    register(services, "org/base")  # the alias is taken away again
+    assert names(services, ann.viewer, base_model="org/base") == []
+    assert names(services, ann.viewer, base_model="org/base-4bit") == ["ann/early"]
+
+
+def test_filters_by_rank_method_tag_and_owner(services: Services, ann: Person, bob: Person) -> None:
+    adapter(services, ann, "ann/two", rank=2)
+    adapter(services, ann, "ann/four", rank=4)
+    sidecar = {"loraloom.json": b'{"method": "lorahub"}'}
+    card = b"---\nlicense: mit\ntags: [verbs, test]\n---\nMade of others.\n"
+    adapter(services, bob, "bob/woven", files={**peft_folder(rank=2, seed=5), **sidecar, "README.md": card})
+    assert names(services, ann.viewer, rank=4) == ["ann/four"]
+    assert names(services, ann.viewer, method="lorahub") == ["bob/woven"]
+    assert names(services, ann.viewer, method="lora") == ["ann/four", "ann/two"]
+    assert names(services, ann.viewer, tag=["test"]) == ["bob/woven", "ann/four", "ann/two"]
+    assert names(services, ann.viewer, tag=["test", "verbs"]) == ["bob/woven"]
+    assert names(services, ann.viewer, tag=["test", "absent"]) == []
+    assert names(services, ann.viewer, owner="bob") == ["bob/woven"]
+    assert names(services, ann.viewer, owner="ann", rank=2, tag=["tiny"]) == ["ann/two"]
+    assert names(services, ann.viewer, owner="bob", rank=4) == []
+
+
+def test_every_word_must_occur_somewhere(services: Services, ann: Person) -> None:
+    card = b"---\nlicense: mit\ntags: [grammar]\n---\n# Plurals\n\nTurns a noun into its plural.\n"
+    adapter(services, ann, "ann/nouns", files={**peft_folder(), "README.md": card})
+    adapter(services, ann, "ann/100_percent", seed=2, base="org/Big-Base")
+    for words in ("nouns", "NOUN", "grammar", "ann/nouns plural", "plural  grammar", "turns"):
+        assert names(services, ann.viewer, text=words) == ["ann/nouns"], words
+    assert names(services, ann.viewer, text="big-base") == ["ann/100_percent"]
+    assert names(services, ann.viewer, text="plural big-base") == []
+    # The pattern characters of LIKE stand for themselves.
+    assert names(services, ann.viewer, text="0_p") == ["ann/100_percent"]
+    for pattern in ("100%", "n_uns", "%", "\\"):
+        assert names(services, ann.viewer, text=pattern) == [], pattern
+
+
+def walk(services: Services, viewer: Viewer, limit: int) -> list[str]:
+    seen: list[str] = []
+    cursor = None
+    while True:
+        with transaction(services.sessions) as session:
+            page = search.search(session, viewer, Filters(), limit=limit, cursor=cursor)
+        assert len(page.hits) <= limit
+        seen += [hit.repo.full_name for hit in page.hits]
+        cursor = page.cursor
+        if cursor is None:
+            return seen
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+def test_pages_of_any_size_hold_everything_once(services: Services, ann: Person, limit: int) -> None:
+    made = [f"ann/a{index}" for index in range(6)]
+    for index, name in enumerate(made):
+        adapter(services, ann, name, seed=index)
+    assert walk(services, ann.viewer, limit) == made[::-1]
+
+
+def test_what_is_published_between_two_pages_neither_repeats_nor_hides_anything(
+    services: Services, ann: Person
+) -> None:
+    made = [f"ann/a{index}" for index in range(5)]
+    for index, name in enumerate(made):
+        adapter(services, ann, name, seed=index)
+    seen: list[str] = []
+    cursor = None
+    for turn in range(10):
+        with transaction(services.sessions) as session:
+            page = search.search(session, ann.viewer, Filters(), limit=2, cursor=cursor)
+        seen += [hit.repo.full_name for hit in page.hits]
+        cursor = page.cursor
+        if cursor is None:
+            break
+        adapter(services, ann, f"ann/new{turn}", seed=20 + turn)
+    assert seen == made[::-1]
+
+
+def test_adapters_of_one_commit_are_paged_one_by_one(services: Services, ann: Person) -> None:
+    """They share time and commit; the folder keeps them apart."""
+    commit = adapter(services, ann, "ann/a")
+    with transaction(services.sessions) as session:
+        (facts,) = repos.facts(session, commit)
+        columns = {c.key: getattr(facts, c.key) for c in facts.__table__.columns}
+        for folder in ("b", "c", "d"):
+            session.add(type(facts)(**{**columns, "folder": folder}))
+    seen, cursor = [], None
+    while True:
+        with transaction(services.sessions) as session:
+            page = search.search(session, ann.viewer, Filters(), limit=1, cursor=cursor)
+        seen += [hit.facts.folder for hit in page.hits]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert seen == ["d", "c", "b", ""]
+
+
+def test_nobody_finds_what_he_may_not_read(services: Services, ann: Person, bob: Person, admin: Person) -> None:
+    adapter(services, ann, "ann/private", visibility="private", seed=1)
+    adapter(services, ann, "ann/internal", seed=2)
+    adapter(services, ann, "ann/public", visibility="public", seed=3)
+    everything = ["ann/public", "ann/internal", "ann/private"]
+    assert names(services, ann.viewer) == everything
+    assert names(services, admin.viewer) == everything
+    assert names(services, bob.viewer) == everything[:2]
+    assert names(services, None) == everything[:1]
+    assert names(services, bob.viewer, text="private") == []
+    assert names(services, bob.viewer, limit=2) == everything[:2]
+
+
+def test_hidden_adapters_do_not_show_in_where_a_page_ends(services: Services, ann: Person, bob: Person) -> None:
+    adapter(services, ann, "ann/public", visibility="public", seed=1)
+    adapter(services, ann, "ann/private", visibility="private", seed=2)
+    with transaction(services.sessions) as session:
+        page = search.search(session, bob.viewer, Filters(), limit=1, cursor=None)
+    assert ([hit.repo.full_name for hit in page.hits], page.cursor) == (["ann/public"], None)
+
+
+def test_deleted_adapters_are_not_found(services: Services, ann: Person) -> None:
+    adapter(services, ann, "ann/a")
+    with transaction(services.sessions) as session:
+        repos.delete(session, ann.viewer, "model", "ann/a")
+    assert names(services, ann.viewer) == []
+
+
+@pytest.mark.parametrize("cursor", ["!!", "é", "AAAA", "bm90IGEgY3Vyc29y", "MjAyNgBhAGI", " "])
+def test_a_cursor_that_is_not_ours_is_refused(services: Services, ann: Person, cursor: str) -> None:
+    with transaction(services.sessions) as session, pytest.raises(InvalidInput, match="cursor"):
+        search.search(session, ann.viewer, Filters(), limit=1, cursor=cursor)

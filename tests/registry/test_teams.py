@@ -1,0 +1,153 @@
+"""Who is asking: names, tokens and sessions of which nothing but a hash is kept, and who may write where."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from hub.registry import teams
+from hub.registry.db import Table, transaction
+from hub.registry.errors import Forbidden, NotFound, NotSignedIn
+from hub.registry.models import BrowserSession, Namespace, Token, User
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from tests.conftest import Person
+
+
+@pytest.mark.parametrize("name", ["a", "Ann", "ann.b", "ann-b_c", "a" * 96, "0ann", "ann_"])
+def test_names_that_clients_accept(name: str) -> None:
+    assert teams.check_name(name, "The name") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a" * 97, "-a", "a-", ".a", "a.", "_a", "a--b", "a..b", "a b", "a/b", "é", "a\n", "a\0", "../a"]
+)
+def test_names_that_clients_would_refuse(name: str) -> None:
+    with pytest.raises(teams.BadName, match="The name"):
+        teams.check_name(name, "The name")
+
+
+def test_a_user_comes_with_a_namespace_of_his_name(services: Services, ann: Person) -> None:
+    with transaction(services.sessions) as session:
+        assert session.get_one(Namespace, "ann").owner_id == ann.viewer.id
+        assert teams.get_user(session, "ann").id == ann.viewer.id
+        with pytest.raises(NotFound, match="nobody"):
+            teams.get_user(session, "nobody")
+
+
+@pytest.mark.parametrize("name", ["ann", "ANN", "Ann"])
+def test_a_name_is_taken_however_it_is_written(services: Services, ann: Person, name: str) -> None:
+    with transaction(services.sessions) as session, pytest.raises(teams.NameTaken, match=name):
+        teams.create_user(session, name)
+
+
+def test_ensuring_a_user_twice_gives_the_same_one(services: Services) -> None:
+    with transaction(services.sessions) as session:
+        first = teams.ensure_user(session, "starter").id
+    with transaction(services.sessions) as session:
+        assert teams.ensure_user(session, "starter").id == first
+        assert session.scalar(select(func.count()).select_from(User)) == 1
+        assert session.get_one(Namespace, "starter").owner_id == first
+
+
+def everything(services: Services) -> Iterator[str]:
+    """Every row of every table, as text."""
+    with transaction(services.sessions) as session:
+        for table in Table.metadata.sorted_tables:
+            yield from session.scalars(text(f'SELECT t::text FROM "{table.name}" t'))  # noqa: S608 - our own names
+
+
+def test_no_table_holds_a_secret(services: Services, ann: Person) -> None:
+    with transaction(services.sessions) as session:
+        _, second = teams.create_token(session, ann.viewer.id, "another")
+        cookie = teams.start_session(session, ann.viewer, days=1)
+    kept = "\n".join(everything(services))
+    assert "another" in kept  # the search does find what is kept
+    for secret in (ann.token, second, cookie):
+        assert secret not in kept
+        assert secret.removeprefix(teams.TOKEN_PREFIX) not in kept
+
+
+def test_secrets_are_long_and_never_the_same(services: Services, ann: Person) -> None:
+    with transaction(services.sessions) as session:
+        made = {teams.create_token(session, ann.viewer.id, "t")[1] for _ in range(20)}
+    assert len(made) == 20
+    assert all(secret.startswith("ll_") and len(secret) >= 43 for secret in made)
+
+
+def test_a_token_says_who_asks(services: Services, ann: Person, admin: Person) -> None:
+    with transaction(services.sessions) as session:
+        assert teams.identify_token(session, ann.token) == ann.viewer
+        assert teams.identify_token(session, admin.token).is_admin
+
+
+def test_what_is_not_a_live_token_signs_nobody_in(services: Services, ann: Person) -> None:
+    with transaction(services.sessions) as session:
+        token, secret = teams.create_token(
+            session, ann.viewer.id, "short", expires_at=datetime.now(UTC) + timedelta(hours=1)
+        )
+        stored = token.hash
+        assert teams.identify_token(session, secret) == ann.viewer
+    with transaction(services.sessions) as session:
+        session.execute(update(Token).where(Token.name == "short").values(expires_at=text("now()")))
+    for wrong in (secret, stored, ann.token[:-1], ann.token + "x", "", "ll_", ann.token.swapcase()):
+        with transaction(services.sessions) as session, pytest.raises(NotSignedIn):
+            teams.identify_token(session, wrong)
+
+
+def test_a_session_lasts_its_days_and_ends_when_told(services: Services, ann: Person) -> None:
+    with transaction(services.sessions) as session:
+        secret = teams.start_session(session, ann.viewer, days=14)
+        other = teams.start_session(session, ann.viewer, days=14)
+    with transaction(services.sessions) as session:
+        assert teams.identify_session(session, secret) == ann.viewer
+        left = session.scalar(select(func.min(BrowserSession.expires_at) - func.now()))
+        assert left is not None
+        assert timedelta(days=13, hours=23) < left <= timedelta(days=14)
+        teams.end_session(session, secret)
+    with transaction(services.sessions) as session:
+        assert teams.identify_session(session, secret) is None
+        assert teams.identify_session(session, other) == ann.viewer
+        session.execute(update(BrowserSession).values(expires_at=text("now() - interval '1 second'")))
+    with transaction(services.sessions) as session:
+        assert teams.identify_session(session, other) is None
+        teams.start_session(session, ann.viewer, days=1)
+    with transaction(services.sessions) as session:  # a new session takes the dead ones away
+        assert session.scalar(select(func.count()).select_from(BrowserSession)) == 1
+
+
+def test_a_session_s_secret_is_no_token(services: Services, ann: Person) -> None:
+    with transaction(services.sessions) as session:
+        cookie = teams.start_session(session, ann.viewer, days=1)
+        with pytest.raises(NotSignedIn):
+            teams.identify_token(session, cookie)
+        assert teams.identify_session(session, ann.token) is None
+
+
+def test_only_the_owner_and_administrators_write_in_a_namespace(
+    services: Services, ann: Person, bob: Person, admin: Person
+) -> None:
+    with transaction(services.sessions) as session:
+        assert teams.require_write(session, ann.viewer, "ann") == ann.viewer
+        assert teams.require_write(session, admin.viewer, "ann") == admin.viewer
+        with pytest.raises(NotSignedIn):
+            teams.require_write(session, None, "ann")
+        with pytest.raises(Forbidden) as refused:
+            teams.require_write(session, bob.viewer, "ann")
+        with pytest.raises(Forbidden) as absent:
+            teams.require_write(session, bob.viewer, "zoe")
+        # The same answer, so that it does not tell which namespaces there are.
+        assert refused.value.message.replace("ann", "zoe") == absent.value.message
+
+
+def test_nobody_writes_in_a_namespace_that_is_not_there(services: Services, admin: Person) -> None:
+    with transaction(services.sessions) as session, pytest.raises(Forbidden):
+        teams.require_write(session, admin.viewer, "nowhere")
+
+
+def test_a_viewer_who_owns_nothing_reads_what_members_read(services: Services) -> None:
+    stranger = Viewer(uuid.uuid4(), "stranger", False)
+    with transaction(services.sessions) as session, pytest.raises(Forbidden):
+        teams.require_write(session, stranger, "stranger")
