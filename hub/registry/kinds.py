@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,13 @@ class WiderThanInputs(Forbidden):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def storable(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a NUL character cannot be kept; leave it out")
+        return value
 
 
 class ExampleText(Strict):
@@ -260,7 +267,12 @@ def _agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | No
 
 
 def _check_composable(modules: Sequence[dict[str, Any]], form: str) -> None:
+    seen = set()
     for module in modules:
+        place = (module["commit"], module["folder"])
+        if place in seen:
+            raise IncompatibleModules(f"{module['repo']} is chosen twice; every module may take part once.")
+        seen.add(place)
         odd = [flag for flag in module["facts"]["flags"] if flag in NOT_PLAIN]
         if odd:
             raise IncompatibleModules(

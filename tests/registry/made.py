@@ -4,14 +4,15 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from hub.registry import blobs
+from hub.registry import bases, blobs
 from hub.registry.blobs import Incoming
+from hub.registry.db import transaction
 from hub.registry.models import Commit
 from hub.registry.publishing import publish_adapter, publish_dataset
 from hub.registry.repos import Visibility
 from hub.registry.services import Services
 from tests.conftest import Person
-from tests.support import examples_file, peft_folder
+from tests.support import LAYERS, TINY, WIDTH, examples_file, peft_folder
 
 
 def incoming(files: Mapping[str, bytes]) -> list[Incoming]:
@@ -42,3 +43,19 @@ def dataset(
 ) -> Commit:
     sent = incoming(files or {"train.jsonl": examples_file()})
     return publish_dataset(services, person.viewer, name, sent, visibility=visibility, message="Upload")[1]
+
+
+def base(services: Services, base_id: str = TINY, *aliases: str, width: int = WIDTH) -> None:
+    """Register a base whose layers `peft_folder(width=width)` fits."""
+    with transaction(services.sessions) as session:
+        bases.register(
+            session,
+            base_id,
+            path="/models/tiny",
+            revision=None,
+            dtype="float32",
+            licence="apache-2.0",
+            aliases=aliases,
+            shapes=dict.fromkeys(LAYERS, (width, width)),
+            fingerprint="f" * 64,
+        )

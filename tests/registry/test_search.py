@@ -2,36 +2,21 @@
 
 import pytest
 
-from hub.registry import bases, repos, search
+from hub.registry import repos, search
 from hub.registry.db import transaction
 from hub.registry.errors import InvalidInput
 from hub.registry.search import Filters
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
-from tests.registry.made import adapter
-from tests.support import LAYERS, peft_folder
+from tests.registry.made import adapter, base
+from tests.support import peft_folder
 
 
 def names(services: Services, viewer: Viewer | None, limit: int = 50, **filters: object) -> list[str]:
     with transaction(services.sessions) as session:
         page = search.search(session, viewer, Filters(**filters), limit=limit, cursor=None)  # type: ignore[arg-type]
         return [hit.repo.full_name for hit in page.hits]
-
-
-def register(services: Services, base_id: str, *aliases: str) -> None:
-    with transaction(services.sessions) as session:
-        bases.register(
-            session,
-            base_id,
-            path="/models/tiny",
-            revision=None,
-            dtype="float32",
-            licence=None,
-            aliases=aliases,
-            shapes=dict.fromkeys(LAYERS, (8, 8)),
-            fingerprint="0" * 64,
-        )
 
 
 def test_newest_first(services: Services, ann: Person) -> None:
@@ -43,7 +28,7 @@ def test_newest_first(services: Services, ann: Person) -> None:
 
 
 def test_a_base_is_found_under_each_of_its_names(services: Services, ann: Person) -> None:
-    register(services, "org/base", "org/base-4bit", "/models/base")
+    base(services, "org/base", "org/base-4bit", "/models/base")
     adapter(services, ann, "ann/one", base="org/base")
     adapter(services, ann, "ann/two", base="org/base-4bit")
     adapter(services, ann, "ann/other", base="org/another")
@@ -56,9 +41,9 @@ def test_a_base_is_found_under_each_of_its_names(services: Services, ann: Person
 def test_an_adapter_that_came_before_its_base_is_found_by_it(services: Services, ann: Person) -> None:
     adapter(services, ann, "ann/early", base="org/base-4bit")
     assert names(services, ann.viewer, base_model="org/base") == []
-    register(services, "org/base", "org/base-4bit")
+    base(services, "org/base", "org/base-4bit")
     assert names(services, ann.viewer, base_model="org/base") == ["ann/early"]
-    register(services, "org/base")  # the alias is taken away again
+    base(services, "org/base")  # the alias is taken away again
     assert names(services, ann.viewer, base_model="org/base") == []
     assert names(services, ann.viewer, base_model="org/base-4bit") == ["ann/early"]
 
