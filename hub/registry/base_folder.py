@@ -11,6 +11,8 @@ from hub.registry.errors import InvalidInput
 
 # GPT-2's Conv1D keeps its weights as (in, out), where a linear layer keeps (out, in).
 TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc", "q_attn")}
+# What the architectures call the embedding that a tied lm_head shares.
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "shared")
 
 
 class BadBase(InvalidInput):
@@ -41,7 +43,7 @@ def read(folder: Path) -> BaseFolder:
             if kind == "weight" and len(tensor.shape) == 2:
                 out, width = tensor.shape
                 shapes[layer] = (out, width) if layer.endswith(transposed) else (width, out)
-    embedding = next((shape for layer, shape in shapes.items() if layer.endswith("embed_tokens")), None)
+    embedding = next((shape for layer, shape in shapes.items() if layer.endswith(EMBEDDINGS)), None)
     # Tied embeddings are saved once; a config that does not speak of them means transformers' default, which is tied.
     if config.get("tie_word_embeddings", True) and embedding:
         shapes.setdefault("lm_head", embedding)
