@@ -51,6 +51,8 @@ def run(work: Work) -> Outcome:
         )
     else:
         warnings.append("No held-out examples were given, so nothing is known of how good the result is.")
+    if not any(composition.weights.values()):
+        warnings.append("The search found nothing better than the base alone: all weights are zero.")
     manifest = describe(work, composition, measured, warnings)
     write(work, composition, manifest)
     return Outcome(

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from sqlalchemy.exc import OperationalError
+from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.errors import LoraError
@@ -112,6 +113,7 @@ class Runner:
     """One per worker process: its services, its cache of inputs, and the base model that stays warm between jobs."""
 
     def __init__(self, settings: Settings) -> None:
+        disable_progress_bar()  # of transformers, when it loads a model: a worker's log holds one JSON object a line
         self.services = connect(settings)
         self.cache = Cache(settings.cache_dir, self.services.storage)
         self.bases = WarmBases()

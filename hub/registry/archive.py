@@ -179,7 +179,7 @@ def _zip_members(file: BinaryIO, limit_files: int) -> Generator[tuple[str, IO[by
 
 def _tar_members(file: BinaryIO, name: str, limit_files: int) -> Generator[tuple[str, IO[bytes]], None, None]:
     zipped = name.lower().endswith((".gz", ".tgz"))
-    plain = gzip.GzipFile(fileobj=file) if zipped else file
+    plain = gzip.GzipFile(fileobj=file, mode="rb") if zipped else file
     with tarfile.open(fileobj=_Bounded(plain, CHUNK), mode="r:") as archive:
         for count, member in enumerate(archive):
             if (

@@ -65,7 +65,7 @@ def register(
 def names(session: Session) -> dict[str, str]:
     """Every name of every base -> the base's id."""
     own = {base_id: base_id for base_id in session.scalars(select(BaseModel.id))}
-    return own | dict(session.execute(select(BaseAlias.alias, BaseAlias.base_id)).tuples().all())
+    return own | dict(iter(session.execute(select(BaseAlias.alias, BaseAlias.base_id))))
 
 
 def find(session: Session, name: str) -> BaseModel:

@@ -145,7 +145,7 @@ def result_commit(session: Session, job: Job) -> tuple[Repo, Commit] | None:
     row = session.execute(
         select(Repo, Commit).join(Commit, Commit.repo_id == Repo.id).where(Commit.job_id == job.id)
     ).one_or_none()
-    return row.tuple() if row else None
+    return (row[0], row[1]) if row else None
 
 
 def events(session: Session, job_id: uuid.UUID, after: int = 0, limit: int = 1000) -> Sequence[JobEvent]:

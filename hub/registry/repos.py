@@ -256,7 +256,7 @@ def _weights(session: Session, commit_id: str) -> Mapping[str, str]:
         .where(Commit.id == commit_id)
         .where(TreeEntry.path.like("%adapter_model.safetensors") | TreeEntry.path.like("%adapter_config.json"))
     )
-    return dict(rows.tuples().all())
+    return dict(iter(rows))
 
 
 def resolve(session: Session, repo: Repo, revision: str = MAIN) -> Commit:
@@ -403,5 +403,5 @@ def listing(
     )
     if cursor:
         query = query.where(name > cursor)
-    found = [(repo, commit) for repo, commit in session.execute(query).tuples()]
+    found = [(repo, commit) for repo, commit in session.execute(query)]
     return found[:limit], found[limit - 1][0].full_name if len(found) > limit else None

@@ -63,7 +63,7 @@ def search(session: Session, viewer: Viewer | None, filters: Filters, *, limit: 
     if cursor:
         after = tuple_(AdapterFacts.published_at, AdapterFacts.commit_id, AdapterFacts.folder)
         query = query.where(after < _decode(cursor))
-    hits = [Hit(repo, facts) for repo, facts in session.execute(query).tuples()]
+    hits = [Hit(repo, facts) for repo, facts in session.execute(query)]
     if len(hits) <= limit:
         return Page(hits, None)
     return Page(hits[:limit], _encode(hits[limit - 1].facts))

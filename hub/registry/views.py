@@ -48,7 +48,7 @@ def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Rel
         .join(Repo, Repo.id == Commit.repo_id)
         .where(Lineage.child == commit.id)
         .order_by(Lineage.role, Lineage.weight.desc().nulls_last(), Lineage.parent)
-    ).tuples()
+    )
     return [
         Relative(repo.full_name, line.parent, line.role, line.weight)
         if seen
@@ -66,7 +66,7 @@ def children(session: Session, viewer: Viewer | None, commit: Commit) -> list[Re
         .where(Lineage.parent == commit.id, Repo.deleted_at.is_(None), teams.readable(viewer))
         .order_by(Commit.created_at.desc())
         .limit(100)
-    ).tuples()
+    )
     return [Relative(repo.full_name, line.child, line.role, line.weight) for line, repo in rows]
 
 
@@ -110,5 +110,5 @@ def scores(
             examples=score.examples,
             measured_at=score.created_at,
         )
-        for score, repo, dataset in session.execute(query).tuples()
+        for score, repo, dataset in session.execute(query)
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, convert_built_in
 from hub.registry import base_folder, bases, blobs, publishing, teams
@@ -46,9 +47,9 @@ def seed(services: Services) -> None:
         )
     services.storage.ensure_bucket()
     if services.settings.starter:
-        for path in sorted(MODULES.iterdir()):
-            print(f"publishing {NAMESPACE}/{path.name}", flush=True)
-            publish_module(services, viewer, path)
+        for task in TASKS:
+            print(f"publishing {NAMESPACE}/{task.name}", flush=True)
+            publish_module(services, viewer, MODULES / task.name)
         for task in (*TASKS, *NEW_TASKS):
             publish_data(services, viewer, task)
     with transaction(services.sessions) as session:
@@ -83,4 +84,5 @@ def jsonl(pairs: Sequence[TextPair]) -> str:
 
 
 if __name__ == "__main__":
+    disable_progress_bar()
     seed(connect(load_settings()))
