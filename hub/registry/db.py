@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import MetaData, create_engine
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+from hub.registry.errors import InvalidInput
 
 # Named constraints, so that a migration can speak of them.
 NAMING = {
@@ -34,6 +37,12 @@ def connect(database_url: str, *, pool_size: int = 10) -> sessionmaker[Session]:
 
 @contextmanager
 def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
-    """One session, one transaction: committed at the end, rolled back by any exception."""
-    with sessions() as session, session.begin():
-        yield session
+    """One session, one transaction: committed at the end, rolled back by any exception.
+
+    Raises InvalidInput for a value that PostgreSQL cannot hold: a text with a NUL, a number beyond its column's range.
+    """
+    try:
+        with sessions() as session, session.begin():
+            yield session
+    except DataError as error:
+        raise InvalidInput(f"A value of the request cannot be kept or looked for: {error.orig}.") from error

@@ -19,6 +19,7 @@ from hub.registry.queue import Queue
 from hub.registry.teams import Viewer
 
 MAX_ATTEMPTS = 3
+LAST_SEQ = 2**31 - 1  # the largest number that its column holds
 FINISHED = ("succeeded", "failed", "cancelled")
 
 
@@ -150,7 +151,7 @@ def result_commit(session: Session, job: Job) -> tuple[Repo, Commit] | None:
 
 def events(session: Session, job_id: uuid.UUID, after: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
     """Events with a sequence number above `after`, in order."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > min(after, LAST_SEQ))
     return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
 
 

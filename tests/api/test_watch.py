@@ -114,6 +114,19 @@ def test_a_last_event_id_that_is_no_number_is_refused(client: TestClient, ann: P
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_input"), wrong
 
 
+@pytest.mark.parametrize("after", [3, 2**31, 10**30])
+def test_a_reader_ahead_of_every_event_hears_the_end_alone_and_disturbs_nobody(
+    client: TestClient, services: Services, ann: Person, start: Start, after: int
+) -> None:
+    lease = start()
+    record(services, lease, 1, 2, 3)
+    succeed(services, lease)
+    events = watch(client, ann, lease.job_id, headers={"Last-Event-ID": str(after)})
+    assert (ids(events), states(events)) == ([], ["succeeded"])
+    page = client.get(f"/v1/jobs/{lease.job_id}/events?after={after}", headers=ann.headers)
+    assert (page.status_code, page.json()) == (200, [])
+
+
 def test_what_happens_while_one_watches_is_seen_once_and_in_order(
     client: TestClient, services: Services, ann: Person, start: Start
 ) -> None:
