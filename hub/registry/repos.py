@@ -222,9 +222,9 @@ def _record_facts(
         update(AdapterFacts).where(AdapterFacts.repo_id == repo.id, AdapterFacts.current).values(current=False)
     )
     names = bases.names(session)
+    folders = [facts.folder for facts in inspection.adapters]
     for facts in inspection.adapters:
-        folder = f"{facts.folder}/" if facts.folder else ""
-        found = [finding.to_dict() for finding in inspection.findings if finding.path.startswith(folder)]
+        about = [finding for finding in inspection.findings if _innermost(folders, finding.path) == facts.folder]
         words = [repo.full_name, facts.base_model or "", facts.method, *facts.tags, facts.description]
         session.add(
             AdapterFacts(
@@ -238,7 +238,7 @@ def _record_facts(
                 rank=facts.rank,
                 tags=list(facts.tags),
                 facts=facts.to_dict(),
-                findings=found,
+                findings=[finding.to_dict() for finding in about],
                 search=" ".join(words).lower(),
                 published_at=commit.created_at,
             )
@@ -246,6 +246,11 @@ def _record_facts(
     if inspection.adapters and _weights(session, commit.id) != before:
         repo.versions += 1
         _move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
+
+
+def _innermost(folders: Sequence[str], path: str) -> str | None:
+    """The adapter that a file belongs to, where one adapter's folder may lie in another's."""
+    return max((f for f in folders if not f or path.startswith(f"{f}/")), key=len, default=None)
 
 
 def _weights(session: Session, commit_id: str) -> Mapping[str, str]:

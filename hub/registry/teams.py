@@ -48,11 +48,11 @@ def check_name(name: str, what: str) -> str:
 def create_user(session: Session, name: str, *, is_admin: bool = False) -> User:
     """A user and the namespace of the same name. Raises NameTaken."""
     check_name(name, "The user name")
-    if session.scalar(select(User.id).where(func.lower(User.name) == name.lower())):
+    taken = session.scalar(select(User.id).where(func.lower(User.name) == name.lower()))
+    made = insert(User).values(name=name, is_admin=is_admin).on_conflict_do_nothing().returning(User)
+    user = None if taken else session.scalar(made)  # none also where another request is making it at this moment
+    if user is None:
         raise NameTaken(f"There is already a user {name!r}; choose another name.")
-    user = User(name=name, is_admin=is_admin)
-    session.add(user)
-    session.flush()  # the namespace needs the user's id
     session.add(Namespace(name=name, owner_id=user.id))
     session.flush()
     return user

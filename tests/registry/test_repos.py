@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs, repos, teams
+from hub.registry import bases, blobs, repos, teams
 from hub.registry.db import transaction
 from hub.registry.errors import Forbidden, InvalidInput
 from hub.registry.inspect import inspect
@@ -19,8 +19,8 @@ from hub.registry.repos import Parent
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
-from tests.registry.made import adapter, dataset, incoming
-from tests.support import peft_folder
+from tests.registry.made import adapter, base, dataset, incoming
+from tests.support import TINY, peft_folder
 
 
 def tree_of(services: Services, commit: Commit) -> dict[str, str]:
@@ -268,6 +268,24 @@ def test_facts_are_current_at_the_head_of_main_alone_and_kept_for_the_rest(servi
         assert current(session, "ann/b") == [other.id]
         assert [facts.rank for facts in repos.facts(session, first)] == [2]
         assert [facts.rank for facts in repos.facts(session, second)] == [3]
+
+
+def test_each_adapter_of_a_repo_has_its_own_findings(services: Services, ann: Person) -> None:
+    """A sound adapter at the top is not blamed for one in a folder below it, nor for one in a folder with a longer name."""
+    tree = {**peft_folder(seed=1, base=TINY)}
+    tree |= {f"sub/{path}": data for path, data in peft_folder(seed=2, base=None).items()}
+    tree |= {f"sub-2/{path}": data for path, data in peft_folder(seed=3, base=TINY).items()}
+    base(services)
+    files = incoming(tree)
+    blobs.store(services.sessions, services.storage, "ann", files)
+    with transaction(services.sessions) as session:
+        inspection = inspect({file.path: file for file in files}, bases.known(session))
+        repo = repos.ensure(session, ann.viewer, "model", "ann/several", None)
+        commit = repos.publish(
+            session, repo, entries(files), author_id=ann.viewer.id, message="three", inspection=inspection
+        )
+        found = {facts.folder: {item["code"] for item in facts.findings} for facts in repos.facts(session, commit)}
+    assert found == {"": set(), "sub": {"no_base"}, "sub-2": set()}
 
 
 def test_two_publishers_of_one_repo_take_turns(services: Services, ann: Person) -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -41,6 +42,19 @@ def test_a_user_comes_with_a_namespace_of_his_name(services: Services, ann: Pers
 def test_a_name_is_taken_however_it_is_written(services: Services, ann: Person, name: str) -> None:
     with transaction(services.sessions) as session, pytest.raises(teams.NameTaken, match=name):
         teams.create_user(session, name)
+
+
+def test_of_many_who_want_a_name_at_once_one_gets_it(services: Services) -> None:
+    def create(_: int) -> bool:
+        try:
+            with transaction(services.sessions) as session:
+                teams.create_user(session, "zoe")
+        except teams.NameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(create, range(6))) == [False] * 5 + [True]
 
 
 def test_ensuring_a_user_twice_gives_the_same_one(services: Services) -> None:
