@@ -3,19 +3,27 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
 from hub.registry import bases, blobs, repos
 from hub.registry.blobs import Incoming
 from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput
+from hub.registry.errors import Conflict, InvalidInput
 from hub.registry.inspect import Inspection, inspect, require_adapter
 from hub.registry.models import Commit, Repo
-from hub.registry.repos import Entry, Visibility
+from hub.registry.repos import VISIBILITIES, Entry, RepoType, Visibility
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 
 
 class NoExamples(InvalidInput):
     code = "no_examples"
+
+
+class MoreVisible(Conflict):
+    """The repo is there already and more people see it than the upload asks for."""
+
+    code = "more_visible"
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ def publish_adapter(
 ) -> PublishedAdapter:
     """Inspect, store the bytes, write the rows. Raises BadAdapter with every finding before anything is stored."""
     with transaction(services.sessions) as session:
-        repos.check_target(session, viewer, "model", name)
+        _check_target(session, viewer, "model", name, visibility)
         known = bases.known(session)
         names = bases.names(session)
     inspection = inspect({file.path: file for file in files}, known)
@@ -67,11 +75,22 @@ def publish_dataset(
     if not any(file.path.endswith(".jsonl") and file.size for file in files):
         raise NoExamples('The upload has no .jsonl file; send rows such as {"input": ..., "target": ...}, one a line.')
     with transaction(services.sessions) as session:
-        repos.check_target(session, viewer, "dataset", name)
+        _check_target(session, viewer, "dataset", name, visibility)
     blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, viewer, "dataset", name, visibility)
         return repo, repos.publish(session, repo, entries(files), author_id=viewer.id, message=message)
+
+
+def _check_target(
+    session: Session, viewer: Viewer, repo_type: RepoType, name: str, visibility: Visibility | None
+) -> None:
+    repo = repos.check_target(session, viewer, repo_type, name)
+    if repo and visibility and VISIBILITIES.index(repo.visibility) > VISIBILITIES.index(visibility):
+        raise MoreVisible(
+            f"{name} is {repo.visibility} already, so what goes into it cannot be {visibility}: "
+            "change its visibility first, or choose another name."
+        )
 
 
 def entries(files: Sequence[Incoming]) -> list[Entry]:
