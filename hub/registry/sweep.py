@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, func, select, text, update
+from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
 from hub.registry import jobs
@@ -82,7 +82,7 @@ def expire_answers(session: Session) -> None:
         Job.kind == "generate", Job.finished_at < func.now() - timedelta(hours=24), Job.params != {}
     )
     session.execute(delete(JobEvent).where(JobEvent.job_id.in_(old)))
-    session.execute(update(Job).where(Job.id.in_(old)).values(result=None, params={}))
+    session.execute(update(Job).where(Job.id.in_(old)).values(result=null(), params={}))
 
 
 def purge(session: Session, after: timedelta) -> int:

@@ -331,8 +331,8 @@ def test_a_prompt_is_gone_a_day_after_its_job_however_that_ended(
     services: Services, submit: Submit, state: str
 ) -> None:
     job_id = submit()
-    answer = {"answers": {"base": "what Ann was told"}} if state == "succeeded" else None
-    change(services, job_id, state=state, result=answer, finished_at=text("now() - interval '23 hours'"))
+    answer = {"result": {"answers": {"base": "what Ann was told"}}} if state == "succeeded" else {}
+    change(services, job_id, state=state, finished_at=text("now() - interval '23 hours'"), **answer)
     sweep.sweep(services)
     assert job(services, job_id).params == {"prompt": "what Ann asked"}
     change(services, job_id, finished_at=text("now() - interval '25 hours'"))
