@@ -173,7 +173,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 base, folder, prompt = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(base)
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
-inputs = tokenizer(prompt + "\nAnswer:", return_tensors="pt")
+inputs = tokenizer(prompt + "\\nAnswer:", return_tensors="pt")
 output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip())
 """
