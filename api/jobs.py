@@ -79,7 +79,7 @@ async def stream_events(
 ) -> StreamingResponse:
     """Server-sent events: each `progress` carries its sequence number as id, so that a lost connection resumes; `state` ends it."""
     if last_event_id is not None:
-        if not last_event_id.isdigit():
+        if not (last_event_id.isascii() and last_event_id.isdigit()):
             raise InvalidInput(f"Last-Event-ID {last_event_id!r} is not a sequence number.")
         after = int(last_event_id)
 

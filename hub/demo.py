@@ -114,11 +114,13 @@ def compose(client: Client, stack: local.Stack, say: Say) -> Any:
     }
     job = client.call("POST", "/v1/jobs", body)
     say(f"\njob {job['id']}")
-    began = time.monotonic()
+    began = said = time.monotonic()
     for event, data in client.events(f"/v1/jobs/{job['id']}/stream"):
-        if event == "progress" and data["total"]:
-            numbers = "  ".join(f"{name} {value:.3f}" for name, value in data["numbers"].items())
-            say(f"  {time.monotonic() - began:5.1f} s  {data['phase']} {data['step']}/{data['total']}  {numbers}")
+        now = time.monotonic()
+        if event == "progress" and data["total"] and (now - said > 1 or data["step"] == data["total"]):
+            numbers = "  ".join(f"{name} {value:.3g}" for name, value in data["numbers"].items())
+            say(f"  {now - began:5.1f} s  {data['phase']} {data['step']}/{data['total']}  {numbers}")
+            said = now
     job = client.call("GET", f"/v1/jobs/{job['id']}")
     if job["state"] != "succeeded":
         log = stack.log_tail("worker-gpu")

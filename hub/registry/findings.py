@@ -46,7 +46,7 @@ BROKEN = frozenset(
 _SAVE_AGAIN = "Load it where it was trained and save it again with PEFT's save_pretrained."
 
 # code -> severity and remedy, for findings that do not come from a FormatError (those are errors and bring their own).
-_KNOWN: dict[str, tuple[Severity, str]] = {
+KNOWN: dict[str, tuple[Severity, str]] = {
     "missing_config": ("error", "Upload adapter_config.json with the weights, from the same save_pretrained."),
     "missing_weights": ("error", "Upload adapter_model.safetensors with the config, from the same save_pretrained."),
     "pickle_weights": (
@@ -103,7 +103,7 @@ _KNOWN: dict[str, tuple[Severity, str]] = {
 
 
 def finding(code: str, path: str, message: str, remedy: str | None = None) -> Finding:
-    severity, known = _KNOWN[code]
+    severity, known = KNOWN[code]
     return Finding(code, severity, path, message, remedy or known)
 
 

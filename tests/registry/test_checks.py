@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from hub.peft_format import CONFIG, WEIGHTS
-from hub.registry.findings import _KNOWN, BROKEN
+from hub.registry.findings import BROKEN, KNOWN
 from hub.registry.inspect import BadAdapter, require_adapter
 from tests.registry.trees import (
     LLAMA,
@@ -123,7 +123,7 @@ def test_an_error_is_named_by_its_cause_and_refuses_the_upload(name: str) -> Non
 
 def test_every_error_that_only_we_can_raise_is_tried_here() -> None:
     tried = {code for _, code in ERRORS.values()}
-    assert {code for code, (severity, _) in _KNOWN.items() if severity == "error"} - tried == {"no_adapter"}
+    assert {code for code, (severity, _) in KNOWN.items() if severity == "error"} - tried == {"no_adapter"}
     assert BROKEN - tried == {"bad_header", "bad_offsets", "duplicate_key"}  # tests/test_peft_format.py has these
 
 
@@ -214,7 +214,7 @@ def test_a_warning_says_what_is_odd_and_does_not_refuse(name: str) -> None:
 
 
 def test_every_warning_is_tried_here() -> None:
-    known = {code for code, (severity, _) in _KNOWN.items() if severity != "error"}
+    known = {code for code, (severity, _) in KNOWN.items() if severity != "error"}
     assert {code for _, code, _ in WARNINGS.values()} == known
 
 

@@ -1,0 +1,97 @@
+"""The docs say what the code does: every command, setting, route, error code and finding is there, and every link leads somewhere."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+
+from api import adapters, bases, datasets, health, jobs, teams
+from hub import registry
+from hub.registry import findings
+from hub.registry.errors import HubError
+from hub.registry.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def test_every_setting_is_in_operations() -> None:
+    page = text("docs/operations.md")
+    for name, field in Settings.model_fields.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name.upper()}` |")]
+        assert field.description in row
+        if not field.is_required() and field.default not in (None, ""):
+            assert f"`{field.default}`" in row
+
+
+def test_every_route_is_in_the_api_guide_and_no_other() -> None:
+    routes = {
+        f"{method} {route.path.replace(':path', '')}"
+        for module in (adapters, bases, datasets, health, jobs, teams)
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    told = set(re.findall(r"^\| `((?:GET|POST|PATCH|PUT|DELETE) [^`]+)` \|", text("docs/api.md"), re.MULTILINE))
+    assert told == routes
+
+
+def subclasses(kind: type[HubError]) -> Iterator[type[HubError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_every_error_is_in_the_api_guide_with_its_status() -> None:
+    for module in pkgutil.iter_modules(registry.__path__):
+        importlib.import_module(f"hub.registry.{module.name}")
+    page = text("docs/api.md").split("## Errors")[1].split("A job that fails")[0]
+    rows = [line for line in page.splitlines() if line.startswith("| 4") or line.startswith("| 5")]
+    told = {(int(row[2:5]), code) for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[2])}
+    own = {
+        (error.status, error.code) for error in subclasses(HubError) if error.__module__.startswith(("hub.", "api."))
+    }
+    assert own - told == set()
+    assert told - own == {(405, "method_not_allowed"), (422, "invalid_request")}, "those two are made in hub.http"
+
+
+def test_every_job_error_is_in_the_api_guide() -> None:
+    page = text("docs/api.md").split("A job that fails")[1].split("## Findings")[0]
+    told = set(re.findall(r"`([a-z_]+)`", page))
+    sources = [*(ROOT / "hub/lora").glob("*.py"), *(ROOT / "workers").glob("*.py")]
+    codes = {code for path in sources for code in re.findall(r'\bcode = (?:\w+, )?"([a-z_]+)"', path.read_text())}
+    assert codes - told == set()
+
+
+def test_every_finding_is_in_the_api_guide_with_its_remedy() -> None:
+    page = text("docs/api.md").split("## Findings")[1]
+    for code, (severity, remedy) in findings.KNOWN.items():
+        assert f"| `{code}` | {severity} | {remedy} |" in page
+    for code in findings.BROKEN:
+        assert f"`{code}`" in page
+
+
+def test_commands_that_the_docs_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    for page in PAGES:
+        for command in re.findall(r"`make ([a-z]+)", page.read_text()):
+            assert command in targets, f"{page.name}: make {command}"
+    for command in targets - {"install", "clean", "format"}:
+        assert f"make {command}" in text("README.md"), f"README.md does not tell of make {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    words = page.read_text()
+    for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", words):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+    for path in re.findall(r"`((?:api|hub|workers|tests|bench|docs|docker|migrations)/[\w./-]+)`", words):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"

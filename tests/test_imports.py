@@ -1,0 +1,34 @@
+"""What must start without torch does, and quickly."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hub import up
+
+HEAVY = ("torch", "transformers", "peft", "numpy")
+
+
+@pytest.mark.parametrize("module", ["api.app", "hub.web.pages", "hub.registry.sweep", "hub.cli"])
+def test_starts_without_torch(module: str) -> None:
+    program = f"import sys, {module}; print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=up.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_workers_parent_starts_without_torch(settings: object) -> None:
+    """Its child imports torch after the fork: threads of OpenMP do not survive one."""
+    env = {**up.environment(settings), "PATH": "/usr/bin:/bin"}  # type: ignore[arg-type]
+    program = f"import sys, workers.app; print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=up.ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_api_is_imported_in_little_cpu_time() -> None:
+    """CPU time, not wall time, as the machine may be busy; importing torch alone would take more than twice the limit."""
+    program = "import time, api.app; print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=up.ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2.5
