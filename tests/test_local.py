@@ -82,7 +82,7 @@ def test_the_next_start_ends_what_a_killed_supervisor_left(tmp_path: Path) -> No
     supervisor.wait()
     assert any(child.is_running() for child in children)
     with local.Stack(tmp_path) as stack:
-        gone, alive = psutil.wait_procs(children, timeout=5)
+        _, alive = psutil.wait_procs(children, timeout=5)
         assert not alive
         stack.start_postgres()
         stack.await_servers()

@@ -33,6 +33,8 @@ class User(Table):
     name: Mapped[str] = mapped_column(String(96), unique=True)
     is_admin: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    # Names that differ only in case would be told apart by programs and not by people.
+    __table_args__ = (Index("ix_users_lower_name", func.lower(name), unique=True),)
 
 
 class Namespace(Table):

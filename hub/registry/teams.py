@@ -18,6 +18,13 @@ TOKEN_PREFIX = "ll_"  # noqa: S105 - tells our tokens apart in secret scanners a
 NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
 
+# First parts of addresses, of ours and of the Hugging Face Hub's, that a namespace would shadow.
+RESERVED_NAMES = frozenset(
+    """adapters api auth blog collections datasets docs healthz jobs join kernels login logout metrics models new oauth
+    organizations readyz scores search settings spaces static tasks teams users v1 whoami-v2""".split()
+)
+
+
 class NameTaken(Conflict):
     code = "name_taken"
 
@@ -48,6 +55,8 @@ def check_name(name: str, what: str) -> str:
 def create_user(session: Session, name: str, *, is_admin: bool = False) -> User:
     """A user and the namespace of the same name. Raises NameTaken."""
     check_name(name, "The user name")
+    if name.lower() in RESERVED_NAMES:
+        raise BadName(f"The user name {name!r} is an address of this hub; choose another name.")
     taken = session.scalar(select(User.id).where(func.lower(User.name) == name.lower()))
     made = insert(User).values(name=name, is_admin=is_admin).on_conflict_do_nothing().returning(User)
     user = None if taken else session.scalar(made)  # none also where another request is making it at this moment

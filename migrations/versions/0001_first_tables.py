@@ -57,6 +57,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
     sa.UniqueConstraint('name', name=op.f('uq_users_name'))
     )
+    op.create_index('ix_users_lower_name', 'users', [sa.literal_column('lower(name)')], unique=True)
     op.create_table('base_aliases',
     sa.Column('alias', sa.Text(), nullable=False),
     sa.Column('base_id', sa.String(length=200), nullable=False),
@@ -201,7 +202,7 @@ def upgrade() -> None:
     sa.Column('base_model', sa.Text(), nullable=True),
     sa.Column('method', sa.String(length=40), nullable=False),
     sa.Column('rank', sa.Integer(), nullable=False),
-    sa.Column('tags', sa.ARRAY(sa.Text()), nullable=False),
+    sa.Column('tags', postgresql.ARRAY(sa.Text()), nullable=False),
     sa.Column('facts', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('findings', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('search', sa.Text(), nullable=False),
@@ -312,6 +313,7 @@ def downgrade() -> None:
     op.drop_table('namespaces')
     op.drop_index(op.f('ix_base_aliases_base_id'), table_name='base_aliases')
     op.drop_table('base_aliases')
+    op.drop_index('ix_users_lower_name', table_name='users')
     op.drop_table('users')
     op.drop_table('trees')
     op.drop_table('marks')

@@ -1,0 +1,57 @@
+"""The kind `generate`: one prompt, with and without an adapter."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from hub.registry.jobs import Input, Submission
+from hub.registry.kinds.common import (
+    Examples,
+    Module,
+    Request,
+    Template,
+    agree,
+    common_template,
+    pin_module,
+    without_facts,
+)
+from hub.registry.teams import Viewer
+
+
+class GenerateRequest(Request):
+    """Answer a prompt with the base alone and with an adapter, side by side. The answer is kept for 24 hours."""
+
+    kind: Literal["generate"]
+    prompt: str = Field(min_length=1, max_length=20_000)
+    module: Module | None = None
+    base: str | None = None
+    max_new_tokens: int = Field(64, ge=1, le=1_024)
+    template: Template | None = None
+
+    def named_modules(self) -> Sequence[Module]:
+        return [self.module] if self.module else []
+
+    def sources(self) -> Mapping[str, Examples]:
+        return {}
+
+    def with_sources(self, sources: Mapping[str, Examples]) -> Self:
+        return self
+
+    def resolve(self, session: Session, viewer: Viewer) -> Submission:
+        modules = [pin_module(session, viewer, module) for module in self.named_modules()]
+        return Submission(
+            kind=self.kind,
+            queue="interactive",
+            params={
+                "base": agree(session, modules, self.base),
+                "module": without_facts(modules[0]) if modules else None,
+                "prompt": self.prompt,
+                "max_new_tokens": self.max_new_tokens,
+                "template": self.template or common_template(modules),
+            },
+            inputs=[Input(module["commit"], "module") for module in modules],
+            namespace=viewer.name,
+            visibility="private",
+        )
