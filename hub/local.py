@@ -346,20 +346,27 @@ def postgres_launcher(package: Path, data: Path) -> tuple[list[str], Path]:
 
 
 def end_leftovers(data: Path) -> None:
-    """End the children of a supervisor that was killed: those still running that are really the ones it started."""
+    """End the children of a supervisor that was killed: those still running that are really the ones it started.
+
+    Our own processes may be killed at any moment, so they are; servers are asked, all at once, and keep what they hold.
+    """
     path = data / "children.json"
     if not path.exists():
         return
-    for child in (Child(**row) for row in json.loads(path.read_text())):
+    asked = []
+    left = [Child(**row) for row in json.loads(path.read_text())]
+    for child in left:
         try:
             process = psutil.Process(child.pid)
             if abs(process.create_time() - child.started) > 1:
                 continue
             log.info("ending what an earlier supervisor left", extra={"child": child.name, "pid": child.pid})
-            process.send_signal(SERVERS.get(child.name, signal.SIGTERM))
-            psutil.wait_procs([process], timeout=4)
+            process.send_signal(SERVERS.get(child.name, signal.SIGKILL))
+            asked.append(process)
         except psutil.NoSuchProcess:
-            pass
+            continue
+    psutil.wait_procs(asked, timeout=8)
+    for child in left:
         end_group(child.pid)
     path.unlink()
 

@@ -88,13 +88,15 @@ def instance(
         schema.upgrade(settings.database_url)
         Storage(settings).ensure_bucket()
         token_file = ensure_admin(settings, stack.data)
+        # The API first: beside workers that load torch it would take twice as long to answer.
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
         for name, argv in commands(host, port).items():
             stack.spawn(name, argv, env=env, cwd=ROOT)
+            if name == "api":
+                stack.wait_until("api", lambda: local.answers(f"{url}/readyz"))
         if not is_seeded(settings):
             say("first start: converting the built-in base model and publishing the starter library ...")
             stack.spawn("seed", SEED, env=env, cwd=ROOT)
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
-        stack.wait_until("api", lambda: local.answers(f"{url}/readyz"))
         yield stack, Instance(url, token_file, env)
 
 
