@@ -117,8 +117,8 @@ class Mixture:
         knobs = weights[stack.owner]
         if self.form == "sum":
             return Pair(stack.a, stack.b * knobs, 1.0)
-        a = (stack.a * knobs[:, None]).unflatten(0, (stack.modules, -1)).sum(0)
-        b = (stack.b * knobs).unflatten(1, (stack.modules, -1)).sum(1)
+        a = (stack.a * knobs[:, None]).reshape(stack.modules, -1, stack.a.shape[1]).sum(0)
+        b = (stack.b * knobs).reshape(len(stack.b), stack.modules, -1).sum(1)
         return Pair(a, b, 1.0)
 
 
@@ -165,7 +165,7 @@ def mixed(base: Base, modules: Sequence[Adapter], weights: Sequence[float], form
     ]
     kept = [module for module, _ in weighed]
     pairs = Mixture(kept, form, torch.device("cpu")).pairs([weight for _, weight in weighed])
-    config = {"target_modules": target_names(base.model, pairs)}
+    config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
     for field in ("auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
         config[field] = modules[0].config.get(field)
     return Adapter(name, config, pairs)

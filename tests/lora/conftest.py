@@ -59,6 +59,7 @@ def tiny_base() -> Base:
     for parameter in model.parameters():
         if parameter.ndim == 2:
             nn.init.normal_(parameter, std=0.2)
+    nn.init.constant_(model.model.norm.weight, 4.0)
     return Base("tests/tiny", model.eval().requires_grad_(False), tokenizer, fingerprint="0" * 64)
 
 
