@@ -25,7 +25,7 @@ from hub.web.plot import loss_trace
 router = APIRouter(include_in_schema=False)
 
 HERE = Path(__file__).parent
-STATIC = {"style.css": "text/css", "job.js": "text/javascript"}
+STATIC = {"style.css": "text/css", "job.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 # Nothing but our own files may be loaded, and no script stands in a page: text from an upload cannot become code.
 POLICY = (
