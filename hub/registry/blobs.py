@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -11,11 +11,17 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.db import transaction
-from hub.registry.errors import Unavailable
+from hub.registry.errors import HubError, InvalidInput, Unavailable
 from hub.registry.models import Blob, Holding
-from hub.registry.storage import CHUNK, Storage
+from hub.registry.storage import CHUNK, Storage, blob_key
 
 COLLECTION_WAIT_SECONDS = 30.0
+
+
+class WrongBytes(InvalidInput):
+    """What came is not what was announced."""
+
+    code = "wrong_bytes"
 
 
 @dataclass(frozen=True)
@@ -48,35 +54,110 @@ def hash_file(path: str, file: BinaryIO) -> Incoming:
 def store(sessions: sessionmaker[Session], storage: Storage, namespace: str, files: Sequence[Incoming]) -> None:
     """Put files into S3 and record that the namespace holds them. Killed at any point, it leaves no row that names missing bytes."""
     for file in files:
-        if not _announce(sessions, file):
+        if not _announce(sessions, file.sha256, file.size, file.git_oid):
             storage.put(file.sha256, file.file, file.size)
         with transaction(sessions) as session:
             session.execute(
-                update(Blob).where(Blob.sha256 == file.sha256).values(state="stored", touched_at=func.now())
+                update(Blob)
+                .where(Blob.sha256 == file.sha256)
+                .values(state="stored", git_oid=file.git_oid, touched_at=func.now())
             )
             hold(session, namespace, file.sha256)
 
 
-def _announce(sessions: sessionmaker[Session], file: Incoming) -> bool:
+def receive(
+    sessions: sessionmaker[Session],
+    storage: Storage,
+    namespace: str,
+    sha256: str,
+    size: int,
+    pieces: Iterator[bytes],
+) -> None:
+    """Stream bytes whose hash was said beforehand straight into S3, and record that the namespace holds them.
+
+    Nothing is kept in memory or on disk. Raises WrongBytes, and nothing is stored, if they are not what was said.
+    """
+    body = Checked(sha256, size, pieces)
+    if _announce(sessions, sha256, size, None):
+        while body.read(CHUNK):
+            pass  # somebody else sent them: this sender must prove that he has them too
+    else:
+        try:
+            storage.put_stream(blob_key(sha256), body, size, sha256=sha256)
+        except Unavailable:
+            if body.fault is not None:  # boto3 takes whatever a body raises for a failure of the connection
+                raise body.fault from None
+            raise
+    with transaction(sessions) as session:
+        session.execute(
+            update(Blob)
+            .where(Blob.sha256 == sha256)
+            .values(state="stored", git_oid=body.git_oid, touched_at=func.now())
+        )
+        hold(session, namespace, sha256)
+
+
+class Checked:
+    """A body that is hashed while it is read. Its last bytes are given out only when all have proved to be what they are named."""
+
+    def __init__(self, sha256: str, size: int, pieces: Iterator[bytes]) -> None:
+        self.sha256, self.size = sha256, size
+        self.fault: HubError | None = None
+        self._pieces, self._ready = pieces, memoryview(b"")
+        self._seen = 0
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+
+    @property
+    def git_oid(self) -> str:
+        return self._git.hexdigest()
+
+    def read(self, length: int = -1, /) -> bytes:
+        if not self._ready and self._seen < self.size:
+            try:
+                self._ready = memoryview(self._next())
+            except HubError as error:
+                self.fault = error
+                raise
+        taken = self._ready[:length] if length >= 0 else self._ready
+        self._ready = self._ready[len(taken) :]
+        return bytes(taken)
+
+    def _next(self) -> bytes:
+        piece = next((piece for piece in self._pieces if piece), b"")
+        self._sha256.update(piece)
+        self._git.update(piece)
+        self._seen += len(piece)
+        if not piece or self._seen > self.size:
+            raise WrongBytes(f"{self.size:,} bytes were announced and {self._seen:,} came; send the file again.")
+        if self._seen == self.size and self._sha256.hexdigest() != self.sha256:
+            raise WrongBytes(
+                f"The bytes that came have the SHA-256 {self._sha256.hexdigest()} and not {self.sha256}, "
+                "as was announced: the file changed meanwhile, or was damaged on its way; send it again."
+            )
+        return piece
+
+
+def _announce(sessions: sessionmaker[Session], sha256: str, size: int, git_oid: str | None) -> bool:
     """Whether the bytes are stored already. Otherwise leaves a `receiving` row; waits for a collection under way to end."""
     deadline = time.monotonic() + COLLECTION_WAIT_SECONDS
     while True:
         with transaction(sessions) as session:
             row = insert(Blob).values(
-                sha256=file.sha256, size=file.size, git_oid=file.git_oid, state="receiving", touched_at=func.now()
+                sha256=sha256, size=size, git_oid=git_oid, state="receiving", touched_at=func.now()
             )
             session.execute(row.on_conflict_do_nothing())
             # Touched in the same statement that reads the state: the collector skips what was touched lately.
             state = session.scalar(
                 update(Blob)
-                .where(Blob.sha256 == file.sha256, Blob.state != "deleting")
+                .where(Blob.sha256 == sha256, Blob.state != "deleting")
                 .values(touched_at=func.now())
                 .returning(Blob.state)
             )
         if state is not None:
             return bool(state == "stored")
         if time.monotonic() > deadline:
-            raise Unavailable(f"The bytes of {file.path} are being removed from storage; send them again in a minute.")
+            raise Unavailable(f"The bytes {sha256} are being removed from storage; send them again in a minute.")
         time.sleep(0.2)
 
 

@@ -66,6 +66,17 @@ class BrowserSession(Table):
     expires_at: Mapped[datetime] = mapped_column(Time)
 
 
+class DeviceLogin(Table):
+    """A program that waits to be signed in: it polls with the device code while a person enters the user code on a page."""
+
+    __tablename__ = "device_logins"
+    hash: Mapped[str] = mapped_column(Sha256, primary_key=True)  # of the device code
+    user_code: Mapped[str] = mapped_column(String(9), unique=True)
+    user_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))  # who approved it
+    denied: Mapped[bool] = mapped_column(server_default=text("false"))
+    expires_at: Mapped[datetime] = mapped_column(Time)
+
+
 class BaseModel(Table):
     """A base that workers can load: the built-in one, or a folder on the workers' machines."""
 
@@ -95,11 +106,12 @@ class Blob(Table):
     __tablename__ = "blobs"
     sha256: Mapped[str] = mapped_column(Sha256, primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
-    git_oid: Mapped[str] = mapped_column(Sha1)
+    git_oid: Mapped[str | None] = mapped_column(Sha1)  # null while bytes travel that nobody has hashed yet
     state: Mapped[str] = mapped_column(String(10))
     touched_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     __table_args__ = (
         CheckConstraint("state in ('receiving', 'stored', 'deleting')", name="state"),
+        CheckConstraint("state <> 'stored' or git_oid is not null", name="git_oid"),
         Index("ix_blobs_touched_at", "touched_at"),
     )
 
@@ -309,3 +321,11 @@ class Mark(Table):
     __tablename__ = "marks"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+
+
+class Secret(Table):
+    """A key that every process of an instance shares, drawn when it is first needed."""
+
+    __tablename__ = "secrets"
+    name: Mapped[str] = mapped_column(String(60), primary_key=True)
+    value: Mapped[bytes]

@@ -3,7 +3,8 @@
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from datetime import datetime
+from typing import Any, BinaryIO, Protocol
 
 import boto3
 from botocore.config import Config
@@ -13,6 +14,10 @@ from hub.registry.errors import NotFound, Unavailable
 from hub.registry.settings import Settings
 
 CHUNK = 1 << 20
+
+
+class Readable(Protocol):
+    def read(self, length: int = -1, /) -> bytes: ...
 
 
 def blob_key(sha256: str) -> str:
@@ -51,14 +56,14 @@ class Storage:
     def put(self, sha256: str, file: BinaryIO, size: int) -> None:
         """Store `size` bytes from the start of `file`. S3 itself refuses bytes that do not have this hash."""
         file.seek(0)
+        self.put_stream(blob_key(sha256), file, size, sha256=sha256)
+
+    def put_stream(self, key: str, file: Readable, size: int, *, sha256: str | None = None) -> str:
+        """Store `size` bytes as they are read, under any key; returns S3's ETag. A stream that cannot seek is sent once only."""
+        checksum = {"ChecksumSHA256": base64.b64encode(bytes.fromhex(sha256)).decode()} if sha256 else {}
         with _answering():
-            self._client.put_object(
-                Bucket=self.bucket,
-                Key=blob_key(sha256),
-                Body=file,
-                ContentLength=size,
-                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
-            )
+            answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=file, ContentLength=size, **checksum)
+        return str(answer["ETag"])
 
     def read(self, sha256: str, offset: int, length: int) -> bytes:
         """Some bytes of a blob. Raises NotFound if S3 does not have it."""
@@ -72,6 +77,25 @@ class Storage:
             return iter(())
         body = self._get(sha256, f"bytes={start}-{end - 1}")["Body"]
         return iter(lambda: body.read(CHUNK), b"")
+
+    def stream_key(self, key: str) -> Iterator[bytes]:
+        """The whole object under any key, a megabyte at a time. Raises NotFound if S3 does not have it."""
+        try:
+            with _answering():
+                body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
+        except self._client.exceptions.NoSuchKey:
+            raise NotFound(f"There is no object {key} in storage.") from None
+        return iter(lambda: body.read(CHUNK), b"")
+
+    def keys_older_than(self, prefix: str, when: datetime) -> Iterator[str]:
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for found in page.get("Contents", []):
+                if found["LastModified"] < when:
+                    yield str(found["Key"])
+
+    def delete_key(self, key: str) -> None:
+        with _answering():
+            self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def _get(self, sha256: str, byte_range: str) -> dict[str, Any]:
         try:
@@ -134,6 +158,7 @@ def _client(settings: Settings, endpoint_url: str | None) -> Any:
             connect_timeout=3,
             read_timeout=60,
             max_pool_connections=32,
-            s3={"addressing_style": "path"} if endpoint_url else {},
+            # Not signed: to sign a body it would have to be read twice. The checksum that goes with each blob is signed.
+            s3={"payload_signing_enabled": False, **({"addressing_style": "path"} if endpoint_url else {})},
         ),
     )

@@ -1,0 +1,39 @@
+"""Addresses and tokens that prove themselves: signed with a key that all processes of an instance share, and good for a time."""
+
+import hashlib
+import hmac
+import secrets
+import time
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry.errors import Forbidden
+from hub.registry.models import Secret
+
+KEY = "signing"
+
+
+class BadSignature(Forbidden):
+    code = "bad_signature"
+
+
+def key(session: Session) -> bytes:
+    """The instance's key: the same in every process, whoever asks first."""
+    session.execute(insert(Secret).values(name=KEY, value=secrets.token_bytes(32)).on_conflict_do_nothing())
+    return session.scalars(select(Secret.value).where(Secret.name == KEY)).one()
+
+
+def sign(key: bytes, expires: int, *parts: object) -> str:
+    """A signature over what is allowed (the parts, in order) and until when (Unix seconds); 64 hex digits."""
+    said = "\0".join(str(part) for part in (expires, *parts))
+    return hmac.new(key, said.encode(), hashlib.sha256).hexdigest()
+
+
+def check(key: bytes, signature: str, expires: int, *parts: object) -> None:
+    """Raises BadSignature unless `sign` made it for the same parts and its time is not over."""
+    if not hmac.compare_digest(signature.encode(), sign(key, expires, *parts).encode()):
+        raise BadSignature("The address was not signed by this hub for what it is used for; ask for a new one.")
+    if expires < time.time():
+        raise BadSignature("The address is no longer valid; start the upload again, which gives a new one.")
