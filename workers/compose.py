@@ -10,7 +10,7 @@ import torch
 from hub.lora import adapter
 from hub.lora.compose import Composition, compose
 from hub.lora.provenance import surroundings
-from hub.lora.report import Report, report
+from hub.lora.report import Report, check_held_out, report
 from hub.registry.card import parse_card
 from hub.registry.repos import Parent
 from workers.card import composition_card
@@ -21,6 +21,9 @@ def run(work: Work) -> Outcome:
     params = work.params
     modules = [work.module(pinned) for pinned in params["modules"]]
     examples = work.examples(params["examples"])
+    held_out = work.examples(params["held_out"]) if "held_out" in params else None
+    if held_out is not None:
+        check_held_out(examples, held_out)  # before the search, not after it
     warnings = [*template_warnings(work), *few_examples_warnings(len(examples))]
 
     work.progress.enter("search")
@@ -38,14 +41,14 @@ def run(work: Work) -> Outcome:
         on_progress=work.progress,
     )
     measured = None
-    if "held_out" in params:
+    if held_out is not None:
         work.progress.enter("report")
         measured = report(
             work.base,
             modules,
             composition,
             examples,
-            work.examples(params["held_out"]),
+            held_out,
             seed=params["seed"],
             on_progress=work.progress,
         )

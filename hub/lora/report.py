@@ -88,7 +88,7 @@ def report(
     Raises HeldOutUnusable when `held_out` is empty or shares an input with `examples`. Whatever `on_progress(step, total, values)`
     raises ends the work between batches or training steps, with the base as it was.
     """
-    _check_held_out(examples, held_out)
+    check_held_out(examples, held_out)
     template, form = composition.settings["template"], composition.settings["form"]
     total = fresh_steps + 5 * len(held_out)
     room = _longest_target(base, held_out) + SLACK
@@ -121,7 +121,8 @@ def report(
     return compared(scores, made_by, examples=len(examples), seed=seed)
 
 
-def _check_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+def check_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -> None:
+    """Raises HeldOutUnusable if there is nothing held out, or something that the search would see."""
     if not held_out:
         raise HeldOutUnusable(f"There are no held-out examples; give at least one, and {ENOUGH} for a claim.")
     seen = {example.input.strip() for example in examples}

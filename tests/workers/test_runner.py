@@ -235,6 +235,16 @@ def test_bad_examples_fail_the_job_with_file_and_line(
     assert job.attempt == 1, "a bad input is not tried three times"
 
 
+def test_held_out_examples_that_the_search_would_see_are_refused_before_it(
+    client: TestClient, services: Services, ann: Person, library: list[str], submit: Submit, runner: Runner
+) -> None:
+    job_id = submit(composition(library, held_out={"inline": [*HELD_OUT, EXAMPLES[0]]}))
+    runner.run(job_id)
+    job = job_of(services, job_id)
+    assert (job.state, job.error_code) == ("failed", "held_out_unusable")
+    assert steps(services, job_id) == 1, "the base was loaded, and no more"
+
+
 @pytest.mark.parametrize("visibility", ["private", "internal", "public"])
 def test_a_result_is_as_visible_as_its_least_visible_input(
     client: TestClient,
