@@ -36,6 +36,23 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def likely_letters(base: Base, text: str, count: int) -> str:
+    """The letters that the base, as it computes now, finds likeliest one after the other in answer to `text` (template plain).
+
+    Letters only, because the random base's own greedy bytes are no text and would be others when read again.
+    """
+    letters = torch.tensor(base.tokenizer.convert_tokens_to_ids(list(LETTERS)))
+    answer = ""
+    with torch.inference_mode():
+        for _ in range(count):
+            tokens = base.tokenizer(f"{text}\nAnswer: {answer}", return_tensors="pt")["input_ids"]
+            answer += LETTERS[int(base.model(tokens).logits[0, -1, letters].argmax())]
+    return answer
+
+
 @pytest.fixture(scope="session")
 def tiny_base() -> Base:
     """A random Llama: 2 layers, hidden 32, grouped-query attention, tied embeddings; float32 on the CPU. Tests leave it unchanged."""

@@ -30,7 +30,7 @@ from hub.lora.compose import (
     mixed,
 )
 from hub.lora.examples import Example
-from tests.lora.conftest import MakeAdapter
+from tests.lora.conftest import MakeAdapter, likely_letters
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -183,24 +183,11 @@ def test_target_modules_are_short_only_where_short_names_are_exact(tiny_base: Ba
     assert config["target_modules"] == ["model.layers.0.self_attn.q_proj"]
 
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
 def taught(base: Base, teacher: Adapter) -> list[Example]:
-    """Prompts with the letters that the teacher finds likeliest one after the other, so that few mixtures explain them better.
-
-    Letters only, because the random base's own greedy bytes are no text and would be others when read again.
-    """
-    letters = torch.tensor(base.tokenizer.convert_tokens_to_ids(list(LETTERS)))
-    examples = []
-    with torch.inference_mode(), applied(base.model, teacher):
-        for number in range(8):
-            prompt, answer = f"question {number}: what?", ""
-            for _ in range(12):
-                tokens = base.tokenizer(f"{prompt}\nAnswer: {answer}", return_tensors="pt")["input_ids"]
-                answer += LETTERS[int(base.model(tokens).logits[0, -1, letters].argmax())]
-            examples.append(Example(prompt, answer))
-    return examples
+    """Prompts with what the teacher would answer, so that few mixtures explain the answers better than it does."""
+    prompts = [f"question {number}: what?" for number in range(8)]
+    with applied(base.model, teacher):
+        return [Example(prompt, likely_letters(base, prompt, 12)) for prompt in prompts]
 
 
 def loss_of(base: Base, adapter: Adapter | None, examples: Sequence[Example]) -> float:
