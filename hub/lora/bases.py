@@ -109,11 +109,22 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise BaseUnreadable(f"{folder} is no causal language model that transformers can load: {error}") from error
+    # transformers goes on with random numbers in place of weights that are missing or of another shape.
+    if unfit := sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}):
+        raise BaseUnreadable(
+            f"{folder} does not have {len(unfit)} weights of its model in their shape, {unfit[0]} first: weights and config.json do not "
+            "belong together. Save the base there again."
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only ever masked, so any token will do
     return Base(id, model.to(device).eval().requires_grad_(False), tokenizer, digest)

