@@ -197,17 +197,18 @@ def _greedy(base: Base, max_new_tokens: int) -> GenerationConfig:
 
 
 def exact_match(prediction: str, target: str) -> bool:
-    """Equal but for case, outer and repeated white space, and one full stop at the end."""
+    """Equal but for outer and repeated white space and one full stop at the end. Case counts: it may be what was asked for."""
     return _normal(prediction) == _normal(target)
 
 
 def contains(prediction: str, target: str) -> bool:
-    """Whether the target, normalised as for exact match, stands in the answer as whole words ("no" is not in "not")."""
-    return re.search(rf"(?<!\w){re.escape(_normal(target))}(?!\w)", _normal(prediction)) is not None
+    """Whether the target stands in the answer as whole words ("no" is not in "not"), whatever the case."""
+    found = re.search(rf"(?<!\w){re.escape(_normal(target).casefold())}(?!\w)", _normal(prediction).casefold())
+    return found is not None
 
 
 def _normal(text: str) -> str:
-    return " ".join(text.split()).removesuffix(".").rstrip().casefold()
+    return " ".join(text.split()).removesuffix(".").rstrip()
 
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
