@@ -1,0 +1,39 @@
+"""`python -m bench [NAME] [--again]`: measure what is not measured yet, print the table, keep it in bench/results."""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import harness
+
+# Every other module of this folder is a measure: it has `cells()`.
+_SHARED = {"harness", "__main__"}
+
+
+def measures() -> list[str]:
+    return sorted(
+        module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.name not in _SHARED
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=measures(), help="one measure; without it, all of them")
+    parser.add_argument("--again", action="store_true", help="measure again what is kept already")
+    given = parser.parse_args(arguments)
+    # Threads that spin while they wait make whatever shares the processor many times slower; read when a measure imports torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    machine = harness.machine()
+    for name in [given.name] if given.name else measures():
+        measure = importlib.import_module(f"bench.{name}")
+        rows = harness.measured(name, measure.cells(), machine, again=given.again)
+        print(f"\n{name}, on {machine}\n{harness.table(rows)}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
