@@ -1,6 +1,7 @@
 """`python -m hub demo`: the main job, end to end, as a user of the REST API would do it, on a stack that is gone afterwards."""
 
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def run(say: Say) -> None:
     with up.interruptible(), tempfile.TemporaryDirectory(prefix="loraloom-demo-") as scratch:
         began = time.monotonic()
         say("starting PostgreSQL, Valkey, SeaweedFS, the API and two workers ...")
-        with up.instance(Path(scratch), "127.0.0.1", free_port(), say) as (stack, running):
+        name = f"loraloom-demo-{secrets.token_hex(4)}"
+        with up.instance(Path(scratch), "127.0.0.1", free_port(), say, scratch=name) as (stack, running):
             client = Client(running.url, running.token_file.read_text().strip())
             await_seed(stack, say)
             say(f"ready after {time.monotonic() - began:.0f} s")
@@ -111,6 +113,9 @@ def compose(client: Client, stack: local.Stack, say: Say) -> Any:
         "modules": [{"repo": name} for name in modules],
         "examples": {"inline": [vars_of(example) for example in task.train[:EXAMPLES]]},
         "held_out": {"inline": [vars_of(example) for example in held_out]},
+        # Ten modules are more than the default's 40 evaluations can tell apart.
+        "optimizer": "CMA",
+        "budget": 150,
     }
     job = client.call("POST", "/v1/jobs", body)
     say(f"\njob {job['id']}")

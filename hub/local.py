@@ -176,23 +176,27 @@ class Stack:
 
     def stop(self) -> None:
         """Stop children in the order api, workers, servers; each is asked first and killed when it does not go."""
-        started_last_first = list(reversed(self.processes.items()))
-        servers = [item for item in started_last_first if item[0] in SERVERS]
-        ours = [item for item in started_last_first if item[0] not in SERVERS]
-        for group in (ours, servers):
-            for name, process in group:
-                if process.poll() is None:
-                    process.send_signal(SERVERS.get(name, signal.SIGTERM))
-            deadline = time.monotonic() + 4
-            for _, process in group:
-                try:
-                    process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    log.info("killing a child that did not stop", extra={"pid": process.pid})
-                end_group(process.pid)
-                process.wait()
-        self.processes.clear()
+        self.stop_ours()
+        self._stop([name for name in self.processes if name in SERVERS])
         (self.data / "children.json").unlink(missing_ok=True)
+
+    def stop_ours(self) -> None:
+        """Stop everything but the servers."""
+        self._stop([name for name in self.processes if name not in SERVERS])
+
+    def _stop(self, names: Iterable[str]) -> None:
+        group = {name: self.processes.pop(name) for name in reversed(list(names))}
+        for name, process in group.items():
+            if process.poll() is None:
+                process.send_signal(SERVERS.get(name, signal.SIGTERM))
+        deadline = time.monotonic() + 4
+        for process in group.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.info("killing a child that did not stop", extra={"pid": process.pid})
+            end_group(process.pid)
+            process.wait()
 
     # The three servers: each method starts its server and returns at once; `await_servers` waits for all of them.
 

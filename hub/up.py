@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from sqlalchemy import make_url
 
 from hub import local
 from hub.registry import schema, teams
@@ -78,30 +81,44 @@ def instance(
     port: int,
     say: Callable[[str], None],
     *,
-    database: str = "loraloom",
-    bucket: str = "loraloom",
+    scratch: str | None = None,
 ) -> Iterator[tuple[local.Stack, Instance]]:
-    """Start everything that is not given by URL, bring the schema up to date, start our processes, wait until ready."""
+    """Start what is not given by URL, then our own processes, and wait until the instance is ready.
+
+    With `scratch` the instance has a database and a bucket of that name to itself, which are gone afterwards.
+    """
     with local.Stack(data) as stack:
-        settings = start_services(stack, database, bucket)
-        env = environment(settings)
-        schema.upgrade(settings.database_url)
-        Storage(settings).ensure_bucket()
-        token_file = ensure_admin(settings, stack.data)
-        # The API first: beside workers that load torch it would take twice as long to answer.
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
-        for name, argv in commands(host, port).items():
-            stack.spawn(name, argv, env=env, cwd=ROOT)
-            if name == "api":
-                stack.wait_until("api", lambda: local.answers(f"{url}/readyz"))
-        if not is_seeded(settings):
-            say("first start: converting the built-in base model and publishing the starter library ...")
-            stack.spawn("seed", SEED, env=env, cwd=ROOT)
-        yield stack, Instance(url, token_file, env)
+        settings = start_services(stack, scratch=scratch)
+        try:
+            yield stack, start_processes(stack, settings, host, port, say)
+        finally:
+            if scratch:
+                stack.stop_ours()
+                drop_scratch(settings)
 
 
-def start_services(stack: local.Stack, database: str, bucket: str) -> Settings:
-    """The services given by URL, and from wheels those that are not."""
+def start_processes(
+    stack: local.Stack, settings: Settings, host: str, port: int, say: Callable[[str], None]
+) -> Instance:
+    """Bring the schema up to date, start our own processes, wait until the API is ready."""
+    env = environment(settings)
+    schema.upgrade(settings.database_url)
+    Storage(settings).ensure_bucket()
+    token_file = ensure_admin(settings, stack.data)
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
+    # The API first: beside workers that load torch it would take twice as long to answer.
+    for name, argv in commands(host, port).items():
+        stack.spawn(name, argv, env=env, cwd=ROOT)
+        if name == "api":
+            stack.wait_until("api", lambda: local.answers(f"{url}/readyz"))
+    if not is_seeded(settings):
+        say("first start: converting the built-in base model and publishing the starter library ...")
+        stack.spawn("seed", SEED, env=env, cwd=ROOT)
+    return Instance(url, token_file, env)
+
+
+def start_services(stack: local.Stack, *, scratch: str | None = None) -> Settings:
+    """The services given by URL, and from wheels those that are not. With `scratch`, a database and a bucket of that name there."""
     given = load_given()
     server = given.database_url or stack.start_postgres()
     broker = given.broker_url or stack.start_valkey()
@@ -110,15 +127,27 @@ def start_services(stack: local.Stack, database: str, bucket: str) -> Settings:
     if endpoint is None:
         endpoint, key, secret = stack.start_s3(), stack.secrets.s3_key, stack.secrets.s3_secret
     stack.await_servers()
+    if given.database_url and scratch is None:
+        database_url = given.database_url
+    else:
+        database_url = schema.create_database(server, (scratch or "loraloom").replace("-", "_"))
+    values: dict[str, Any] = {"s3_bucket": scratch, "broker_prefix": f"{scratch}:"} if scratch else {}
     return Settings(
-        database_url=given.database_url or schema.create_database(server, database),
+        database_url=database_url,
         broker_url=broker,
         s3_endpoint_url=endpoint,
-        s3_bucket=bucket,
         aws_access_key_id=key,
         aws_secret_access_key=secret,
         cache_dir=stack.data / "cache",
+        **values,
     )
+
+
+def drop_scratch(settings: Settings) -> None:
+    """Remove the database and the bucket that `start_services` made for one use."""
+    Storage(settings).drop_bucket()
+    name = make_url(settings.database_url).database
+    schema.drop_database(schema.server_url(settings.database_url), name or "")
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from hub import local, up
 from hub.registry import schema, teams
 from hub.registry.db import transaction
 from hub.registry.services import Services, connect
-from hub.registry.settings import Settings, load_given
+from hub.registry.settings import Settings
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 
@@ -42,19 +42,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Stack]:
 @pytest.fixture(scope="session")
 def base_settings(stack: local.Stack) -> Iterator[Settings]:
     """Where the services are, with a template database of this run and a bucket of its own."""
-    template = f"loraloom_test_{RUN}"
-    settings = up.start_services(stack, template, bucket=f"loraloom-test-{RUN}")
-    given = load_given()
-    if given.database_url:
-        settings = settings.model_copy(update={"database_url": schema.create_database(given.database_url, template)})
+    settings = up.start_services(stack, scratch=f"loraloom-test-{RUN}")
     schema.upgrade(settings.database_url)
-    storage = Storage(settings)
-    storage.ensure_bucket()
+    Storage(settings).ensure_bucket()
     yield settings
-    if given.database_url:
-        schema.drop_database(given.database_url, template)
-    if given.s3_endpoint_url:
-        storage.drop_bucket()
+    up.drop_scratch(settings)
 
 
 @pytest.fixture
