@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import adapters, bases, datasets, health, jobs, teams
+from api import adapters, bases, datasets, health, huggingface, jobs, teams
+from api.huggingface.errors import render
 from api.watch import Watcher
 from hub.http import LimitBody, install_error_handlers
 from hub.registry.log import configure_logging
@@ -45,8 +46,8 @@ def create_app(services: Services | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.watcher = watcher
-    for module in (health, adapters, datasets, bases, jobs, teams, pages):
+    for module in (health, adapters, datasets, bases, jobs, teams, pages, huggingface):
         app.include_router(module.router)
-    install_error_handlers(app, pages.error_page)
+    install_error_handlers(app, pages.error_page, render)
     app.add_middleware(LimitBody, limit=services.settings.max_upload_bytes)
     return app

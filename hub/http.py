@@ -1,7 +1,7 @@
 """What routes and pages share: the services, one transaction a request, who is asking, and how an error looks. No routes."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -144,10 +144,16 @@ def error_json(error: HubError) -> JSONResponse:
 
 
 Page = Callable[[Request, int, str, str], Response]
+HubShape = Callable[[Request, int, str, str, Mapping[str, Any]], Response]
+
+OWN_SHAPE = ("/v1", "/healthz", "/readyz")
 
 
-def install_error_handlers(app: FastAPI, page: Page) -> None:
-    """One shape for every error: JSON under /v1, a page elsewhere. `page` renders (request, status, code, message)."""
+def install_error_handlers(app: FastAPI, page: Page, hub_shape: HubShape) -> None:
+    """One shape for every error: ours under /v1, a page for browsers, and elsewhere what Hugging Face clients read.
+
+    `page` renders (request, status, code, message), `hub_shape` the same and the error's details.
+    """
 
     def wants_page(request: Request) -> bool:
         return not request.url.path.startswith("/v1") and "text/html" in request.headers.get("Accept", "")
@@ -157,6 +163,8 @@ def install_error_handlers(app: FastAPI, page: Page) -> None:
             log.error("request failed", extra={"code": error.code, "path": request.url.path}, exc_info=error)
         if wants_page(request):
             return page(request, error.status, error.code, error.message)
+        if not request.url.path.startswith(OWN_SHAPE):
+            return hub_shape(request, error.status, error.code, error.message, error.details)
         return error_json(error)
 
     def on_invalid(request: Request, error: RequestValidationError) -> Response:
@@ -167,6 +175,8 @@ def install_error_handlers(app: FastAPI, page: Page) -> None:
         message = "; ".join(f"{problem['where']}: {problem['message']}" for problem in problems)
         if wants_page(request):
             return page(request, 422, "invalid_request", message)
+        if not request.url.path.startswith(OWN_SHAPE):
+            return hub_shape(request, 422, "invalid_request", message, {})
         return JSONResponse(error_body("invalid_request", message, problems=problems), status_code=422)
 
     def on_http_error(request: Request, error: HTTPException) -> Response:
@@ -174,6 +184,8 @@ def install_error_handlers(app: FastAPI, page: Page) -> None:
         message = {404: "There is nothing at this address."}.get(error.status_code, str(error.detail))
         if wants_page(request):
             return page(request, error.status_code, code, message)
+        if not request.url.path.startswith(OWN_SHAPE):
+            return hub_shape(request, error.status_code, code, message, {})
         return JSONResponse(error_body(code, message), status_code=error.status_code, headers=error.headers)
 
     app.add_exception_handler(HubError, on_hub_error)  # type: ignore[arg-type]

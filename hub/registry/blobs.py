@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -51,7 +51,7 @@ def hash_file(path: str, file: BinaryIO) -> Incoming:
     return Incoming(path, file, size, sha256.hexdigest(), git.hexdigest())
 
 
-def store(sessions: sessionmaker[Session], storage: Storage, namespace: str, files: Sequence[Incoming]) -> None:
+def store(sessions: sessionmaker[Session], storage: Storage, namespace: str, files: Iterable[Incoming]) -> None:
     """Put files into S3 and record that the namespace holds them. Killed at any point, it leaves no row that names missing bytes."""
     for file in files:
         if not _announce(sessions, file.sha256, file.size, file.git_oid):
@@ -82,12 +82,7 @@ def receive(
         while body.read(CHUNK):
             pass  # somebody else sent them: this sender must prove that he has them too
     else:
-        try:
-            storage.put_stream(blob_key(sha256), body, size, sha256=sha256)
-        except Unavailable:
-            if body.fault is not None:  # boto3 takes whatever a body raises for a failure of the connection
-                raise body.fault from None
-            raise
+        body.stored(storage, blob_key(sha256))
     with transaction(sessions) as session:
         session.execute(
             update(Blob)
@@ -98,9 +93,12 @@ def receive(
 
 
 class Checked:
-    """A body that is hashed while it is read. Its last bytes are given out only when all have proved to be what they are named."""
+    """A body that is hashed while it is read. Its last bytes are given out only when all have proved to be what they are named.
 
-    def __init__(self, sha256: str, size: int, pieces: Iterator[bytes]) -> None:
+    Without a hash it is held to its size alone.
+    """
+
+    def __init__(self, sha256: str | None, size: int, pieces: Iterator[bytes]) -> None:
         self.sha256, self.size = sha256, size
         self.fault: HubError | None = None
         self._pieces, self._ready = pieces, memoryview(b"")
@@ -111,6 +109,15 @@ class Checked:
     @property
     def git_oid(self) -> str:
         return self._git.hexdigest()
+
+    def stored(self, storage: Storage, key: str) -> str:
+        """Stream all of it to an object in S3; returns S3's ETag. Raises WrongBytes, or what the pieces raise."""
+        try:
+            return storage.put_stream(key, self, self.size, sha256=self.sha256)
+        except Unavailable:
+            if self.fault is not None:  # boto3 takes whatever a body raises for a failure of the connection
+                raise self.fault from None
+            raise
 
     def read(self, length: int = -1, /) -> bytes:
         if not self._ready and self._seen < self.size:
@@ -130,7 +137,7 @@ class Checked:
         self._seen += len(piece)
         if not piece or self._seen > self.size:
             raise WrongBytes(f"{self.size:,} bytes were announced and {self._seen:,} came; send the file again.")
-        if self._seen == self.size and self._sha256.hexdigest() != self.sha256:
+        if self.sha256 and self._seen == self.size and self._sha256.hexdigest() != self.sha256:
             raise WrongBytes(
                 f"The bytes that came have the SHA-256 {self._sha256.hexdigest()} and not {self.sha256}, "
                 "as was announced: the file changed meanwhile, or was damaged on its way; send it again."

@@ -55,6 +55,12 @@ class WouldReveal(Conflict):
     code = "would_reveal"
 
 
+class HeadMoved(HubError):
+    """The branch is no longer where the caller saw it: somebody else committed meanwhile."""
+
+    status, code = 412, "head_moved"
+
+
 class BytesMissing(HubError):
     """A commit named bytes that its namespace does not hold: they were never sent, or sent too long ago."""
 
@@ -145,17 +151,24 @@ def publish(
     inspection: Inspection | None = None,
     parents: Sequence[Parent] = (),
     job_id: uuid.UUID | None = None,
+    branch: str = MAIN,
+    onto: str | None = None,
 ) -> Commit:
-    """Give main a new commit with this tree. Rows only: every blob must be held by the repo's namespace already.
+    """Give a branch a new commit with this tree. Rows only: every blob must be held by the repo's namespace already.
 
-    A tree equal to main's makes no new commit, unless a job made it. Raises BytesMissing.
+    A tree equal to the head's makes no new commit, unless a job made it. With `onto` the head must still be that commit.
+    Raises BytesMissing, HeadMoved.
     """
     session.refresh(repo, with_for_update=True)  # one publisher of a repo at a time, who sees the last version given
     missing = {entry.sha256 for entry in entries} - blobs.held(session, repo.namespace, [e.sha256 for e in entries])
     if missing:
         names = ", ".join(entry.path for entry in entries if entry.sha256 in missing)
         raise BytesMissing(f"The bytes of {names} are not held by {repo.namespace!r}; send them again.")
-    head = session.scalar(select(Ref).where(Ref.repo_id == repo.id, Ref.name == MAIN))
+    head = session.scalar(select(Ref).where(Ref.repo_id == repo.id, Ref.name == branch).with_for_update())
+    if onto is not None and (head is None or head.commit_id != onto):
+        raise HeadMoved(
+            f"Somebody else has committed to {branch!r} of {repo.full_name} meanwhile; fetch it and try again."
+        )
     tree = _ensure_tree(session, entries)
     if head is not None and job_id is None:
         current = session.get_one(Commit, head.commit_id)
@@ -176,11 +189,11 @@ def publish(
     )
     session.add(commit)
     session.flush()  # refs, facts and lineage point at it
-    _move_ref(session, repo, MAIN, "branch", commit.id, author_id)
+    move_ref(session, repo, branch, "branch", commit.id, author_id)
     for origin in parents:
         session.add(Lineage(child=commit.id, parent=origin.commit_id, role=origin.role, weight=origin.weight))
     if inspection is not None:
-        _record_facts(session, repo, commit, inspection, author_id, previous=parent)
+        _record_facts(session, repo, commit, inspection, author_id, current=branch == MAIN, previous=parent)
     repo.updated_at = now
     session.flush()
     return commit
@@ -201,7 +214,7 @@ def _ensure_tree(session: Session, entries: Sequence[Entry]) -> str:
     return tree
 
 
-def _move_ref(session: Session, repo: Repo, name: str, kind: str, commit_id: str, by: uuid.UUID) -> None:
+def move_ref(session: Session, repo: Repo, name: str, kind: str, commit_id: str, by: uuid.UUID) -> None:
     values = {"commit_id": commit_id, "moved_by": by, "moved_at": func.now()}
     statement = insert(Ref).values(repo_id=repo.id, name=name, kind=kind, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["repo_id", "name"], set_=values))
@@ -214,13 +227,15 @@ def _record_facts(
     inspection: Inspection,
     author_id: uuid.UUID,
     *,
+    current: bool,
     previous: str | None,
 ) -> None:
-    """Write what inspection found, and give a version number when main's adapter changed."""
+    """Write what inspection found, and give a version number when main's adapter changed. `current`: the commit is main's."""
     before = _weights(session, previous) if previous else {}
-    session.execute(
-        update(AdapterFacts).where(AdapterFacts.repo_id == repo.id, AdapterFacts.current).values(current=False)
-    )
+    if current:
+        session.execute(
+            update(AdapterFacts).where(AdapterFacts.repo_id == repo.id, AdapterFacts.current).values(current=False)
+        )
     names = bases.names(session)
     folders = [facts.folder for facts in inspection.adapters]
     for facts in inspection.adapters:
@@ -231,7 +246,7 @@ def _record_facts(
                 commit_id=commit.id,
                 folder=facts.folder,
                 repo_id=repo.id,
-                current=True,
+                current=current,
                 base_id=names.get(facts.base_model or ""),
                 base_model=facts.base_model,
                 method=facts.method,
@@ -243,9 +258,9 @@ def _record_facts(
                 published_at=commit.created_at,
             )
         )
-    if inspection.adapters and _weights(session, commit.id) != before:
+    if current and inspection.adapters and _weights(session, commit.id) != before:
         repo.versions += 1
-        _move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
+        move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
 
 
 def _innermost(folders: Sequence[str], path: str) -> str | None:
@@ -285,7 +300,7 @@ def files(session: Session, commit: Commit) -> Sequence[TreeEntry]:
 def file(session: Session, commit: Commit, path: str) -> TreeEntry:
     entry = session.get(TreeEntry, (commit.tree, path))
     if entry is None:
-        raise FileNotInRepo(f"There is no file {path!r} in commit {commit.id[:12]}.")
+        raise FileNotInRepo(f"There is no file {path!r} in commit {commit.id[:12]}.", commit=commit.id)
     return entry
 
 

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     )
     starter: bool = Field(True, description="publish the starter library when the instance is first seeded")
     max_upload_bytes: int = Field(4 * 2**30, description="largest body of one upload")
+    lfs_part_bytes: int = Field(512 * 2**20, description="files larger than this come by LFS in parts of this size")
     lease_seconds: float = Field(30.0, description="how long a worker holds a job between two heartbeats")
     sweep_seconds: float = Field(5.0, description="pause between two rounds of the sweep")
     blob_grace_hours: float = Field(48.0, description="age at which bytes that nothing needs are collected")

@@ -158,6 +158,8 @@ def _client(settings: Settings, endpoint_url: str | None) -> Any:
             connect_timeout=3,
             read_timeout=60,
             max_pool_connections=32,
+            # Every blob brings its checksum; boto3's own would read the body twice as well.
+            request_checksum_calculation="when_required",
             # Not signed: to sign a body it would have to be read twice. The checksum that goes with each blob is signed.
             s3={"payload_signing_enabled": False, **({"addressing_style": "path"} if endpoint_url else {})},
         ),

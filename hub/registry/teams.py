@@ -20,7 +20,7 @@ NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_
 
 # First parts of addresses, of ours and of the Hugging Face Hub's, that a namespace would shadow.
 RESERVED_NAMES = frozenset(
-    """adapters api auth blog collections datasets docs healthz jobs join kernels login logout metrics models new oauth
+    """adapters api auth blog collections datasets device docs healthz jobs join kernels login logout metrics models new oauth
     organizations readyz scores search settings spaces static tasks teams users v1 whoami-v2""".split()
 )
 
@@ -97,6 +97,10 @@ def identify_token(session: Session, secret: str) -> Viewer:
     return Viewer(user.id, user.name, user.is_admin)
 
 
+def token_of(session: Session, secret: str) -> Token | None:
+    return session.scalar(select(Token).where(Token.hash == _hash(secret)))
+
+
 def start_session(session: Session, viewer: Viewer, days: float) -> str:
     """A browser session; returns the secret for its cookie."""
     secret = secrets.token_urlsafe(32)
@@ -133,10 +137,14 @@ def require_write(session: Session, viewer: Viewer | None, namespace: str) -> Vi
     """The viewer, if he may write in the namespace. Raises NotSignedIn or Forbidden, which also hides whether it exists."""
     if viewer is None:
         raise NotSignedIn("Sign in, or send a token, to write.")
-    row = session.get(Namespace, namespace)
-    if row is None or (row.owner_id != viewer.id and not viewer.is_admin):
+    if not may_write(session, viewer, namespace):
         raise Forbidden(f"You may not write in the namespace {namespace!r}; your own is {viewer.name!r}.")
     return viewer
+
+
+def may_write(session: Session, viewer: Viewer, namespace: str) -> bool:
+    row = session.get(Namespace, namespace)
+    return row is not None and (row.owner_id == viewer.id or viewer.is_admin)
 
 
 def ensure_user(session: Session, name: str, *, is_admin: bool = False) -> User:

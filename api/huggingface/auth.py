@@ -1,0 +1,67 @@
+"""Who is asking, and signing in from a terminal by device code."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request
+from sqlalchemy import select
+
+from api.huggingface.common import root_url
+from api.huggingface.errors import NotOffered
+from hub.http import SessionDep, SignedIn
+from hub.registry import devices, teams
+from hub.registry.models import Namespace
+
+router = APIRouter()
+
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+@router.get("/api/whoami-v2")
+def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, Any]:
+    """The user; his other namespaces are told as organisations."""
+    others = session.scalars(
+        select(Namespace.name).where(Namespace.owner_id == viewer.id, Namespace.name != viewer.name).order_by("name")
+    )
+    answer: dict[str, Any] = {
+        "type": "user",
+        "id": viewer.id.hex,
+        "name": viewer.name,
+        "fullname": viewer.name,
+        "isPro": False,
+        "orgs": [{"type": "org", "name": name, "fullname": name, "roleInOrg": "admin"} for name in others],
+    }
+    token = teams.token_of(session, request.headers.get("Authorization", "").partition(" ")[2].strip())
+    if token is not None:
+        access = {"displayName": token.name, "role": "write"}
+        answer["auth"] = {"type": "access_token", "accessToken": access}
+    return answer
+
+
+@router.get("/api/agent-harnesses")
+def agent_harnesses() -> dict[str, Any]:
+    """Every client process asks once, to name in its user agent the tool that runs it; this hub wants to know of none."""
+    return {"standardEnvVars": [], "harnesses": {}}
+
+
+@router.post("/oauth/device")
+def start_device_login(request: Request, session: SessionDep) -> dict[str, Any]:
+    codes = devices.start(session)
+    page = f"{root_url(request)}/device"
+    return {
+        "device_code": codes.device_code,
+        "user_code": codes.user_code,
+        "verification_uri": page,
+        "verification_uri_complete": f"{page}?code={codes.user_code}",
+        "interval": devices.INTERVAL_SECONDS,
+        "expires_in": devices.SECONDS,
+    }
+
+
+@router.post("/oauth/token")
+def poll_device_login(
+    session: SessionDep, grant_type: Annotated[str, Form()], device_code: Annotated[str, Form()] = ""
+) -> dict[str, Any]:
+    """The token once somebody approved; it does not expire, so there is nothing to refresh."""
+    if grant_type != DEVICE_GRANT:
+        raise NotOffered("Only sign-in by device code is offered here; begin again with `hf auth login`.")
+    return {"access_token": devices.poll(session, device_code), "token_type": "bearer"}

@@ -1,0 +1,43 @@
+"""Model cards, looked at before clients commit them."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from hub.http import SessionDep
+from hub.registry import bases
+from hub.registry.card import CardError, parse_card
+from hub.registry.checks import is_local_path
+
+router = APIRouter()
+
+
+class CardText(BaseModel):
+    content: str
+    repoType: str = "model"
+
+
+@router.post("/api/validate-yaml")
+def validate(session: SessionDep, body: CardText) -> Response:
+    """Refuses front matter that is no YAML. A base model that is a folder of somebody's machine is only warned of: PEFT writes
+    it for whatever was trained from disk, and the adapter can be kept and its base named later."""
+    try:
+        card = parse_card(body.content.encode(errors="replace"))
+    except CardError as error:
+        message = f"README.md: {error}"
+        return JSONResponse({"error": message, "errors": [{"message": message}], "warnings": []}, status_code=400)
+    warnings: list[str] = []
+    known = bases.names(session)
+    for base in card.words("base_model"):
+        if base in known:
+            continue
+        if is_local_path(base):
+            warnings.append(f"base_model is {base!r}, a path of one machine: name the base by the id that others know.")
+        else:
+            warnings.append(f"base_model {base!r} is not registered on this hub, so nothing can be checked against it.")
+    if body.repoType == "model" and not card.words("license"):
+        warnings.append("The card names no license, so nobody else may use what it describes.")
+    answer: dict[str, Any] = {"errors": [], "warnings": [{"message": warning} for warning in warnings]}
+    return JSONResponse(answer)

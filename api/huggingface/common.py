@@ -1,0 +1,110 @@
+"""What the Hugging Face routes share: kinds of repo, names and revisions in paths, our own address, times and warnings."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlencode
+
+from anyio import from_thread
+from fastapi import Depends, Request, Response
+from starlette.requests import ClientDisconnect
+
+from hub.registry.errors import InvalidInput
+from hub.registry.findings import Finding
+from hub.registry.repos import VISIBILITIES, RepoType, Visibility
+
+PIECE = 1 << 20
+MAX_WARNINGS = 10
+
+
+def get_repo_type(kind: Literal["models", "datasets"]) -> RepoType:
+    return "model" if kind == "models" else "dataset"
+
+
+RepoTypeDep = Annotated[RepoType, Depends(get_repo_type)]  # for routes below /api/{kind}/{namespace}/{name}
+
+
+def get_full_name(namespace: str, name: str) -> str:
+    return f"{namespace}/{name}"
+
+
+FullName = Annotated[str, Depends(get_full_name)]
+
+
+def revision_and_path(request: Request, word: str) -> tuple[str, str]:
+    """Revision and path behind a `word` such as /tree/ in the address. Both may hold %2F, so it is read before it is decoded."""
+    raw = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
+    parts = raw.split("/")
+    # Behind the namespace and name, either of which could be that word too.
+    start = parts.index(word, 5 if parts[1] == "api" else 4 if parts[1] == "datasets" else 3) + 1
+    return unquote(parts[start]), "/".join(unquote(part) for part in parts[start + 1 :]).strip("/")
+
+
+def root_url(request: Request) -> str:
+    """This hub's address as the client wrote it: clients refuse answers that name another host."""
+    headers = request.headers
+    scheme = headers.get("X-Forwarded-Proto", request.url.scheme)
+    host = headers.get("X-Forwarded-Host", headers.get("Host", request.url.netloc))
+    return f"{scheme}://{host}{request.scope.get('root_path', '')}"
+
+
+def repo_url(request: Request, repo_type: RepoType, full_name: str) -> str:
+    return f"{root_url(request)}/{'datasets/' if repo_type == 'dataset' else ''}{full_name}"
+
+
+def link_next(request: Request, response: Response, cursor: str | None) -> None:
+    """A Link header to the next page, where there is one: the same question with another cursor."""
+    if cursor is not None:
+        asked = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
+        query = urlencode([*asked, ("cursor", cursor)])
+        path = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
+        response.headers["Link"] = f'<{root_url(request)}{path}?{query}>; rel="next"'
+
+
+def time(at: datetime) -> str:
+    """Clients parse this one format of UTC."""
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
+
+
+def header_text(text: str) -> str:
+    return " ".join(text.encode("ascii", "replace").decode().split())
+
+
+def warn(response: Response, findings: Sequence[Finding]) -> None:
+    """Findings as headers that clients print, each code once a process."""
+    for found in [found for found in findings if found.severity != "info"][:MAX_WARNINGS]:
+        where = f"{found.path}: " if found.path else ""
+        warn_text(response, found.code, f"{where}{found.message} {found.remedy}")
+
+
+def warn_text(response: Response, topic: str, text: str) -> None:
+    response.headers.append("X-HF-Warning", header_text(f"{topic}; {text}"))
+
+
+def visibility(said: str | None, private: bool | None) -> Visibility | None:
+    """What 2.x calls visibility and older clients private; None if they leave it to the hub."""
+    if said is None:
+        return None if private is None else "private" if private else "public"
+    for level in VISIBILITIES:
+        if said == level:
+            return level
+    raise InvalidInput(f"visibility is {said!r}; it must be one of {', '.join(VISIBILITIES)}.")
+
+
+def pieces(request: Request) -> Iterator[bytes]:
+    """The body for a worker thread, a megabyte or so at a time, as it comes."""
+    stream = request.stream()
+    while piece := from_thread.run(_gather, stream):
+        yield piece
+
+
+async def _gather(stream: AsyncIterator[bytes]) -> bytes:
+    gathered = bytearray()
+    try:
+        async for piece in stream:
+            gathered += piece
+            if len(gathered) >= PIECE:
+                break
+    except ClientDisconnect:
+        raise InvalidInput("The connection ended before the body did; send it again.") from None
+    return bytes(gathered)

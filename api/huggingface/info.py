@@ -1,0 +1,158 @@
+"""What a repo is, and which repos there are."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from api.huggingface.common import FullName, RepoTypeDep, link_next, time, warn_text
+from api.huggingface.tree import POINTER_BYTES
+from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.registry import catalog, refs, repos
+from hub.registry.card import MAX_CARD_BYTES, Card, CardError, parse_card
+from hub.registry.catalog import Filters, Sort
+from hub.registry.models import AdapterFacts, TreeEntry
+from hub.registry.refs import Place
+from hub.registry.repos import RepoNotFound
+from hub.registry.storage import Storage
+from hub.registry.trees import is_lfs
+
+router = APIRouter(prefix="/api/{kind}")
+
+CARD = "README.md"
+SORTS: dict[str, Sort] = {"createdAt": "created", "lastModified": "modified"}
+
+
+@router.get("")
+def list_repos(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoTypeDep,
+    filter: Annotated[list[str] | None, Query(max_length=20)] = None,
+    author: str | None = None,
+    search: Annotated[str | None, Query(max_length=200)] = None,
+    pipeline_tag: str | None = None,
+    sort: str | None = None,
+    limit: Annotated[int, Query(ge=1)] = 100,
+    full: bool = False,
+    cursor: str | None = None,
+) -> list[dict[str, Any]]:
+    """Repos that the viewer may read, newest first; `filter` names tags that must all apply."""
+    if sort is not None and sort not in SORTS:
+        warn_text(response, "sort", f"This hub does not count {sort}; the list is sorted by lastModified.")
+    rows, following = catalog.listing(
+        session,
+        viewer,
+        repo_type,
+        Filters(tags=filter or (), author=author, text=search, pipeline=pipeline_tag),
+        sort=SORTS.get(sort or "", "modified"),
+        limit=min(limit, 500),
+        cursor=cursor,
+    )
+    link_next(request, response, following)
+    found = []
+    for row in rows:
+        info = _info(Place(row.repo.full_name, row.repo, row.commit), row.facts)
+        if full:
+            info["siblings"] = _siblings(repos.files(session, row.commit), blobs=False)
+        found.append(info)
+    return found
+
+
+@router.get("/{name}")
+@router.get("/{name}/revision/{revision:path}")
+def info_without_namespace(name: str) -> Response:
+    raise RepoNotFound(f"There is no repo {name!r}: every repo of this hub has a namespace before its name.")
+
+
+@router.get("/{namespace}/{name}")
+def info(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    blobs: bool = False,
+) -> dict[str, Any]:
+    place = refs.place(session, viewer, repo_type, full_name)
+    return _whole_info(session, services.storage, place, blobs=blobs)
+
+
+@router.get("/{namespace}/{name}/revision/{revision:path}")
+def info_at(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    revision: str,
+    blobs: bool = False,
+) -> dict[str, Any]:
+    place = refs.place(session, viewer, repo_type, full_name, revision)
+    return _whole_info(session, services.storage, place, blobs=blobs)
+
+
+def _whole_info(session: Session, storage: Storage, place: Place, *, blobs: bool) -> dict[str, Any]:
+    entries = repos.files(session, place.commit)
+    card = _card(storage, entries)
+    facts = repos.facts(session, place.commit)
+    shown = _info(place, facts)
+    shown["siblings"] = _siblings(entries, blobs=blobs)
+    shown["usedStorage"] = sum(entry.size for entry in entries)
+    shown["cardData"] = card.front or None
+    shown["tags"] = list(dict.fromkeys([*shown["tags"], *card.words("tags")]))
+    for key in ("library_name", "pipeline_tag"):
+        shown[key] = next(iter(card.words(key)), shown.get(key))
+    return shown
+
+
+def _card(storage: Storage, entries: Sequence[TreeEntry]) -> Card:
+    for entry in entries:
+        if entry.path == CARD and entry.size <= MAX_CARD_BYTES:
+            try:
+                return parse_card(storage.read(entry.sha256, 0, entry.size))
+            except CardError:
+                return Card()  # a finding said so when it was committed
+    return Card()
+
+
+def _info(place: Place, facts: Sequence[AdapterFacts]) -> dict[str, Any]:
+    """Downloads and likes are not counted here, so nothing is said of them. To Hub clients internal repos are private."""
+    repo = place.repo
+    shown: dict[str, Any] = {
+        "_id": repo.id.hex[-24:],
+        "id": place.name,
+        "author": repo.namespace,
+        "sha": place.commit.id,
+        "lastModified": time(place.commit.created_at),
+        "createdAt": time(repo.created_at),
+        "private": repo.visibility != "public",
+        "visibility": repo.visibility,
+        "gated": False,
+        "disabled": False,
+        "tags": catalog.tags(facts),
+    }
+    if repo.type == "model":
+        bases = [adapter.base_id or adapter.base_model for adapter in facts if adapter.base_model]
+        shown |= {
+            "modelId": place.name,
+            "library_name": "peft" if facts else None,
+            "pipeline_tag": catalog.pipeline(facts),
+            "baseModels": list(dict.fromkeys(bases)) or None,
+        }
+    return shown
+
+
+def _siblings(entries: Sequence[TreeEntry], *, blobs: bool) -> list[dict[str, Any]]:
+    found = []
+    for entry in entries:
+        sibling: dict[str, Any] = {"rfilename": entry.path}
+        if blobs:
+            sibling |= {"size": entry.size, "blobId": entry.git_oid}
+            if is_lfs(entry.path, entry.size):
+                sibling["lfs"] = {"sha256": entry.sha256, "size": entry.size, "pointerSize": POINTER_BYTES}
+        found.append(sibling)
+    return found

@@ -1,0 +1,164 @@
+"""Git LFS: the batch that says what is missing and where to send it, and the addresses that it gives out."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from api.huggingface.common import FullName, pieces, repo_url, root_url
+from hub.http import ServicesDep, SessionDep, SignedIn
+from hub.registry import lfs, refs, signing
+from hub.registry.db import transaction
+from hub.registry.errors import HubError, InvalidInput
+from hub.registry.lfs import Grant
+from hub.registry.repos import RepoType
+from hub.registry.services import Services
+
+router = APIRouter()
+
+MEDIA_TYPE = "application/vnd.git-lfs+json"
+
+
+class Object(BaseModel):
+    oid: str
+    size: int
+
+
+class Batch(BaseModel):
+    operation: Literal["upload"]  # files are downloaded by /resolve/
+    objects: list[Object] = Field(max_length=1_000)
+
+
+@router.post("/datasets/{namespace}/{name}.git/info/lfs/objects/batch")
+def batch_dataset(
+    request: Request, services: ServicesDep, session: SessionDep, viewer: SignedIn, full_name: FullName, batch: Batch
+) -> Response:
+    return _batch(request, services, session, viewer, "dataset", full_name, batch)
+
+
+@router.post("/{namespace}/{name}.git/info/lfs/objects/batch")
+def batch_model(
+    request: Request, services: ServicesDep, session: SessionDep, viewer: SignedIn, full_name: FullName, batch: Batch
+) -> Response:
+    return _batch(request, services, session, viewer, "model", full_name, batch)
+
+
+def _batch(
+    request: Request,
+    services: Services,
+    session: SessionDep,
+    viewer: SignedIn,
+    repo_type: RepoType,
+    full_name: str,
+    batch: Batch,
+) -> Response:
+    """What the namespace holds has no actions: nothing needs to be sent."""
+    namespace = refs.writable(session, viewer, repo_type, full_name).namespace
+    held = lfs.sizes_held(session, namespace, [wanted.oid for wanted in batch.objects])
+    verify = {"href": f"{repo_url(request, repo_type, full_name)}.git/info/lfs/verify"}
+    answers: list[dict[str, Any]] = []
+    transfer = "basic"
+    for wanted in batch.objects:
+        answer: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+        answers.append(answer)
+        try:
+            lfs.check_object(wanted.oid, wanted.size)
+        except HubError as error:
+            answer["error"] = {"code": error.status, "message": error.message}
+            continue
+        if wanted.oid not in held:
+            part_bytes = services.settings.lfs_part_bytes
+            upload = lfs.upload(session, root_url(request), namespace, wanted.oid, wanted.size, part_bytes)
+            transfer = "multipart" if upload.header else transfer
+            answer["actions"] = {"upload": {"href": upload.href, "header": upload.header}, "verify": verify}
+        elif held[wanted.oid] != wanted.size:
+            answer["error"] = {"code": 422, "message": f"The file of this hash has {held[wanted.oid]:,} bytes."}
+    return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=MEDIA_TYPE)
+
+
+class Verify(BaseModel):
+    oid: str
+    size: int
+
+
+@router.post("/datasets/{namespace}/{name}.git/info/lfs/verify")
+def verify_dataset(services: ServicesDep, viewer: SignedIn, full_name: FullName, body: Verify) -> None:
+    _verify(services, viewer, "dataset", full_name, body)
+
+
+@router.post("/{namespace}/{name}.git/info/lfs/verify")
+def verify_model(services: ServicesDep, viewer: SignedIn, full_name: FullName, body: Verify) -> None:
+    _verify(services, viewer, "model", full_name, body)
+
+
+def _verify(services: Services, viewer: SignedIn, repo_type: RepoType, full_name: str, body: Verify) -> None:
+    with transaction(services.sessions) as session:
+        namespace = refs.writable(session, viewer, repo_type, full_name).namespace
+    lfs.verify(services, namespace, body.oid, body.size)
+
+
+# Addresses that the batch gives out. Clients send no token to them: the signature says who may send what, and for how long.
+
+
+Expires = Annotated[int, Query(ge=0)]
+Size = Annotated[int, Query(ge=1, le=lfs.MAX_FILE_BYTES)]
+
+
+@router.put("/api/lfs/{namespace}/{oid}/content")
+async def put_content(
+    request: Request, services: ServicesDep, namespace: str, oid: str, size: Size, expires: Expires, signature: str
+) -> None:
+    grant = Grant(namespace, oid, size, expires)
+    _check_length(request, size)
+
+    def receive() -> None:
+        _check(services, grant, "content", signature)
+        lfs.receive(services, grant, pieces(request))
+
+    await run_in_threadpool(receive)
+
+
+@router.put("/api/lfs/{namespace}/{oid}/part-{number}-{part_bytes}")
+async def put_part(
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    namespace: str,
+    oid: str,
+    number: int,
+    part_bytes: int,
+    size: Size,
+    expires: Expires,
+    signature: str,
+) -> None:
+    grant = Grant(namespace, oid, size, expires)
+
+    def receive() -> str:
+        _check(services, grant, f"part-{number}-{part_bytes}", signature)
+        return lfs.receive_part(services, grant, number, part_bytes, pieces(request))
+
+    response.headers["ETag"] = await run_in_threadpool(receive)
+
+
+@router.post("/api/lfs/{namespace}/{oid}/complete-{count}")
+def complete(
+    services: ServicesDep, namespace: str, oid: str, count: int, size: Size, expires: Expires, signature: str
+) -> None:
+    grant = Grant(namespace, oid, size, expires)
+    _check(services, grant, f"complete-{count}", signature)
+    lfs.complete(services, grant, count)
+
+
+def _check(services: Services, grant: Grant, action: str, signature: str) -> None:
+    with transaction(services.sessions) as session:
+        key = signing.key(session)
+    grant.check(key, action, signature)
+
+
+def _check_length(request: Request, size: int) -> None:
+    """Refuse a wrong length before any of it is read."""
+    said = request.headers.get("Content-Length", str(size))
+    if said != str(size):
+        raise InvalidInput(f"The address is for a file of {size:,} bytes, and {said} were announced; start again.")

@@ -1,0 +1,78 @@
+"""Branches and tags."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api.huggingface.common import FullName, RepoTypeDep
+from hub.http import SessionDep, SignedIn, ViewerDep
+from hub.registry import refs, repos
+
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
+
+
+@router.get("/refs")
+def list_refs(
+    session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, full_name: FullName, include_prs: bool = False
+) -> dict[str, Any]:
+    """Versions are told as tags. A name that pins a version has that commit as its main, and nothing else."""
+    place = refs.place(session, viewer, repo_type, full_name)
+    answer: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
+    if include_prs:
+        answer["pullRequests"] = []
+    if place.pinned:
+        answer["branches"].append(_shown("heads", repos.MAIN, place.commit.id))
+        return answer
+    for ref in sorted(repos.refs(session, place.repo), key=lambda ref: ref.name):
+        if ref.kind == "branch":
+            answer["branches"].append(_shown("heads", ref.name, ref.commit_id))
+        else:
+            answer["tags"].append(_shown("tags", ref.name, ref.commit_id))
+    return answer
+
+
+def _shown(group: str, name: str, commit_id: str) -> dict[str, str]:
+    return {"name": name, "ref": f"refs/{group}/{name}", "targetCommit": commit_id}
+
+
+class NewBranch(BaseModel):
+    startingPoint: str = repos.MAIN
+
+
+@router.post("/branch/{branch:path}")
+def create_branch(
+    session: SessionDep,
+    viewer: SignedIn,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    branch: str,
+    body: NewBranch | None = None,
+) -> None:
+    repo = refs.writable(session, viewer, repo_type, full_name)
+    start = repos.resolve(session, repo, body.startingPoint if body else repos.MAIN)
+    refs.create(session, viewer, repo, branch, "branch", start)
+
+
+@router.delete("/branch/{branch:path}")
+def delete_branch(
+    session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, branch: str
+) -> None:
+    refs.remove(session, refs.writable(session, viewer, repo_type, full_name), branch, "branch")
+
+
+class NewTag(BaseModel):
+    tag: str
+
+
+@router.post("/tag/{revision:path}")
+def create_tag(
+    session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, revision: str, body: NewTag
+) -> None:
+    repo = refs.writable(session, viewer, repo_type, full_name)
+    refs.create(session, viewer, repo, body.tag, "tag", repos.resolve(session, repo, revision))
+
+
+@router.delete("/tag/{tag:path}")
+def delete_tag(session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, tag: str) -> None:
+    refs.remove(session, refs.writable(session, viewer, repo_type, full_name), tag, "tag")

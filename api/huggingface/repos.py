@@ -1,0 +1,140 @@
+"""Whole repos: create, delete, move, duplicate, settings; who may do what."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from api.huggingface.common import FullName, RepoTypeDep, repo_url, time, visibility
+from api.huggingface.errors import NotOffered
+from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry import catalog, moves, refs, repos, teams
+from hub.registry.repos import RepoType
+from hub.registry.teams import Viewer
+
+router = APIRouter(prefix="/api")
+
+
+class Named(BaseModel):
+    """A repo as create and delete name it: `name` may have its namespace in front, else it is `organization` or one's own."""
+
+    name: str
+    organization: str | None = None
+    type: Literal["model", "dataset"] | None = None
+
+    def full_name(self, viewer: Viewer) -> str:
+        return self.name if "/" in self.name else f"{self.organization or viewer.name}/{self.name}"
+
+    @property
+    def repo_type(self) -> RepoType:
+        return self.type or "model"
+
+
+class NewRepo(Named):
+    visibility: str | None = None
+    private: bool | None = None
+
+
+@router.post("/repos/create")
+def create(request: Request, session: SessionDep, viewer: SignedIn, body: NewRepo) -> dict[str, Any]:
+    wanted = visibility(body.visibility, body.private)
+    repo = moves.create(session, viewer, body.repo_type, body.full_name(viewer), wanted)
+    return {"url": repo_url(request, body.repo_type, repo.full_name), "name": repo.full_name, "id": str(repo.id)}
+
+
+@router.delete("/repos/delete")
+def delete(session: SessionDep, viewer: SignedIn, body: Named) -> None:
+    repos.delete(session, viewer, body.repo_type, body.full_name(viewer))
+
+
+class Move(BaseModel):
+    fromRepo: str
+    toRepo: str
+    type: Literal["model", "dataset"] = "model"
+
+
+@router.post("/repos/move")
+def move(session: SessionDep, viewer: SignedIn, body: Move) -> None:
+    repo = refs.writable(session, viewer, body.type, body.fromRepo)
+    moves.move(session, viewer, repo, body.toRepo)
+
+
+class Duplicate(BaseModel):
+    repository: str
+    visibility: str | None = None
+    private: bool | None = None
+
+
+@router.post("/{kind}/{namespace}/{name}/duplicate")
+def duplicate(
+    request: Request,
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: SignedIn,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    body: Duplicate,
+) -> dict[str, Any]:
+    source = refs.place(session, viewer, repo_type, full_name)
+    wanted = visibility(body.visibility, body.private)
+    repo = moves.duplicate(session, viewer, services.storage, source, body.repository, wanted)
+    return {"url": repo_url(request, repo_type, repo.full_name), "filesCopyPending": False}
+
+
+class Settings(BaseModel):
+    visibility: str | None = None
+    private: bool | None = None
+    gated: Literal["auto", "manual"] | bool | None = None
+
+
+@router.put("/{kind}/{namespace}/{name}/settings")
+def settings(
+    session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, body: Settings
+) -> dict[str, Any]:
+    if body.gated:
+        raise NotOffered(
+            "This hub has no gated repos: make the repo private, or put it where those may read who should."
+        )
+    repo = refs.writable(session, viewer, repo_type, full_name)
+    wanted = visibility(body.visibility, body.private)
+    if wanted is not None:
+        repo = repos.change_visibility(session, viewer, repo_type, full_name, wanted, reveal=False)
+    return {"private": repo.visibility != "public", "visibility": repo.visibility, "gated": False}
+
+
+@router.get("/{kind}/{namespace}/{name}/auth-check")
+def may_read(session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, full_name: FullName) -> None:
+    refs.place(session, viewer, repo_type, full_name)
+
+
+@router.get("/{kind}/{namespace}/{name}/auth-check/write")
+def may_write(session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, full_name: FullName) -> None:
+    refs.writable(session, viewer, repo_type, full_name)
+
+
+@router.get("/settings/repositories")
+def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
+    return _owned(session, viewer.name)
+
+
+@router.get("/organizations/{namespace}/settings/repositories")
+def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, Any]]:
+    teams.require_write(session, viewer, namespace)
+    return _owned(session, namespace)
+
+
+def _owned(session: Session, namespace: str) -> list[dict[str, Any]]:
+    found = catalog.owned(session, namespace)
+    total = sum(used for _, used in found) or 1
+    return [
+        {
+            "id": repo.full_name,
+            "type": repo.type,
+            "updatedAt": time(repo.updated_at),
+            "visibility": repo.visibility,
+            "storage": used,
+            "storagePercent": used / total,
+        }
+        for repo, used in found
+    ]

@@ -1,0 +1,87 @@
+"""Downloads: /{namespace}/{name}/resolve/{revision}/{path}, with what clients need to know of a file in the headers."""
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from api.download import RANGE, parse_range
+from api.huggingface.common import FullName, revision_and_path
+from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.registry import refs
+from hub.registry.repos import RepoNotFound, RepoType
+from hub.registry.trees import is_lfs
+
+router = APIRouter()
+
+
+@router.api_route("/datasets/{namespace}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
+def resolve_dataset(
+    request: Request,
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    full_name: FullName,
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+) -> Response:
+    return _resolve(request, services, session, viewer, "dataset", full_name, range_header)
+
+
+@router.api_route("/{namespace}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
+def resolve_model(
+    request: Request,
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    full_name: FullName,
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+) -> Response:
+    return _resolve(request, services, session, viewer, "model", full_name, range_header)
+
+
+@router.api_route("/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
+def resolve_without_namespace(name: str) -> Response:
+    raise RepoNotFound(f"There is no repo {name!r}: every repo of this hub has a namespace before its name.")
+
+
+def _resolve(
+    request: Request,
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoType,
+    full_name: str,
+    range_header: str | None,
+) -> Response:
+    """ETags are those of the Hub: the SHA-256 of an LFS file, git's blob id of another."""
+    revision, path = revision_and_path(request, "resolve")
+    commit_id, entry = refs.find_file(session, viewer, repo_type, full_name, revision, path)
+    filename = path.rpartition("/")[2]
+    etag = f'"{entry.sha256 if is_lfs(path, entry.size) else entry.git_oid}"'
+    headers = {
+        "X-Repo-Commit": commit_id,
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename)}",
+        # Uploaded bytes are data, whatever they look like: no browser may run them as a page of this hub.
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    address = services.storage.presigned_url(entry.sha256, filename)
+    if address:
+        # Of a redirect clients read these instead, as its own length and the ETag that S3 gives mean something else.
+        linked = {"X-Linked-Size": str(entry.size), "X-Linked-ETag": etag}
+        return RedirectResponse(address, status_code=302, headers=headers | linked)
+    start, end = parse_range(range_header, entry.size)
+    status = 200
+    if range_header and RANGE.fullmatch(
+        range_header.strip()
+    ):  # also where the range is the whole: Rust clients read the size there
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+    headers["Content-Length"] = str(end - start)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type="application/octet-stream")
+    body = services.storage.stream(entry.sha256, start, end)
+    return StreamingResponse(body, status_code=status, headers=headers, media_type="application/octet-stream")

@@ -1,0 +1,108 @@
+"""Listings: a tree in pages, single paths, the commits of a line."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
+from hub.http import SessionDep, ViewerDep
+from hub.registry import refs, trees
+from hub.registry.models import Commit, User
+from hub.registry.trees import Item, is_lfs
+
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
+
+POINTER_BYTES = 134  # of the small file that stands for an LFS file in git; clients want a number
+PAGE = 1_000
+EXPANDED_PAGE = 100
+COMMITS_PAGE = 100
+
+
+@router.get("/tree/{rest:path}")
+def list_tree(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    recursive: bool = False,
+    expand: bool = False,
+    limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
+    cursor: str | None = None,
+) -> list[dict[str, Any]]:
+    revision, folder = revision_and_path(request, "tree")
+    commit = refs.place(session, viewer, repo_type, full_name, revision).commit
+    size = min(limit, EXPANDED_PAGE) if expand else limit
+    page = trees.recursive if recursive else trees.children
+    items, following = page(session, commit, folder, after=cursor, limit=size)
+    link_next(request, response, following)
+    return _shown(session, commit, items, expand=expand)
+
+
+@router.post("/paths-info/{revision:path}")
+def paths_info(
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    revision: str,
+    paths: Annotated[list[str], Form(max_length=10_000)],
+    expand: Annotated[bool, Form()] = False,
+) -> list[dict[str, Any]]:
+    commit = refs.place(session, viewer, repo_type, full_name, revision).commit
+    return _shown(session, commit, trees.paths_info(session, commit, paths), expand=expand)
+
+
+def _shown(session: Session, commit: Commit, items: list[Item], *, expand: bool) -> list[dict[str, Any]]:
+    entries = [item.entry for item in items if item.entry is not None]
+    changes = trees.last_changes(session, commit, entries) if expand else {}
+    shown: list[dict[str, Any]] = []
+    for item in items:
+        if item.entry is None:
+            shown.append({"type": "directory", "path": item.path, "oid": item.oid, "size": 0})
+            continue
+        entry = item.entry
+        file: dict[str, Any] = {"type": "file", "path": entry.path, "oid": entry.git_oid, "size": entry.size}
+        if is_lfs(entry.path, entry.size):
+            file["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": POINTER_BYTES}
+        if expand:
+            last = changes[entry.path]
+            file["lastCommit"] = {"id": last.id, "title": title(last), "date": time(last.created_at)}
+        shown.append(file)
+    return shown
+
+
+@router.get("/commits/{revision:path}")
+def list_commits(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    viewer: ViewerDep,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    revision: str,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = COMMITS_PAGE,
+    cursor: str | None = None,
+) -> list[dict[str, Any]]:
+    place = refs.place(session, viewer, repo_type, full_name, revision)
+    first = refs.place(session, viewer, repo_type, place.repo.full_name, cursor).commit if cursor else place.commit
+    found = trees.history(session, first, limit + 1)
+    link_next(request, response, found[limit].id if len(found) > limit else None)
+    names = dict(iter(session.execute(select(User.id, User.name).where(User.id.in_({c.author_id for c in found})))))
+    return [
+        {
+            "id": commit.id,
+            "title": title(commit),
+            "message": commit.message.partition("\n")[2].strip(),
+            "date": time(commit.created_at),
+            "authors": [{"user": names[commit.author_id]}],
+        }
+        for commit in found[:limit]
+    ]
+
+
+def title(commit: Commit) -> str:
+    return commit.message.partition("\n")[0]

@@ -1,0 +1,178 @@
+"""All repos of a kind, as Hugging Face clients list them: filtered by tags, sorted by a time, in keyset pages."""
+
+import base64
+import binascii
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from hub.registry import bases, teams
+from hub.registry.errors import InvalidInput
+from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
+from hub.registry.repos import MAIN, RepoType
+from hub.registry.teams import Viewer
+
+Sort = Literal["created", "modified"]
+
+# What Hugging Face calls the tasks that PEFT names.
+PIPELINES = {
+    "CAUSAL_LM": "text-generation",
+    "SEQ_2_SEQ_LM": "text2text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
+
+
+@dataclass(frozen=True)
+class Filters:
+    tags: Sequence[str] = ()  # all must apply
+    author: str | None = None
+    text: str | None = None  # every word must occur, in the name or in an adapter's base, tags or description
+    pipeline: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    repo: Repo
+    commit: Commit  # main's head
+    facts: Sequence[AdapterFacts]  # of its adapters, by folder
+
+
+def listing(
+    session: Session,
+    viewer: Viewer | None,
+    repo_type: RepoType,
+    filters: Filters,
+    *,
+    sort: Sort,
+    limit: int,
+    cursor: str | None,
+) -> tuple[list[Row], str | None]:
+    """A page of what the viewer may read, newest first, and where the next begins. Raises InvalidInput for a foreign cursor."""
+    when = Repo.created_at if sort == "created" else Repo.updated_at
+    query = (
+        select(Repo, Commit)
+        .join(Ref, Ref.repo_id == Repo.id)
+        .join(Commit, Commit.id == Ref.commit_id)
+        .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .order_by(when.desc(), Repo.id)
+        .limit(limit + 1)
+    )
+    if filters.author:
+        query = query.where(Repo.namespace == filters.author)
+    names = bases.names(session)
+    for tag in filters.tags:
+        query = query.where(_has(_tagged(tag, names)))
+    if filters.pipeline:
+        tasks = [task for task, pipeline in PIPELINES.items() if pipeline == filters.pipeline]
+        said = AdapterFacts.facts["card"]["pipeline_tag"].astext == filters.pipeline
+        query = query.where(_has(or_(AdapterFacts.facts["task_type"].astext.in_(tasks), said)))
+    for word in (filters.text or "").lower().split():
+        name = func.lower(Repo.namespace + "/" + Repo.name)
+        query = query.where(
+            or_(name.contains(word, autoescape=True), _has(AdapterFacts.search.contains(word, autoescape=True)))
+        )
+    if cursor:
+        at, last = _decode(cursor)
+        query = query.where(or_(when < at, and_(when == at, Repo.id > last)))
+    found = [(repo, commit) for repo, commit in session.execute(query)]
+    facts = _facts(session, [commit.id for _, commit in found])
+    rows = [Row(repo, commit, facts.get(commit.id, [])) for repo, commit in found[:limit]]
+    if len(found) <= limit:
+        return rows, None
+    return rows, _encode(rows[-1].repo.created_at if sort == "created" else rows[-1].repo.updated_at, rows[-1].repo.id)
+
+
+def _has(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return (
+        select(AdapterFacts.commit_id).where(AdapterFacts.repo_id == Repo.id, AdapterFacts.current, condition).exists()
+    )
+
+
+def _tagged(tag: str, names: Mapping[str, str]) -> ColumnElement[bool]:
+    """The condition on an adapter for carrying a tag: `tags` below says which it carries."""
+    kind, _, value = tag.partition(":")
+    if kind == "base_model":
+        base = value.removeprefix("adapter:")
+        known = names.get(base)
+        return AdapterFacts.base_id == known if known else AdapterFacts.base_model == base
+    if kind == "license":
+        return and_(AdapterFacts.facts["licence"].astext == value)
+    if tag in ("peft", "safetensors"):
+        return AdapterFacts.commit_id.is_not(None)
+    return or_(
+        AdapterFacts.tags.contains([tag]),
+        AdapterFacts.method == tag,
+        func.lower(AdapterFacts.facts["peft_type"].astext) == tag,
+    )
+
+
+def tags(adapters: Sequence[AdapterFacts]) -> list[str]:
+    """What a repo's adapters are tagged with, from their files first and then from their cards."""
+    found: list[str] = ["peft", "safetensors"] if adapters else []
+    for adapter in adapters:
+        found += [str(adapter.facts["peft_type"]).lower(), adapter.method]
+        for base in dict.fromkeys([adapter.base_model, adapter.base_id]):
+            if base:
+                found += [f"base_model:{base}", f"base_model:adapter:{base}"]
+        if adapter.facts["licence"]:
+            found.append(f"license:{adapter.facts['licence']}")
+        found += adapter.tags
+    return list(dict.fromkeys(found))
+
+
+def pipeline(adapters: Sequence[AdapterFacts]) -> str | None:
+    for adapter in adapters:
+        said = adapter.facts["card"].get("pipeline_tag")
+        known = said if isinstance(said, str) else PIPELINES.get(adapter.facts["task_type"] or "")
+        if known:
+            return known
+    return None
+
+
+def _facts(session: Session, commits: Sequence[str]) -> Mapping[str, list[AdapterFacts]]:
+    found: dict[str, list[AdapterFacts]] = {}
+    for row in session.scalars(
+        select(AdapterFacts).where(AdapterFacts.commit_id.in_(commits)).order_by(AdapterFacts.folder)
+    ):
+        found.setdefault(row.commit_id, []).append(row)
+    return found
+
+
+def _encode(at: datetime, last: uuid.UUID) -> str:
+    return base64.urlsafe_b64encode(f"{at.isoformat()}|{last}".encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
+    try:
+        at, _, last = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
+        return datetime.fromisoformat(at), uuid.UUID(last)
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise InvalidInput(f"The cursor {cursor!r} is not one that this hub gave; begin without a cursor.") from None
+
+
+def owned(session: Session, namespace: str) -> list[tuple[Repo, int]]:
+    """A namespace's repos by name, each with the bytes of all its commits; what commits share counts once."""
+    files = (
+        select(Commit.repo_id, TreeEntry.sha256, TreeEntry.size)
+        .join(TreeEntry, TreeEntry.tree == Commit.tree)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(Repo.namespace == namespace)
+        .distinct()
+        .subquery()
+    )
+    used = select(files.c.repo_id, func.sum(files.c.size).label("bytes")).group_by(files.c.repo_id).subquery()
+    rows = session.execute(
+        select(Repo, func.coalesce(used.c.bytes, 0))
+        .outerjoin(used, used.c.repo_id == Repo.id)
+        .where(Repo.namespace == namespace, Repo.deleted_at.is_(None))
+        .order_by(Repo.name, Repo.type)
+    )
+    return [(repo, int(size)) for repo, size in rows]

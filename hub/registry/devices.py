@@ -1,0 +1,96 @@
+"""Signing in a program by device code (RFC 8628): it shows a short code, a person enters that on a page, and it gets a token."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from hub.registry import teams
+from hub.registry.errors import HubError, NotFound
+from hub.registry.models import DeviceLogin
+from hub.registry.teams import Viewer
+
+SECONDS = 900
+INTERVAL_SECONDS = 2
+# Letters that nobody mistakes for one another and that spell no words. 20^8 codes, of which few are open at a time.
+ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
+
+
+@dataclass(frozen=True)
+class Codes:
+    device_code: str
+    user_code: str
+
+
+class NoSuchCode(NotFound):
+    code = "no_such_code"
+
+
+class AuthorizationPending(HubError):
+    """This and the next two have the codes that RFC 8628 gives them, by which a program knows whether to go on asking."""
+
+    status, code = 400, "authorization_pending"
+
+
+class AccessDenied(HubError):
+    status, code = 400, "access_denied"
+
+
+class ExpiredCode(HubError):
+    status, code = 400, "expired_token"
+
+
+def start(session: Session) -> Codes:
+    """Codes for one sign-in, good for a quarter of an hour."""
+    session.execute(delete(DeviceLogin).where(DeviceLogin.expires_at < func.now()))
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(8))
+    codes = Codes(secrets.token_urlsafe(32), f"{letters[:4]}-{letters[4:]}")
+    expires = func.now() + timedelta(seconds=SECONDS)
+    session.add(DeviceLogin(hash=_hash(codes.device_code), user_code=codes.user_code, expires_at=expires))
+    session.flush()
+    return codes
+
+
+def decide(session: Session, viewer: Viewer, user_code: str, *, approve: bool) -> None:
+    """The signed-in person's answer. Raises NoSuchCode for a code that is not open."""
+    letters = "".join(char for char in user_code.upper() if char.isalnum())
+    login = session.scalar(
+        select(DeviceLogin)
+        .where(DeviceLogin.user_code == f"{letters[:4]}-{letters[4:]}", DeviceLogin.expires_at > func.now())
+        .where(DeviceLogin.user_id.is_(None), ~DeviceLogin.denied)
+        .with_for_update()
+    )
+    if login is None:
+        raise NoSuchCode(f"No program waits with the code {user_code[:20]!r}; compare it with what the program shows.")
+    if approve:
+        login.user_id = viewer.id
+    else:
+        login.denied = True
+
+
+def poll(session: Session, device_code: str) -> str:
+    """The new token's secret once the sign-in is approved, which ends it.
+
+    Raises AuthorizationPending, AccessDenied, ExpiredCode.
+    """
+    login = session.scalar(
+        select(DeviceLogin)
+        .where(DeviceLogin.hash == _hash(device_code), DeviceLogin.expires_at > func.now())
+        .with_for_update()
+    )
+    if login is None:
+        raise ExpiredCode("The code is not known, was used, or its time is over; begin to sign in again.")
+    if login.denied:
+        raise AccessDenied("The sign-in was refused on the hub's page.")
+    if login.user_id is None:
+        raise AuthorizationPending("Nobody has entered the code yet.")
+    _, secret = teams.create_token(session, login.user_id, "hf auth login")
+    session.delete(login)
+    return secret
+
+
+def _hash(code: str) -> str:
+    return hashlib.sha256(code.encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""Whole repos: a new empty one, another name for one, a copy of one."""
+
+from sqlalchemy import Select, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry import bases, repos, teams
+from hub.registry.errors import Forbidden
+from hub.registry.inspect import Inspection, inspect
+from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
+from hub.registry.refs import Place
+from hub.registry.repos import VISIBILITIES, Entry, RepoExists, RepoType, StoredFile, Visibility
+from hub.registry.storage import Storage
+from hub.registry.teams import Viewer
+
+
+def create(
+    session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility | None
+) -> Repo:
+    """A new repo whose main has one commit without files, so that every client finds a revision. Raises RepoExists."""
+    if repos.check_target(session, viewer, repo_type, full_name) is not None:
+        raise RepoExists(f"There is a {repo_type} repo {full_name!r} already.", repo=full_name, type=repo_type)
+    repo = repos.ensure(session, viewer, repo_type, full_name, visibility)
+    repos.publish(session, repo, [], author_id=viewer.id, message="initial commit")
+    return repo
+
+
+def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
+    """Give a repo another name, maybe in another namespace, which from then on holds its bytes too."""
+    if repos.check_target(session, viewer, repo_type_of(repo), full_name) is not None:
+        raise RepoExists(f"There is a {repo.type} repo {full_name!r} already; choose another name.")
+    before = repo.full_name
+    repo.namespace, repo.name = repos.split_name(full_name)
+    session.flush()
+    _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
+    # The text that searches look in begins with the name.
+    renamed = full_name.lower() + func.substr(AdapterFacts.search, len(before) + 1)
+    session.execute(update(AdapterFacts).where(AdapterFacts.repo_id == repo.id).values(search=renamed))
+    session.flush()
+
+
+def duplicate(
+    session: Session,
+    viewer: Viewer,
+    storage: Storage,
+    source: Place,
+    full_name: str,
+    visibility: Visibility | None,
+) -> Repo:
+    """A new repo with the files of a commit that the viewer may read. As visible as the source unless he may decide that there."""
+    repo_type = repo_type_of(source.repo)
+    owner = teams.may_write(session, viewer, source.repo.namespace)
+    wanted: Visibility = visibility or visibility_of(source.repo)
+    if not owner and VISIBILITIES.index(wanted) > VISIBILITIES.index(visibility_of(source.repo)):
+        raise Forbidden(f"{source.name} is {source.repo.visibility}, so a copy of it cannot be {wanted}.")
+    if repos.check_target(session, viewer, repo_type, full_name) is not None:
+        raise RepoExists(f"There is a {repo_type} repo {full_name!r} already; choose another name.")
+    repo = repos.ensure(session, viewer, repo_type, full_name, wanted)
+    files = repos.files(session, source.commit)
+    _hold(session, repo.namespace, select(Commit.tree).where(Commit.id == source.commit.id))
+    repos.publish(
+        session,
+        repo,
+        [Entry(file.path, file.sha256, file.size, file.git_oid) for file in files],
+        author_id=viewer.id,
+        message=f"Copy of {source.name} at {source.commit.id}",
+        inspection=_inspection(session, storage, source.commit) if repo_type == "model" else None,
+    )
+    return repo
+
+
+def repo_type_of(repo: Repo) -> RepoType:
+    return "model" if repo.type == "model" else "dataset"
+
+
+def visibility_of(repo: Repo) -> Visibility:
+    return next(level for level in VISIBILITIES if level == repo.visibility)
+
+
+def _inspection(session: Session, storage: Storage, commit: Commit) -> Inspection:
+    files = {e.path: StoredFile(storage, e.sha256, e.size) for e in repos.files(session, commit)}
+    return inspect(files, bases.known(session))
+
+
+def _hold(session: Session, namespace: str, trees: Select[str | None]) -> None:
+    """The namespace gets the bytes of trees whose files the caller may read."""
+    rows = select(literal(namespace), TreeEntry.sha256).where(TreeEntry.tree.in_(trees)).distinct()
+    session.execute(insert(Holding).from_select(["namespace", "sha256"], rows).on_conflict_do_nothing())

@@ -1,0 +1,128 @@
+"""Branches and tags, and what a name with a revision means: the commit that a client asks for."""
+
+import re
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry import repos, teams
+from hub.registry.errors import Conflict, Forbidden
+from hub.registry.models import Commit, Ref, Repo, TreeEntry
+from hub.registry.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
+from hub.registry.teams import BadName, Viewer
+
+COMMIT_ID = re.compile(r"[0-9a-f]{40}")
+VERSION = re.compile(r"v\d+")
+PINNED = re.compile(r"(.+)\.(v\d+)")  # team/name.v3: version 3, for clients that cannot say a revision
+NAME = re.compile(r"(?!.*(\.\.|//|\.lock(/|$)))[\w+][\w.+/-]{0,253}[\w+-]|[\w+]", re.ASCII)
+
+
+class RefExists(Conflict):
+    code = "ref_exists"
+
+
+class ReadOnly(Forbidden):
+    """A version, or a name that pins one: what it stands for never changes."""
+
+    code = "read_only"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A commit as a client asked for it."""
+
+    name: str  # namespace/name, or namespace/name.v3
+    repo: Repo
+    commit: Commit
+
+    @property
+    def pinned(self) -> bool:
+        return self.name != self.repo.full_name
+
+
+def place(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str, revision: str = MAIN) -> Place:
+    """Raises RepoNotFound, RevisionNotFound."""
+    match = PINNED.fullmatch(full_name)
+    if match is None:
+        repo = repos.find(session, viewer, repo_type, full_name)
+        return Place(full_name, repo, repos.resolve(session, repo, revision))
+    repo = repos.find(session, viewer, repo_type, match[1])
+    ref = session.get(Ref, (repo.id, match[2]))
+    if ref is None:
+        raise RepoNotFound(f"There is no {repo_type} repo {full_name!r}: {match[1]} has no version {match[2]}.")
+    if revision not in (MAIN, match[2], ref.commit_id):
+        raise RevisionNotFound(f"{full_name} is version {match[2]} alone; for {revision!r} ask {match[1]}.")
+    return Place(full_name, repo, repos.resolve(session, repo, match[2]))
+
+
+def find_file(
+    session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str, revision: str, path: str
+) -> tuple[str, TreeEntry]:
+    """The id of the commit and the file, in one query where all is there: every download begins with this.
+
+    Raises RepoNotFound, RevisionNotFound, FileNotInRepo.
+    """
+    namespace, name = repos.split_name(full_name)
+    query = (
+        select(Commit.id, TreeEntry)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .join(TreeEntry, TreeEntry.tree == Commit.tree)
+        .where(Repo.type == repo_type, Repo.namespace == namespace, Repo.name == name, Repo.deleted_at.is_(None))
+        .where(TreeEntry.path == path, teams.readable(viewer))
+    )
+    if COMMIT_ID.fullmatch(revision):
+        query = query.where(Commit.id == revision)
+    else:
+        query = query.join(Ref, Ref.commit_id == Commit.id).where(Ref.repo_id == Repo.id, Ref.name == revision)
+    if row := session.execute(query).one_or_none():
+        return row[0], row[1]
+    found = place(session, viewer, repo_type, full_name, revision)
+    entry = session.get(TreeEntry, (found.commit.tree, path))
+    if entry is None:
+        raise FileNotInRepo(f"There is no file {path!r} in {full_name} at {revision!r}.", commit=found.commit.id)
+    return found.commit.id, entry
+
+
+def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> Repo:
+    """A repo that the viewer may write. Raises RepoNotFound if he may not read it either, Forbidden, NotSignedIn, ReadOnly."""
+    if match := PINNED.fullmatch(full_name):
+        repos.find(session, viewer, repo_type, match[1])
+        raise ReadOnly(f"{full_name} is a read-only name for a version of {match[1]}; write to {match[1]}.")
+    repo = repos.find(session, viewer, repo_type, full_name)
+    teams.require_write(session, viewer, repo.namespace)
+    return repo
+
+
+def create(session: Session, viewer: Viewer, repo: Repo, name: str, kind: str, commit: Commit) -> None:
+    """A new branch or tag. Raises BadName, RefExists."""
+    check_name(name)
+    values = {"repo_id": repo.id, "name": name, "kind": kind, "commit_id": commit.id, "moved_by": viewer.id}
+    made = insert(Ref).values(**values).on_conflict_do_nothing().returning(Ref.name)
+    if session.scalar(made) is None:
+        raise RefExists(
+            f"{repo.full_name} has a branch, tag or version {name!r} already; delete it first, or choose another."
+        )
+
+
+def remove(session: Session, repo: Repo, name: str, kind: str) -> None:
+    """Raises RevisionNotFound; ReadOnly for main, which every repo has, and for versions, which others rely on."""
+    ref = session.get(Ref, (repo.id, name))
+    if ref is None or (ref.kind != kind and ref.kind != "version"):
+        raise RevisionNotFound(f"{repo.full_name} has no {kind} {name!r}.")
+    if ref.kind == "version" or name == MAIN:
+        raise ReadOnly(
+            f"{name!r} of {repo.full_name} cannot be deleted: main and the versions stay as long as the repo."
+        )
+    session.execute(delete(Ref).where(Ref.repo_id == repo.id, Ref.name == name))
+
+
+def check_name(name: str) -> None:
+    if VERSION.fullmatch(name):
+        raise BadName(f"{name!r} is a name for versions, which the hub gives; choose another, such as {name}.0.")
+    if not NAME.fullmatch(name) or COMMIT_ID.fullmatch(name) or name.startswith("refs/"):
+        raise BadName(
+            f"{name[:100]!r} cannot name a branch or tag: use letters, digits and _ . + - (and / inside), "
+            "not beginning with '.' or '-', at most 255 characters, and nothing that looks like a commit id or refs/..."
+        )

@@ -1,0 +1,132 @@
+"""Who knows the hash of a private file of another team gets neither its bytes nor the knowledge that it is there.
+
+Each request is made twice: for a file that ann holds in private, and for one that nobody has. Bob must not be able to tell them apart.
+"""
+
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from hub.registry.db import transaction
+from hub.registry.models import Holding
+from hub.registry.services import Services
+from tests.api.huggingface import talk
+from tests.conftest import Person
+from tests.support import floats, safetensors
+
+SECRET = safetensors({"weight": ((64,), floats(64, 1))})
+UNKNOWN = safetensors({"weight": ((64,), floats(64, 2))})
+SMALL, NOWHERE = b"a small secret", b"that nobody has"
+
+
+@pytest.fixture(autouse=True)
+def secrets(client: TestClient, ann: Person, bob: Person) -> None:
+    talk.create(client, ann, "ann/hidden", private=True)
+    talk.committed(client, ann, "ann/hidden", {"model.safetensors": SECRET, "note.txt": SMALL})
+    talk.create(client, bob, "bob/own")
+
+
+def seen(answer: Any, *replaced: bytes) -> tuple[int, str]:
+    """All that a client sees of an answer, with names of the file replaced."""
+    text = answer.text + json.dumps(sorted(answer.headers.items()))
+    for data in replaced:
+        text = text.replace(talk.sha256(data), "HASH").replace(talk.git_oid(data), "OID")
+    return answer.status_code, text
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(SECRET, UNKNOWN), (SMALL, NOWHERE[: len(SMALL)])])
+def test_a_commit_by_hash_finds_nothing(client: TestClient, bob: Person, known: bytes, unknown: bytes) -> None:
+    answers = [talk.commit(client, bob, "bob/own", talk.lfs_file("a.bin", data)) for data in (known, unknown)]
+    assert seen(answers[0], known) == seen(answers[1], unknown)
+    assert "are not held by 'bob'" in talk.told(answers[0], 422)
+    without_size = [
+        talk.commit(client, bob, "bob/own", talk.line("lfsFile", path="a.bin", algo="sha256", oid=talk.sha256(data)))
+        for data in (known, unknown)
+    ]
+    assert seen(without_size[0], known) == seen(without_size[1], unknown)
+    assert talk.tree(client, bob, "bob/own") == {}
+
+
+def test_the_lfs_batch_asks_for_the_bytes(client: TestClient, services: Services, bob: Person) -> None:
+    answers = [talk.batch(client, bob, "bob/own", data) for data in (SECRET, UNKNOWN)]
+    assert [sorted(answer["actions"]) for answer in answers] == [["upload", "verify"]] * 2
+    wrong = [talk.put(client, answer, bytes(len(SECRET))) for answer in answers]
+    assert "SHA-256" in talk.told(wrong[0], 422)
+    assert seen(wrong[0], SECRET) == seen(wrong[1], UNKNOWN)
+    body = [{"oid": talk.sha256(data), "size": len(data)} for data in (SECRET, UNKNOWN)]
+    verified = [client.post("/bob/own.git/info/lfs/verify", headers=bob.headers, json=each) for each in body]
+    assert seen(verified[0], SECRET) == seen(verified[1], UNKNOWN)
+    assert verified[0].status_code == 422
+    with transaction(services.sessions) as session:
+        assert session.scalars(select(Holding.sha256).where(Holding.namespace == "bob")).all() == []
+
+
+def test_preupload_tells_of_the_own_repo_alone(client: TestClient, bob: Person) -> None:
+    answer = talk.preupload(client, bob, "bob/own", {"model.safetensors": SECRET, "note.txt": SMALL})
+    assert answer.json()["files"] == [
+        {"path": "model.safetensors", "uploadMode": "lfs", "shouldIgnore": False},
+        {"path": "note.txt", "uploadMode": "regular", "shouldIgnore": False},
+    ]
+
+
+def test_a_copy_reaches_no_other_repo(client: TestClient, ann: Person, bob: Person) -> None:
+    head = client.get("/api/models/ann/hidden", headers=ann.headers).json()["sha"]
+    for revision in (head, "0" * 40):
+        answer = talk.commit(
+            client,
+            bob,
+            "bob/own",
+            talk.line("copyFile", path="a.bin", srcPath="model.safetensors", srcRevision=revision),
+        )
+        assert "has no branch, tag, version or commit" in talk.told(answer, 404, "RevisionNotFound")
+    answer = talk.commit(client, bob, "bob/own", talk.line("copyFile", path="a.bin", srcPath="model.safetensors"))
+    talk.told(answer, 404, "EntryNotFound")
+
+
+def test_the_repo_answers_as_if_it_were_not_there(client: TestClient, ann: Person, bob: Person) -> None:
+    head = client.get("/api/models/ann/hidden", headers=ann.headers).json()["sha"]
+    requests: list[tuple[str, str, Any]] = [
+        ("GET", "/api/models/{}", None),
+        ("GET", "/api/models/{}/revision/main", None),
+        ("GET", f"/api/models/{{}}/revision/{head}", None),
+        ("GET", "/api/models/{}/tree/main", None),
+        ("POST", "/api/models/{}/paths-info/main", {"paths": ["model.safetensors"]}),
+        ("GET", "/api/models/{}/refs", None),
+        ("GET", "/api/models/{}/commits/main", None),
+        ("GET", "/{}/resolve/main/model.safetensors", None),
+        ("HEAD", "/{}/resolve/main/model.safetensors", None),
+        ("GET", f"/{{}}/resolve/{head}/model.safetensors", None),
+        ("GET", "/{}.v1/resolve/main/model.safetensors", None),
+        ("GET", "/api/models/{}/auth-check", None),
+        ("GET", "/api/models/{}/auth-check/write", None),
+        ("POST", "/api/models/{}/preupload/main", []),
+        ("POST", "/api/models/{}/branch/other", []),
+        ("POST", "/api/models/{}/duplicate", [{"repository": "bob/mine"}]),
+        ("PUT", "/api/models/{}/settings", [{"private": False}]),
+        ("POST", "/api/models/{}/commit/main", None),
+    ]
+    for method, path, body in requests:
+        for headers in (bob.headers, {}):
+            answers = []
+            for name in ("ann/hidden", "ann/absent"):
+                given = {"data": body} if isinstance(body, dict) else {"json": body[0] if body else {"files": []}}
+                sent = given if method in ("POST", "PUT") else {}
+                answer = client.request(method, path.format(name), headers=headers, **sent)
+                answers.append(
+                    (answer.status_code, answer.text.replace(name, "NAME"), answer.headers.get("X-Error-Code"))
+                )
+            assert answers[0] == answers[1], path
+            assert answers[0][0] in (404, 401), path
+            if answers[0][0] == 404:
+                assert answers[0][2] == "RepoNotFound"
+
+
+def test_a_copy_of_the_bytes_is_a_right_to_them(client: TestClient, services: Services, bob: Person) -> None:
+    """Who has the very bytes may keep them too, and then they are his."""
+    assert talk.put(client, talk.batch(client, bob, "bob/own", SECRET), SECRET).status_code == 200
+    assert "actions" not in talk.batch(client, bob, "bob/own", SECRET)
+    assert talk.commit(client, bob, "bob/own", talk.lfs_file("a.bin", SECRET)).status_code == 200
+    assert client.get("/bob/own/resolve/main/a.bin", headers=bob.headers).content == SECRET
