@@ -1,6 +1,8 @@
 """/v1/datasets over HTTP: examples go in and come out unchanged, pinned by commit, and nobody reads more than he may."""
 
 import hashlib
+import io
+import zipfile
 from typing import Any
 
 import pytest
@@ -88,3 +90,24 @@ def test_pages(client: TestClient, ann: Person) -> None:
     rest = client.get(f"/v1/datasets?limit=2&cursor={first['cursor']}", headers=ann.headers).json()
     assert ([item["repo"] for item in rest["items"]], rest["cursor"]) == (["ann/c"], None)
     assert client.get("/v1/datasets?limit=0", headers=ann.headers).status_code == 422
+
+
+def test_a_deleted_data_set_is_restored_by_an_administrator(client: TestClient, ann: Person, admin: Person) -> None:
+    body = sent(client, ann, "ann/task")
+    assert client.delete("/v1/datasets/ann/task", headers=ann.headers).status_code == 204
+    assert client.get("/v1/datasets/ann/task", headers=admin.headers).status_code == 404
+    assert client.post("/v1/datasets/ann/task/restore", headers=ann.headers).status_code == 403
+    restored = client.post("/v1/datasets/ann/task/restore", headers=admin.headers)
+    assert (restored.status_code, restored.json()) == (200, body)
+
+
+def test_visibility_is_changed_and_the_whole_is_a_zip(client: TestClient, ann: Person, bob: Person) -> None:
+    sent(client, ann, "ann/task", visibility="private")
+    assert client.get("/v1/datasets/ann/task/archive", headers=bob.headers).status_code == 404
+    refused = client.patch("/v1/datasets/ann/task", headers=bob.headers, json={"visibility": "public"})
+    assert refused.status_code == 404
+    changed = client.patch("/v1/datasets/ann/task", headers=ann.headers, json={"visibility": "public"})
+    assert changed.json()["visibility"] == "public"
+    archive = client.get("/v1/datasets/ann/task/archive").content
+    with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+        assert {name: zipped.read(name) for name in zipped.namelist()} == {"train.jsonl": ROWS}
