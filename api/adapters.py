@@ -3,18 +3,17 @@
 from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy.orm import Session
 
 from api import schemas
-from api.download import send_file, send_zip
+from api.repos import Revision
 from api.upload import Upload, body_description, read_upload
-from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import repos, search, views
 from hub.registry.errors import InvalidInput
 from hub.registry.inspect import Inspection
-from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
+from hub.registry.models import AdapterFacts, Ref, Repo, TreeEntry
 from hub.registry.publishing import publish_adapter
 from hub.registry.search import Filters
 from hub.registry.services import Services
@@ -109,9 +108,6 @@ def _summary(repo: Repo, facts: AdapterFacts) -> schemas.AdapterSummary:
     )
 
 
-Revision = Annotated[str, Query(description="branch, tag, version (v2) or commit")]
-
-
 @router.get("/{namespace}/{name}")
 def get_adapter(
     session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = repos.MAIN
@@ -161,63 +157,3 @@ def _ancestors(relatives: Iterable[views.Relative]) -> list[schemas.Ancestor]:
 
 def score_infos(scores: Iterable[views.Measured]) -> list[schemas.ScoreInfo]:
     return [schemas.ScoreInfo.model_validate(score, from_attributes=True) for score in scores]
-
-
-def commit_of(session: Session, viewer: Viewer | None, repo_type: repos.RepoType, name: str, revision: str) -> Commit:
-    repo = repos.find(session, viewer, repo_type, name)
-    return repos.resolve(session, repo, revision)
-
-
-@router.get("/{namespace}/{name}/files/{path:path}", response_class=Response)
-def get_file(
-    services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
-    namespace: str,
-    name: str,
-    path: str,
-    revision: Revision = repos.MAIN,
-    range_header: Annotated[str | None, Header(alias="Range")] = None,
-) -> Response:
-    """The bytes of one file. Ranges are honoured; the ETag is the SHA-256 of the whole file."""
-    commit = commit_of(session, viewer, "model", f"{namespace}/{name}", revision)
-    return send_file(services.storage, repos.file(session, commit, path), commit, range_header)
-
-
-@router.get("/{namespace}/{name}/archive", response_class=Response)
-def get_archive(
-    services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
-    namespace: str,
-    name: str,
-    revision: Revision = repos.MAIN,
-) -> Response:
-    """The whole folder as a .zip, as stock PEFT loads it once unpacked."""
-    commit = commit_of(session, viewer, "model", f"{namespace}/{name}", revision)
-    return send_zip(services.storage, f"{name}-{commit.id[:12]}", repos.files(session, commit))
-
-
-@router.patch("/{namespace}/{name}")
-def change_visibility(
-    session: SessionDep, viewer: SignedIn, namespace: str, name: str, change: schemas.ChangeVisibility
-) -> schemas.Adapter:
-    """Make an adapter more or less visible. Widening past its inputs must be confirmed: the error lists what it reveals."""
-    full_name = f"{namespace}/{name}"
-    repos.change_visibility(session, viewer, "model", full_name, change.visibility, reveal=change.reveal)
-    return get_adapter(session, viewer, namespace, name)
-
-
-@router.delete("/{namespace}/{name}", status_code=204)
-def delete_adapter(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> None:
-    """Gone at once; an administrator can restore it for seven days, and the name is held that long."""
-    repos.delete(session, viewer, "model", f"{namespace}/{name}")
-
-
-@router.post("/{namespace}/{name}/restore")
-def restore_adapter(
-    services: ServicesDep, session: SessionDep, viewer: Admin, namespace: str, name: str
-) -> schemas.Adapter:
-    """Undo a deletion (administrators)."""
-    repos.restore(session, viewer, "model", f"{namespace}/{name}", services.settings.restore_days)
-    return get_adapter(session, viewer, namespace, name)

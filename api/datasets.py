@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api import schemas
-from api.adapters import Revision, commit_of, file_infos, visibility_field
-from api.download import send_file, send_zip
+from api.adapters import file_infos, visibility_field
+from api.repos import Revision
 from api.upload import Upload, body_description, read_upload
-from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import repos
 from hub.registry.models import Commit, Repo
 from hub.registry.publishing import publish_dataset
@@ -63,55 +63,3 @@ def get_dataset(
 ) -> schemas.Dataset:
     repo = repos.find(session, viewer, "dataset", f"{namespace}/{name}")
     return _dataset(session, repo, repos.resolve(session, repo, revision))
-
-
-@router.get("/{namespace}/{name}/files/{path:path}", response_class=Response)
-def get_dataset_file(
-    services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
-    namespace: str,
-    name: str,
-    path: str,
-    revision: Revision = repos.MAIN,
-    range_header: Annotated[str | None, Header(alias="Range")] = None,
-) -> Response:
-    commit = commit_of(session, viewer, "dataset", f"{namespace}/{name}", revision)
-    return send_file(services.storage, repos.file(session, commit, path), commit, range_header)
-
-
-@router.get("/{namespace}/{name}/archive", response_class=Response)
-def get_dataset_archive(
-    services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
-    namespace: str,
-    name: str,
-    revision: Revision = repos.MAIN,
-) -> Response:
-    """The whole data set as a .zip."""
-    commit = commit_of(session, viewer, "dataset", f"{namespace}/{name}", revision)
-    return send_zip(services.storage, f"{name}-{commit.id[:12]}", repos.files(session, commit))
-
-
-@router.patch("/{namespace}/{name}")
-def change_dataset_visibility(
-    session: SessionDep, viewer: SignedIn, namespace: str, name: str, change: schemas.ChangeVisibility
-) -> schemas.Dataset:
-    full_name = f"{namespace}/{name}"
-    repos.change_visibility(session, viewer, "dataset", full_name, change.visibility, reveal=change.reveal)
-    return get_dataset(session, viewer, namespace, name)
-
-
-@router.delete("/{namespace}/{name}", status_code=204)
-def delete_dataset(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> None:
-    repos.delete(session, viewer, "dataset", f"{namespace}/{name}")
-
-
-@router.post("/{namespace}/{name}/restore")
-def restore_dataset(
-    services: ServicesDep, session: SessionDep, viewer: Admin, namespace: str, name: str
-) -> schemas.Dataset:
-    """Undo a deletion (administrators)."""
-    repos.restore(session, viewer, "dataset", f"{namespace}/{name}", services.settings.restore_days)
-    return get_dataset(session, viewer, namespace, name)

@@ -145,6 +145,11 @@ class Dataset(BaseModel):
     files: list[FileInfo]
 
 
+class Repo(BaseModel):
+    repo: str
+    visibility: Visibility
+
+
 class ChangeVisibility(BaseModel):
     visibility: Visibility
     reveal: bool = Field(False, description="confirm that the names of less visible inputs may be seen")

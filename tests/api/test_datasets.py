@@ -98,7 +98,8 @@ def test_a_deleted_data_set_is_restored_by_an_administrator(client: TestClient, 
     assert client.get("/v1/datasets/ann/task", headers=admin.headers).status_code == 404
     assert client.post("/v1/datasets/ann/task/restore", headers=ann.headers).status_code == 403
     restored = client.post("/v1/datasets/ann/task/restore", headers=admin.headers)
-    assert (restored.status_code, restored.json()) == (200, body)
+    assert restored.json() == {"repo": "ann/task", "visibility": "internal"}
+    assert client.get("/v1/datasets/ann/task", headers=ann.headers).json() == body
 
 
 def test_visibility_is_changed_and_the_whole_is_a_zip(client: TestClient, ann: Person, bob: Person) -> None:

@@ -1,0 +1,84 @@
+"""/v1/adapters and /v1/datasets alike: bytes of a repo at a revision, who may see it, deleting it and taking that back."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from sqlalchemy.orm import Session
+
+from api import schemas
+from api.download import send_file, send_zip
+from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry import repos
+from hub.registry.models import Commit
+from hub.registry.repos import RepoType
+from hub.registry.teams import Viewer
+
+router = APIRouter(prefix="/v1/{kind}/{namespace}/{name}", tags=["repos"])
+
+Kind = Literal["adapters", "datasets"]
+Revision = Annotated[str, Query(description="branch, tag, version (v2) or commit")]
+
+TYPES: dict[Kind, RepoType] = {"adapters": "model", "datasets": "dataset"}
+
+
+def commit_of(session: Session, viewer: Viewer | None, kind: Kind, namespace: str, name: str, revision: str) -> Commit:
+    repo = repos.find(session, viewer, TYPES[kind], f"{namespace}/{name}")
+    return repos.resolve(session, repo, revision)
+
+
+@router.get("/files/{path:path}", response_class=Response)
+def get_file(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    kind: Kind,
+    namespace: str,
+    name: str,
+    path: str,
+    revision: Revision = repos.MAIN,
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+) -> Response:
+    """The bytes of one file. Ranges are honoured; the ETag is the SHA-256 of the whole file."""
+    commit = commit_of(session, viewer, kind, namespace, name, revision)
+    return send_file(services.storage, repos.file(session, commit, path), commit, range_header)
+
+
+@router.get("/archive", response_class=Response)
+def get_archive(
+    services: ServicesDep,
+    session: SessionDep,
+    viewer: ViewerDep,
+    kind: Kind,
+    namespace: str,
+    name: str,
+    revision: Revision = repos.MAIN,
+) -> Response:
+    """All files as a .zip; an adapter's is the folder that stock PEFT loads once unpacked."""
+    commit = commit_of(session, viewer, kind, namespace, name, revision)
+    return send_zip(services.storage, f"{name}-{commit.id[:12]}", repos.files(session, commit))
+
+
+@router.patch("")
+def change_visibility(
+    session: SessionDep, viewer: SignedIn, kind: Kind, namespace: str, name: str, change: schemas.ChangeVisibility
+) -> schemas.Repo:
+    """Make a repo more or less visible. Widening past its inputs must be confirmed: the error lists what it reveals."""
+    full_name = f"{namespace}/{name}"
+    repo = repos.change_visibility(session, viewer, TYPES[kind], full_name, change.visibility, reveal=change.reveal)
+    return schemas.Repo(repo=repo.full_name, visibility=repo.visibility)
+
+
+@router.delete("", status_code=204)
+def delete(session: SessionDep, viewer: SignedIn, kind: Kind, namespace: str, name: str) -> None:
+    """Gone at once; an administrator can restore it for seven days, and the name is held that long."""
+    repos.delete(session, viewer, TYPES[kind], f"{namespace}/{name}")
+
+
+@router.post("/restore")
+def restore(
+    services: ServicesDep, session: SessionDep, viewer: Admin, kind: Kind, namespace: str, name: str
+) -> schemas.Repo:
+    """Undo a deletion (administrators)."""
+    full_name = f"{namespace}/{name}"
+    repo = repos.restore(session, viewer, TYPES[kind], full_name, services.settings.restore_days)
+    return schemas.Repo(repo=repo.full_name, visibility=repo.visibility)
