@@ -214,7 +214,7 @@ TASKS: tuple[Task, ...] = (
         "upper-case",
         "words in capital letters",
         "Write in capital letters",
-        ((w, w.upper()) for w in (*_NOUNS, *_VERBS)),
+        ((w, w.upper()) for w in sorted({*_NOUNS, *_VERBS})),
     ),
     _task(
         "sort-letters",

@@ -19,7 +19,7 @@ from hub.lora.bases import BUILT_IN_ID, Base, convert_built_in, load
 from hub.lora.evaluate import Estimate, Scores, evaluate
 from hub.lora.examples import Example
 from hub.lora.provenance import surroundings
-from hub.lora.train import train_lora
+from hub.lora.train import Recipe, train
 from hub.starter.tasks import TASKS, TEMPLATE, Task, TextPair
 
 RECIPE: dict[str, Any] = {
@@ -38,21 +38,21 @@ def examples(pairs: tuple[TextPair, ...]) -> list[Example]:
     return [Example(pair.input, pair.target) for pair in pairs]
 
 
-def train(base: Base, task: Task, folder: Path) -> None:
+def make(base: Base, task: Task, folder: Path) -> None:
     """Train and measure one module; `folder` appears when it is complete."""
     seen = examples(task.train)
-    adapter = train_lora(
+    trained = train(
         base,
         seen,
+        Recipe(**RECIPE, ratio=1.0),
         template=TEMPLATE,
-        **RECIPE,
         on_progress=lambda step, steps, numbers: (
             print(f"  {task.name} {step}/{steps} loss {numbers['loss']:.3f}", flush=True) if step % 50 == 0 else None
         ),
     )
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         fresh = Path(scratch) / task.name
-        write(adapter, fresh, dtype=torch.bfloat16)
+        write(trained.adapter, fresh, dtype=torch.bfloat16)
         measured = {"base": score(base, task, None), "module": score(base, task, fresh)}
         (fresh / "loraloom.json").write_text(json.dumps(manifest(base, task, measured), indent=1) + "\n")
         (fresh / "README.md").write_text(card(task, measured))
@@ -142,7 +142,7 @@ def main() -> None:
         if folder.exists() or (args.names and task.name not in args.names):
             continue
         print(f"training {task.name}: {task.title}", flush=True)
-        train(base, task, folder)
+        make(base, task, folder)
     total = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {total / 1e6:.1f} MB")
 
