@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
-from hub.registry import jobs, repos, search, teams, views
+from hub.registry import devices, jobs, repos, search, teams, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.errors import NotFound, NotSignedIn
 from hub.registry.models import Commit
@@ -195,6 +195,27 @@ def logout(request: Request, session: SessionDep, viewer: ViewerDep) -> Response
     response = RedirectResponse("/", status_code=303)
     response.delete_cookie(COOKIE)
     return response
+
+
+@router.get("/device")
+def device_form(viewer: ViewerDep, code: Annotated[str, Query(max_length=20)] = "") -> Response:
+    """Where `hf auth login` sends a person: he compares the code with what his terminal shows."""
+    if viewer is None:
+        raise NotSignedIn("Sign in first, then open the address that your program shows again.")
+    return _page("device.html", viewer, code=code, done="")
+
+
+@router.post("/device")
+def answer_device(
+    session: SessionDep,
+    viewer: ViewerDep,
+    code: Annotated[str, Form(max_length=20)],
+    answer: Annotated[Literal["approve", "deny"], Form()],
+) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in first, then open the address that your program shows again.")
+    devices.decide(session, viewer, code, approve=answer == "approve")
+    return _page("device.html", viewer, code="", done=answer)
 
 
 @router.get("/static/{name}")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -37,14 +38,16 @@ def hub_url(services: Services) -> Iterator[str]:
     thread.join()
 
 
+Program = str | list[str]  # the text of a Python program, or a command
 RunClient = Callable[..., str]
+StartClient = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def run_client(hub_url: str, ann: Person, tmp_path: Path) -> RunClient:
-    """run_client(argv or program text, token=..., xet=False): what it prints. It fails the test if the client fails."""
+def start_client(hub_url: str, ann: Person, tmp_path: Path) -> StartClient:
+    """start_client(program, token=..., home=...): a process that knows the hub's address, with its output on one pipe."""
 
-    def run(program: str | list[str], *, token: str | None = ann.token, home: str = "home", fails: bool = False) -> str:
+    def start(program: Program, *, token: str | None = ann.token, home: str = "home") -> "subprocess.Popen[str]":
         argv = [sys.executable, "-c", textwrap.dedent(program)] if isinstance(program, str) else program
         env = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -55,10 +58,30 @@ def run_client(hub_url: str, ann: Person, tmp_path: Path) -> RunClient:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "OMP_WAIT_POLICY": "passive",
             "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
             **({"HF_TOKEN": token} if token else {}),
         }
-        done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
-        assert (done.returncode != 0) == fails, f"{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        return subprocess.Popen(
+            argv,
+            env=env,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run_client(start_client: StartClient) -> RunClient:
+    """run_client(program, ..., fails=False): what it says. It fails the test unless the client fails as expected."""
+
+    def run(program: Program, *, fails: bool = False, **options: Any) -> str:
+        with start_client(program, **options) as process:
+            said, _ = process.communicate(timeout=200)
+        assert (process.returncode != 0) == fails, said
+        return said
 
     return run

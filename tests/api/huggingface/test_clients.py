@@ -65,7 +65,7 @@ def test_a_folder_goes_up_and_comes_down_unchanged(run_client: RunClient, tmp_pa
             "commits": [[c.title, c.message, c.authors] for c in api.list_repo_commits("ann/first")],
         }))
     """)
-    told = json.loads(said.splitlines()[0])
+    told = json.loads(next(text for text in said.splitlines() if text.startswith("{")))
     lfs = {"adapter_model.safetensors", "odd.npy", "large.txt"}
     names = {
         path: [len(data), hashlib.sha256(data).hexdigest() if path in lfs else git_oid(data)]
@@ -90,7 +90,7 @@ def test_what_has_not_changed_is_not_sent_again(run_client: RunClient, services:
         api.create_repo("ann/{0}", exist_ok=True)
         print(api.upload_folder(repo_id="ann/{0}", folder_path="adapter").oid)
     """
-    first = run_client(upload.format("first")).splitlines()[0]
+    first = run_client(upload.format("first")).split()[-1]
     with transaction(services.sessions) as session:
         touched = session.scalar(select(func.count()).select_from(Blob))
     again = run_client(upload.format("first"))
@@ -123,7 +123,7 @@ def test_a_second_download_asks_and_fetches_nothing(run_client: RunClient, tmp_p
             print(error)
         print(try_to_load_from_cache("ann/first", "absent.json"))  # the absence is remembered with its commit
     """)
-    assert said.startswith("1 True\n")
+    assert "\n1 True\n" in said
     assert "There is no file 'absent.json' in ann/first" in said
     assert "<object object" in said
 
@@ -182,6 +182,6 @@ def test_the_command_line(run_client: RunClient, tmp_path: Path) -> None:
         from huggingface_hub import HfApi
         print(sorted(HfApi(token=False).list_repo_files("ann/other")))
     """)
-    assert said.splitlines()[0] == str(sorted(path for path in MIXED if path != "one" and "sub dir" not in path))
+    assert said.strip() == str(sorted(path for path in MIXED if path != "one" and "sub dir" not in path))
     run_client(["hf", "repos", "delete", "ann/other", "--yes"])
     run_client(["hf", "download", "ann/other", "empty"], fails=True)

@@ -1,0 +1,132 @@
+"""What loads adapters, asking this hub as it asks the Hugging Face Hub: PEFT and transformers themselves, and for the servers that
+are too large to run here exactly the requests that each makes (vLLM, SGLang, LoRAX with its Python and its Rust client)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.api.huggingface import talk
+from tests.api.huggingface.conftest import RunClient
+from tests.conftest import Person
+from tests.support import peft_folder
+
+PUSH = """
+    import json, torch
+    from peft import LoraConfig, get_peft_model
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    torch.manual_seed(0)
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]")
+    config = LlamaConfig(vocab_size=3, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                         num_attention_heads=2, num_key_value_heads=1)
+    LlamaForCausalLM(config).push_to_hub("ann/tiny")
+    tokenizer.push_to_hub("ann/tiny")
+    base = AutoModelForCausalLM.from_pretrained("ann/tiny")
+    ids = torch.tensor([[0, 1, 2, 1]])
+    print("base", json.dumps(base(ids).logits.flatten().tolist()))
+    for seed in (1, 2):
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained("ann/tiny"), LoraConfig(r=2, target_modules=["q_proj"]))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(seed))
+        model.push_to_hub("ann/adapter")
+        print(f"v{seed}", json.dumps(model(ids).logits.flatten().tolist()))
+"""
+
+LOAD = """
+    import json, torch
+    from peft import AutoPeftModelForCausalLM, PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    def base():
+        return AutoModelForCausalLM.from_pretrained("ann/tiny")
+    ids = torch.tensor([AutoTokenizer.from_pretrained("ann/tiny")("a b c b")["input_ids"]])
+    def show(name, model):
+        print(name, json.dumps(model.eval()(ids).logits.flatten().tolist()))
+    show("peft", PeftModel.from_pretrained(base(), "ann/adapter"))
+    show("revision", PeftModel.from_pretrained(base(), "ann/adapter", revision="v1"))
+    show("pinned", PeftModel.from_pretrained(base(), "ann/adapter.v1"))
+    show("auto", AutoPeftModelForCausalLM.from_pretrained("ann/adapter"))
+    model = base()
+    model.load_adapter("ann/adapter")
+    show("transformers", model)
+"""
+
+
+def numbers(said: str) -> dict[str, list[float]]:
+    """What the programs print: a name and a list of numbers a line."""
+    rows = (text.partition(" [") for text in said.splitlines())
+    return {name: json.loads(f"[{values}") for name, bracket, values in rows if bracket and name.isalnum()}
+
+
+def test_base_and_adapter_are_pushed_and_loaded(run_client: RunClient) -> None:
+    pushed = numbers(run_client(PUSH, home="trainer"))
+    loaded = numbers(run_client(LOAD, home="consumer"))
+    close = {"rel": 1e-4, "abs": 1e-5}
+    assert pushed["v1"] != pytest.approx(pushed["base"], **close)
+    assert pushed["v1"] != pytest.approx(pushed["v2"], **close)
+    for name in ("peft", "auto", "transformers"):
+        assert loaded[name] == pytest.approx(pushed["v2"], **close)
+    for name in ("revision", "pinned"):
+        assert loaded[name] == pytest.approx(pushed["v1"], **close)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    folder.mkdir()
+    for path, data in files.items():
+        (folder / path).write_bytes(data)
+
+
+def test_what_vllm_sglang_and_lorax_ask(run_client: RunClient, tmp_path: Path) -> None:
+    """They know no revision; team/name.v1 pins one for them."""
+    write(tmp_path / "one", peft_folder(seed=1))
+    write(tmp_path / "two", peft_folder(seed=2))
+    run_client("""
+        from huggingface_hub import HfApi
+        api = HfApi()
+        api.create_repo("ann/adapter")
+        api.upload_folder(repo_id="ann/adapter", folder_path="one")
+        api.upload_folder(repo_id="ann/adapter", folder_path="two")
+    """)
+    run_client(
+        """
+        import shutil
+        from huggingface_hub import HfApi, HfFileSystem, hf_hub_download, snapshot_download
+        def keep(folder, name): shutil.copytree(folder, name)
+        keep(snapshot_download(repo_id="ann/adapter.v1"), "vllm-v1")
+        keep(snapshot_download(repo_id="ann/adapter"), "vllm")
+        HfApi().list_repo_files("ann/adapter.v1")
+        keep(snapshot_download("ann/adapter.v1", allow_patterns="*.json"), "sglang-config")
+        names = [file["name"] for file in HfFileSystem().ls("ann/adapter.v1", detail=True)]
+        assert "ann/adapter.v1/adapter_model.safetensors" in names, names
+        keep(snapshot_download("ann/adapter.v1", allow_patterns=["*.safetensors"]), "sglang")
+        files = [file.rfilename for file in HfApi().model_info("ann/adapter.v1").siblings]
+        weights = [name for name in files if name.endswith(".safetensors") and "/" not in name]
+        hf_hub_download("ann/adapter.v1", filename=weights[0], revision=None, local_dir="lorax")
+    """,
+        home="server",
+    )
+    first, second = peft_folder(seed=1), peft_folder(seed=2)
+    weights = "adapter_model.safetensors"
+    for folder in ("vllm-v1", "sglang", "lorax"):
+        assert (tmp_path / folder / weights).read_bytes() == first[weights]
+    assert (tmp_path / "vllm" / weights).read_bytes() == second[weights]
+    assert (tmp_path / "sglang-config/adapter_config.json").read_bytes() == first["adapter_config.json"]
+
+
+@pytest.mark.parametrize("path", ["adapter_model.safetensors", "adapter_config.json", "one"])
+def test_the_rust_client_reads_size_and_names_from_one_byte(client: TestClient, ann: Person, path: str) -> None:
+    files = {**peft_folder(), "one": b"1"}
+    talk.create(client, ann, "ann/adapter")
+    commit = talk.committed(client, ann, "ann/adapter", files)
+    answer: Any = client.get(f"/ann/adapter/resolve/main/{path}", headers={**ann.headers, "Range": "bytes=0-0"})
+    assert answer.status_code == 206
+    assert answer.content == files[path][:1]
+    assert answer.headers["Content-Range"] == f"bytes 0-0/{len(files[path])}"
+    assert answer.headers["X-Repo-Commit"] == commit
+    named = talk.sha256 if path.endswith(".safetensors") else talk.git_oid
+    assert answer.headers["ETag"] == f'"{named(files[path])}"'
