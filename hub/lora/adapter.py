@@ -1,8 +1,9 @@
 """One LoRA module in memory: read from and written to what PEFT reads, and applied to a warm base by forward hooks.
 
-LoRA (arXiv 2106.09685, section 4.1) adds `scaling * B @ A` to the weight of a linear layer. Anything a PEFT file can hold that is
-not such a sum (DoRA's magnitudes, trained biases, an initialisation that rewrote the base) is refused by name, because arithmetic on
-it would be silently wrong. What a config means (patterns, rsLoRA) is decided in `hub.peft_format`, once for the whole project.
+LoRA (arXiv 2106.09685, section 4.1) adds `scaling * B @ A` to the weight of a linear layer; DoRA (arXiv 2402.09353, section 4.1) then
+gives every row of the sum a trained length, its magnitude. Anything else that a PEFT file can hold (trained biases, an
+initialisation that rewrote the base) is refused by name, because what is computed with it would be silently wrong. What a config
+means (patterns, rsLoRA) is decided in `hub.peft_format`, once for the whole project.
 """
 
 import json
@@ -26,11 +27,13 @@ from hub import peft_format
 from hub.lora.errors import LoraError
 from hub.peft_format import AdapterConfig
 
-_A, _B = ".lora_A.weight", ".lora_B.weight"
+_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 
 # Initialisations that leave the base's weights as they are. Under the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) the stored pair is
 # relative to a base that was rewritten before training, so it is no delta of the original base. Unknown ones are not trusted.
 _BASE_KEEPING_INITS = (True, False, "gaussian", "eva", "orthogonal")
+
+_NDIM = {"A": 2, "B": 2, "magnitude": 1}  # of the tensors that a linear layer's pair may have
 
 # What a written config keeps of the one that was read: where the adapter belongs and which modules it names. Everything that
 # decides the arithmetic is derived from the pairs instead.
@@ -52,7 +55,7 @@ class UnreadableAdapter(LoraError):
 
 
 class UnsupportedAdapter(LoraError):
-    """A sound adapter whose effect is not a sum of low-rank pairs on linear layers."""
+    """A sound adapter that does more than low-rank pairs on linear layers do, or more than the work at hand can use."""
 
     code = "unsupported_adapter"
 
@@ -65,11 +68,15 @@ class WrongBase(LoraError):
 
 @dataclass(frozen=True)
 class Pair:
-    """One adapted linear layer: delta = scaling * b @ a, with a (r, in) and b (out, r)."""
+    """One adapted linear layer: delta = scaling * b @ a, with a (r, in) and b (out, r).
+
+    With a DoRA `magnitude` (out,) the layer's weight W becomes magnitude * (W + delta) / |W + delta|, row by row.
+    """
 
     a: Tensor
     b: Tensor
     scaling: float
+    magnitude: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -109,7 +116,6 @@ def _refuse_unsupported(settings: AdapterConfig, config: Mapping[str, Any], name
     if settings.peft_type != "LORA":
         raise UnsupportedAdapter(f"{name}: its PEFT type is {settings.peft_type}; only LORA adapters can be used here.")
     present = {
-        "DoRA (use_dora)": settings.use_dora,
         "trained biases (bias)": settings.bias != "none",
         "a bias on lora_B (lora_bias)": settings.lora_bias,
         "whole trained modules (modules_to_save)": settings.modules_to_save,
@@ -151,10 +157,10 @@ def _paired(tensors: Mapping[str, Tensor], settings: AdapterConfig, name: str) -
     halves: dict[str, dict[str, Tensor]] = {}
     for tensor_name, tensor in tensors.items():
         key = peft_format.parse_key(tensor_name)
-        if key.part not in ("A", "B") or key.ignored or tensor.ndim != 2:
+        if key.ignored or _NDIM.get(key.part) != tensor.ndim:
             raise UnsupportedAdapter(
                 f"{name}: the tensor {tensor_name} of shape {tuple(tensor.shape)} is not one half of a low-rank pair on a linear layer "
-                f"(a matrix named {peft_format.PREFIX}<layer>{_A} or {_B})."
+                f"(a matrix named {peft_format.PREFIX}<layer>{_A} or {_B}), nor its magnitude."
             )
         halves.setdefault(key.module, {})[key.part] = tensor
     if not halves:
@@ -163,17 +169,26 @@ def _paired(tensors: Mapping[str, Tensor], settings: AdapterConfig, name: str) -
 
 
 def _pair(path: str, half: Mapping[str, Tensor], settings: AdapterConfig, name: str) -> Pair:
-    if len(half) != 2:
-        (present,) = half
-        raise UnreadableAdapter(f"{name}: layer {path} has only lora_{present}; its other half is missing.")
+    magnitude = half.get("magnitude")
+    present = sorted(half.keys() - {"magnitude"})
+    if len(present) != 2:
+        raise UnreadableAdapter(
+            f"{name}: layer {path} has only lora_{(present or ['magnitude_vector'])[0]}; its other half is missing."
+        )
     a, b = half["A"], half["B"]
+    if settings.use_dora != (magnitude is not None) or (magnitude is not None and len(magnitude) != len(b)):
+        shown = "no magnitude" if magnitude is None else f"a magnitude of shape {tuple(magnitude.shape)}"
+        raise UnreadableAdapter(
+            f"{name}: layer {path} has {shown}, with use_dora {str(settings.use_dora).lower()} and {len(b)} rows. Weights and config "
+            "do not belong together."
+        )
     rank = peft_format.rank_of(settings, path)
     if not a.shape[0] == b.shape[1] == rank:
         raise UnreadableAdapter(
             f"{name}: layer {path} has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, but its config says rank {rank}. "
             "Weights and config do not belong together."
         )
-    return Pair(a, b, peft_format.scaling_of(settings, path))
+    return Pair(a, b, peft_format.scaling_of(settings, path), magnitude)
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: torch.dtype) -> None:
@@ -188,12 +203,15 @@ def write(adapter: Adapter, folder: Path, *, dtype: torch.dtype) -> None:
         # A clone each, because safetensors refuses tensors that share storage, as the stacked ones of a composition may.
         tensors[f"{peft_format.PREFIX}{path}{_A}"] = pair.a.detach().to("cpu", dtype, copy=True).contiguous()
         tensors[f"{peft_format.PREFIX}{path}{_B}"] = pair.b.detach().to("cpu", dtype, copy=True).contiguous()
+        if pair.magnitude is not None:
+            tensors[f"{peft_format.PREFIX}{path}{_MAGNITUDE}"] = pair.magnitude.detach().to("cpu", dtype, copy=True)
     save_file(tensors, folder / peft_format.WEIGHTS, metadata={"format": "pt"})
-    text = json.dumps(_written_config(adapter), indent=2, sort_keys=True)
+    text = json.dumps(peft_config(adapter), indent=2, sort_keys=True)
     (folder / peft_format.CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def _written_config(adapter: Adapter) -> dict[str, Any]:
+def peft_config(adapter: Adapter) -> dict[str, Any]:
+    """What stock PEFT must be told to compute with these pairs."""
     ranks = {path: pair.rank for path, pair in adapter.pairs.items()}
     alphas = {path: _integral(pair.scaling * pair.rank) for path, pair in adapter.pairs.items()}
     # The largest is the default, because serving engines size their buffers by `r` and know no patterns.
@@ -210,7 +228,7 @@ def _written_config(adapter: Adapter) -> dict[str, Any]:
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": rank,
-        "use_dora": False,
+        "use_dora": any(pair.magnitude is not None for pair in adapter.pairs.values()),
         "use_rslora": False,
     }
     config |= {
@@ -253,8 +271,8 @@ def _target_modules(adapter: Adapter, config: Mapping[str, Any]) -> list[str] | 
 def applied(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
     """Within the block `model` computes with the adapter; None is the base alone. Its weights are never touched.
 
-    Each adapted layer gets a forward hook that adds `scaling * B(A x)` in the layer's own dtype, on its device. The hooks are gone
-    after the block however it ends. Raises WrongBase before the first hook is set.
+    Each adapted layer gets a forward hook that adds `scaling * B(A x)` in the layer's own dtype, on its device, and with a magnitude
+    rescales the sum. The hooks are gone after the block however it ends. Raises WrongBase before the first hook is set.
     """
     handles = []
     if adapter is not None:
@@ -304,4 +322,22 @@ def _adding(layer: nn.Linear | Conv1D, pair: Pair) -> Callable[[nn.Module, tuple
     def add(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + functional.linear(functional.linear(inputs[0], a), b)
 
-    return add
+    if pair.magnitude is None:
+        return add
+    stretch = _stretch(layer, pair, pair.magnitude)
+
+    def add_and_stretch(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if layer.bias is None:
+            return add(_layer, inputs, output) * stretch
+        return (add(_layer, inputs, output) - layer.bias) * stretch + layer.bias
+
+    return add_and_stretch
+
+
+def _stretch(layer: nn.Linear | Conv1D, pair: Pair, magnitude: Tensor) -> Tensor:
+    """DoRA's factor of each row, magnitude / |W + delta|, (out,) in the layer's dtype; computed in float32."""
+    weight = (layer.weight.T if isinstance(layer, Conv1D) else layer.weight).float()
+    a, b = pair.a.to(weight), pair.b.to(weight)
+    length = torch.linalg.vector_norm(weight + pair.scaling * b @ a, dim=1)
+    stretch: Tensor = (magnitude.to(weight) / length).to(layer.weight)
+    return stretch

@@ -25,7 +25,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from hub.lora.adapter import Adapter, Pair, applied, layers_of
+from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter, applied, layers_of
 from hub.lora.bases import Base
 from hub.lora.errors import LoraError
 from hub.lora.examples import IGNORED, Batch, Example, OnProgress, encode, target_loss
@@ -142,6 +142,10 @@ def _check_compatible(modules: Sequence[Adapter], form: Form) -> None:
     first: dict[str, tuple[str, Pair]] = {}
     for module in modules:
         for path, pair in module.pairs.items():
+            if pair.magnitude is not None:
+                raise UnsupportedAdapter(
+                    f"{module.name}: it uses DoRA, whose magnitudes no weighted sum of low-rank pairs can express. Leave it out."
+                )
             other, reference = first.setdefault(path, (module.name, pair))
             if (pair.a.shape[1], pair.b.shape[0]) != (reference.a.shape[1], reference.b.shape[0]):
                 raise IncompatibleModules(

@@ -65,33 +65,50 @@ class Batch:
 # --- encoding ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """One example as token ids; the target ends with the end of sequence."""
+
+    prompt: list[int]
+    target: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], template: str, *, max_length: int = 2048
 ) -> Batch:
-    """Prompt, target and end of sequence of each example. Raises ExampleTooLong rather than cut one, or UnusableTemplate.
-
-    Prompt and target are tokenized apart, so that the prompt's tokens are those that `generate` will see.
-    """
+    """Prompt, target and end of sequence of each example. Raises ExampleTooLong rather than cut one, or UnusableTemplate."""
     rows = []
     for number, example in enumerate(examples, 1):
-        prompt = _prompt(tokenizer, example.input, template)
-        spaced = f" {example.target}" if template == "plain" else example.target
-        target = [*tokenizer(spaced, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        if len(prompt) + len(target) > max_length:
+        row = tokenize(tokenizer, example, template)
+        if len(row) > max_length:
             raise ExampleTooLong(
-                f"Example {number} ({example.input[:60]!r}) has {len(prompt) + len(target)} tokens, more than {max_length}. "
+                f"Example {number} ({example.input[:60]!r}) has {len(row)} tokens, more than {max_length}. "
                 "Shorten it or leave it out."
             )
-        rows.append((prompt, target))
-    shape = (len(rows), max(len(prompt) + len(target) for prompt, target in rows))
+        rows.append(row)
+    return pad(tokenizer, rows)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, example: Example, template: str) -> Tokens:
+    """Prompt and target are tokenized apart, so that the prompt's tokens are those that `generate` will see."""
+    spaced = f" {example.target}" if template == "plain" else example.target
+    target = [*tokenizer(spaced, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return Tokens(_prompt(tokenizer, example.input, template), target)
+
+
+def pad(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokens]) -> Batch:
+    """The rows as one batch, as long as the longest of them."""
+    shape = (len(rows), max(len(row) for row in rows))
     input_ids = torch.full(shape, tokenizer.pad_token_id)
     attention_mask = torch.zeros(shape, dtype=torch.long)
     labels = torch.full(shape, IGNORED)
-    for row, (prompt, target) in enumerate(rows):
-        end = len(prompt) + len(target)
-        input_ids[row, :end] = torch.tensor(prompt + target)
-        attention_mask[row, :end] = 1
-        labels[row, len(prompt) : end] = torch.tensor(target)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = torch.tensor(row.prompt + row.target)
+        attention_mask[index, : len(row)] = 1
+        labels[index, len(row.prompt) : len(row)] = torch.tensor(row.target)
     return Batch(input_ids, attention_mask, labels)
 
 

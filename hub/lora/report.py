@@ -15,7 +15,7 @@ from hub.lora.compose import Composition, encoded, mean_loss, mixed, target_name
 from hub.lora.errors import LoraError
 from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
 from hub.lora.examples import Example, OnProgress, paired_bootstrap
-from hub.lora.train import train_lora
+from hub.lora.train import Recipe, train
 
 ENOUGH = 100  # held-out examples below which no claim is made: at 100, a share near one half is known to about +-0.1
 
@@ -91,12 +91,12 @@ def report(
     check_held_out(examples, held_out)
     template, form = composition.settings["template"], composition.settings["form"]
     total = fresh_steps + 5 * len(held_out)
-    room = _longest_target(base, held_out) + SLACK
+    room = longest_target(base, held_out) + SLACK
     share = 1 / len(modules)
     single, single_made_by = _best_single(base, modules, examples, template)
     recipe = _fresh_recipe(base, modules, fresh_steps, fresh_learning_rate, seed)
     progress = _part(on_progress, 0, fresh_steps, total)
-    fresh = train_lora(base, examples, template=template, on_progress=progress, **recipe)
+    fresh = train(base, examples, Recipe(**recipe), template=template, on_progress=progress).adapter
     arms: dict[ArmName, tuple[Adapter | None, dict[str, Any]]] = {
         "base": (None, {}),
         "best_single": (single, single_made_by),
@@ -159,12 +159,13 @@ def _fresh_recipe(
         "target_modules": target_names(base.model, paths),
         "steps": steps,
         "learning_rate": learning_rate,
+        "ratio": 1.0,
         "batch_size": 8,
         "seed": seed,
     }
 
 
-def _longest_target(base: Base, examples: Sequence[Example]) -> int:
+def longest_target(base: Base, examples: Sequence[Example]) -> int:
     """In tokens. A longer answer cannot match exactly, so writing it to its end would only cost time."""
     targets = [f" {example.target}" for example in examples]
     return max(len(tokens) for tokens in base.tokenizer(targets, add_special_tokens=False)["input_ids"])

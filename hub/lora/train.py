@@ -1,148 +1,310 @@
-"""Supervised training of a LoRA (arXiv 2106.09685) on a warm base, with a loss on the targets alone."""
+"""Supervised training of a LoRA on a warm base: two learning rates (LoRA+), a loss on the targets alone, and a run that can be continued.
 
+What PEFT keeps well is PEFT's: the trainable layers, their initialisations, DoRA, the groups of LoRA+. The loop is ours, because a run that
+was killed must go on and end with the same bytes, and because no logits are wanted over the prompts (docs/decisions/0007).
+"""
+
+import hashlib
+import json
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
 
 import torch
-from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch.nn.utils import clip_grad_norm_
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from hub.lora.adapter import Adapter, Pair
+from hub.lora import checkpoint
+from hub.lora.adapter import Adapter
 from hub.lora.bases import Base
+from hub.lora.batches import fitting, plan
+from hub.lora.checkpoint import Ending, Standing
 from hub.lora.errors import LoraError
-from hub.lora.examples import Example, OnProgress, encode, target_loss
+from hub.lora.examples import Example, OnProgress, Tokens, pad, target_loss
+from hub.lora.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set_share, share_of_rate
+from hub.lora.memory import check_memory, said_with_what_to_lower
+from hub.lora.tuned import NothingToTrain, Shape, Tuned, tuned
 
-_NAME = "default"  # what PEFT calls an adapter that has no name
-
-
-class NothingToTrain(LoraError):
-    code = "nothing_to_train"
+VALIDATIONS = 10  # how often a run is validated if it is not said otherwise
 
 
 class TrainingDiverged(LoraError):
     code = "training_diverged"
 
 
-def train_lora(
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run besides base and examples.
+
+    `learning_rate` is A's, `ratio` times that is B's; without a ratio it is DEFAULT_RATIO's for the initialisation. `steps` counts updates
+    of `batch_size * accumulation` examples; without it there are `epochs` rounds over the examples. `warmup` is a share of the steps.
+    Examples of more than `max_length` tokens are left out and counted. `patience` ends a run after so many validations, one every
+    `validate_every` steps, without a new best.
+    """
+
+    rank: int = 8
+    alpha: float = 16
+    target_modules: Sequence[str] | str = "all-linear"
+    dropout: float = 0.0
+    init: Init = "default"
+    rslora: bool = False
+    dora: bool = False
+    learning_rate: float = 5e-4
+    ratio: float | None = None
+    warmup: float = 0.1
+    schedule: Schedule = "linear"
+    steps: int | None = None
+    epochs: int = 3
+    batch_size: int = 8
+    accumulation: int = 1
+    max_length: int = 1024
+    weight_decay: float = 0.0
+    validate_every: int | None = None
+    patience: int | None = None
+    seed: int = 0
+
+    @property
+    def rate_ratio(self) -> float:
+        return DEFAULT_RATIO[self.init] if self.ratio is None else self.ratio
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(
+            rank=self.rank,
+            alpha=self.alpha,
+            target_modules=self.target_modules,
+            dropout=self.dropout,
+            init=self.init,
+            rslora=self.rslora,
+            dora=self.dora,
+        )
+
+
+class Checkpoints(Protocol):
+    """Where a run keeps its place. `save` may raise to stop the run."""
+
+    seconds: float  # between two files
+
+    def load(self) -> Path | None: ...
+
+    def save(self, path: Path) -> None: ...
+
+    def place(self) -> Path:
+        """Where to write the next file before it is given to `save`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`adapter` is the state at `step`: that of the least validation loss, or the last one where nothing was validated.
+
+    `losses` has the mean target loss of each step's batches before its update, `validations` (step, loss) with step 0 the untrained state.
+    `tokens` and `seconds` are of the training steps of this process alone.
+    """
+
+    adapter: Adapter
+    step: int
+    steps: int
+    ending: Ending
+    losses: list[float]
+    validations: list[tuple[int, float]]
+    too_long: int
+    tokens: int
+    seconds: float
+
+    @property
+    def validation_loss(self) -> float | None:
+        return min((loss for _, loss in self.validations), default=None)
+
+
+def train(
     base: Base,
     examples: Sequence[Example],
+    recipe: Recipe,
     *,
     template: str,
-    rank: int,
-    alpha: float,
-    target_modules: Sequence[str] | str,
-    steps: int,
-    learning_rate: float,
-    batch_size: int,
-    seed: int,
-    warmup: float = 0.1,
+    validation: Sequence[Example] = (),
+    start: Adapter | None = None,
+    checkpoints: Checkpoints | None = None,
     on_progress: OnProgress,
-) -> Adapter:
-    """Train a LoRA for `steps` batches, drawn in shuffled rounds of the examples, with AdamW and no weight decay.
+) -> Trained:
+    """Train a LoRA on the targets of `examples`, from the recipe's initialisation or on from the module `start`.
 
-    `target_modules` are names as PEFT takes them, "all-linear" included. B starts at zero, and the pairs are float32 whatever the
-    base's dtype is. The learning rate rises linearly over the share `warmup` of the steps and then falls linearly towards zero;
-    gradients are clipped to norm 1. `on_progress(step, steps, {loss, learning_rate})` may raise to stop. However it ends, the base
-    is as it was. Raises NothingToTrain, or TrainingDiverged when a loss is not finite.
+    After each step `on_progress(step, steps, numbers)` may raise to stop; however the run ends, the base is as it was. With
+    `checkpoints` a run that was stopped goes on where its last file was written, and ends with the same bytes on the same device,
+    thread count and versions. Where a loss is not finite the run ends with its best state, or raises TrainingDiverged if no
+    validation found one better than the start. Raises NothingToTrain, CheckpointMismatch, NotEnoughMemory.
     """
     if not examples:
         raise NothingToTrain("There are no examples to train on. Give at least one.")
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules=target_modules if isinstance(target_modules, str) else list(target_modules),
-        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.model.modules()),
-        task_type="CAUSAL_LM",
+    fit, checked = (fitting(base, each, template, recipe.max_length) for each in (examples, validation))
+    if not fit.rows:
+        raise NothingToTrain(
+            f"All {len(examples)} examples have more than {recipe.max_length} tokens. Raise max_length or shorten them."
+        )
+    batches = plan(
+        [len(row) for row in fit.rows],
+        batch_size=recipe.batch_size,
+        accumulation=recipe.accumulation,
+        steps=recipe.steps,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
     )
-    with _adapted(base.model, config, seed) as layers:
-        parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_rate(step, steps, warmup))
-        batches = _batches(len(examples), batch_size, seed)
-        for step in range(1, steps + 1):
-            batch = encode(base.tokenizer, [examples[index] for index in next(batches)], template)
-            loss = target_loss(base.model, batch)
-            if not math.isfinite(loss.item()):
-                raise TrainingDiverged(
-                    f"The loss is {loss.item()} at step {step}. Lower the learning rate ({learning_rate})."
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            on_progress(step, steps, {"loss": loss.item(), "learning_rate": float(schedule.get_last_lr()[0])})
-            schedule.step()
-        pairs = {
-            path: Pair(
-                layer.lora_A[_NAME].weight.detach().clone(),
-                layer.lora_B[_NAME].weight.detach().clone(),
-                layer.scaling[_NAME],
-            )
-            for path, layer in layers.items()
+    check_memory(base, max(len(row) for row in fit.rows), recipe.batch_size)
+    digest = _digest(base, recipe, [*fit.rows, *checked.rows], start)
+    with (
+        said_with_what_to_lower(recipe.batch_size, recipe.max_length),
+        tuned(base, recipe.shape, start, recipe.seed) as layers,
+    ):
+        run = _Run(layers, recipe, fit.rows, checked.rows, batches, digest, checkpoints, on_progress)
+        run.to_the_end()
+        if run.standing.best:
+            for name, parameter in run.parameters.items():
+                parameter.data.copy_(run.standing.best[name])
+        return run.result(layers.adapter(), fit.too_long + checked.too_long)
+
+
+def _digest(base: Base, recipe: Recipe, rows: Sequence[Tokens], start: Adapter | None) -> str:
+    content = [base.fingerprint, str(base.dtype), asdict(recipe), [[row.prompt, row.target] for row in rows]]
+    digest = hashlib.sha256(json.dumps(content).encode())
+    for path, pair in sorted(start.pairs.items()) if start else ():
+        digest.update(f"{path} {pair.scaling} {pair.a.double().sum()} {pair.b.double().sum()}".encode())
+    return digest.hexdigest()
+
+
+class _Run:
+    """One run from its first step, or from its last checkpoint, to its end."""
+
+    def __init__(
+        self,
+        layers: Tuned,
+        recipe: Recipe,
+        rows: Sequence[Tokens],
+        validation: Sequence[Tokens],
+        batches: Sequence[Sequence[Sequence[int]]],
+        digest: str,
+        checkpoints: Checkpoints | None,
+        on_progress: OnProgress,
+    ) -> None:
+        self.base, self.recipe, self.rows, self.validation = layers.base, recipe, rows, validation
+        self.batches, self.digest, self.checkpoints, self.on_progress = batches, digest, checkpoints, on_progress
+        self.parameters = layers.parameters()
+        self.optimizer = make_optimizer(self.base.model, recipe.learning_rate, recipe.rate_ratio, recipe.weight_decay)
+        self.validate_every = recipe.validate_every or max(1, len(batches) // VALIDATIONS)
+        self.seconds, self.tokens, self.saved_at = 0.0, 0, time.monotonic()
+        found = checkpoints.load() if checkpoints else None
+        self.standing = checkpoint.load(found, digest, self.parameters, self.optimizer) if found else Standing()
+        self.began_at = self.standing.step
+
+    def to_the_end(self) -> None:
+        if self.validation and not self.standing.validations:
+            self._validate()
+        while self.standing.ending is None:
+            numbers = self._step()
+            if self._validation_is_due():
+                numbers |= self._validate()
+            self._keep_place()
+            self.on_progress(self.standing.step, len(self.batches), numbers)
+
+    def _step(self) -> dict[str, float]:
+        """One update; its loss and gradients are means over all target tokens of its batches."""
+        started, standing, recipe = time.monotonic(), self.standing, self.recipe
+        share = share_of_rate(standing.step, len(self.batches), recipe.warmup, recipe.schedule)
+        set_share(self.optimizer, share)
+        chosen = [[self.rows[index] for index in batch] for batch in self.batches[standing.step]]
+        targets = sum(len(row.target) for rows in chosen for row in rows)
+        loss = 0.0
+        for rows in chosen:
+            part = target_loss(self.base.model, pad(self.base.tokenizer, rows))
+            part = part * (sum(len(row.target) for row in rows) / targets)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.item()
+        norm = clip_grad_norm_(self.parameters.values(), 1.0)
+        if math.isfinite(loss) and math.isfinite(norm.item()):
+            self.optimizer.step()
+            standing.step += 1
+            standing.losses.append(loss)
+            if standing.step == len(self.batches):
+                standing.ending = "finished"
+        else:
+            self._diverged(loss)
+        self.optimizer.zero_grad()
+        self.tokens += sum(len(row) for rows in chosen for row in rows)
+        self.seconds += time.monotonic() - started
+        return self._numbers(share)
+
+    def _numbers(self, share: float) -> dict[str, float]:
+        per_step = self.seconds / max(1, self.standing.step - self.began_at)
+        return {
+            "loss": self.standing.losses[-1],
+            "learning_rate_a": self.recipe.learning_rate * share,
+            "learning_rate_b": self.recipe.learning_rate * self.recipe.rate_ratio * share,
+            "tokens_per_second": self.tokens / self.seconds,
+            "seconds_left": per_step * (len(self.batches) - self.standing.step),
         }
-    return Adapter(
-        "trained",
-        {
-            "base_model_name_or_path": base.id,
-            "fan_in_fan_out": config.fan_in_fan_out,
-            "peft_type": "LORA",
-            "target_modules": sorted(config.target_modules),  # PEFT has put names in place of "all-linear"
-            "task_type": "CAUSAL_LM",
-        },
-        pairs,
-    )
 
+    def _diverged(self, loss: float) -> None:
+        """Stop. What was validated and is better than the start is good; without such a state there is nothing to hand back."""
+        standing = self.standing
+        if standing.best_step is None or standing.best_loss >= standing.validations[0][1]:
+            what = f"The loss is {loss}" if not math.isfinite(loss) else "The gradient is not finite"
+            raise TrainingDiverged(
+                f"{what} at step {standing.step + 1}. Lower the learning rate ({self.recipe.learning_rate})."
+            )
+        standing.ending = "diverged"
 
-def _share_of_rate(step: int, steps: int, warmup: float) -> float:
-    """The factor of the learning rate at a step counted from 0."""
-    rising = round(steps * warmup)
-    if step < rising:
-        return (step + 1) / rising
-    return (steps - step) / max(1, steps - rising)
+    def _validation_is_due(self) -> bool:
+        standing = self.standing
+        if not self.validation or standing.ending == "diverged":
+            return False
+        return standing.ending == "finished" or standing.step % self.validate_every == 0
 
+    def _validate(self) -> dict[str, float]:
+        """Mean loss per target token of the validation examples, without dropout; keeps the parameters if they are the best so far."""
+        standing, model = self.standing, self.base.model.eval()
+        summed = 0.0
+        order = sorted(self.validation, key=len)
+        with torch.no_grad():
+            for start in range(0, len(order), self.recipe.batch_size):
+                rows = order[start : start + self.recipe.batch_size]
+                mean = target_loss(model, pad(self.base.tokenizer, rows)).item()
+                summed += mean * sum(len(row.target) for row in rows)
+        model.train()
+        loss = summed / sum(len(row.target) for row in order)
+        if not math.isfinite(loss):
+            self._diverged(loss)
+            return {}
+        best = standing.best_loss
+        standing.validations.append((standing.step, loss))
+        if standing.step > 0 and loss < best:
+            standing.best_step = standing.step
+            standing.best = {name: each.detach().cpu().clone() for name, each in self.parameters.items()}
+        rounds_without = sum(step > (standing.best_step or 0) for step, _ in standing.validations)
+        if self.recipe.patience and standing.ending is None and rounds_without >= self.recipe.patience:
+            standing.ending = "stopped_early"
+        return {"validation_loss": loss}
 
-def _batches(count: int, batch_size: int, seed: int) -> Iterator[list[int]]:
-    """Indices of examples without end: every round takes each once, in an order of its own."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    while True:
-        while len(waiting) < min(batch_size, count):
-            waiting += torch.randperm(count, generator=generator).tolist()
-        yield waiting[:batch_size]
-        waiting = waiting[batch_size:]
+    def _keep_place(self) -> None:
+        if self.checkpoints is None:
+            return
+        if self.standing.ending or time.monotonic() - self.saved_at >= self.checkpoints.seconds:
+            place = self.checkpoints.place()
+            checkpoint.save(place, self.digest, self.standing, self.parameters, self.optimizer)
+            self.checkpoints.save(place)
+            self.saved_at = time.monotonic()
 
-
-@contextmanager
-def _adapted(model: PreTrainedModel, config: LoraConfig, seed: int) -> Iterator[dict[str, LoraLayer]]:
-    """Within the block PEFT's layers stand in for those that the config targets, by path; after it the model is as it was."""
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        try:
-            _inject(model, config)
-            yield _lora_layers(model.train())
-        finally:
-            # PEFT's own unload() needs the wrapper, which there is none of when PEFT refused half-way.
-            for path, layer in _lora_layers(model).items():
-                model.set_submodule(path, layer.get_base_layer())
-            if hasattr(model, "peft_config"):
-                del model.peft_config
-            model.eval().requires_grad_(False)
-
-
-def _inject(model: PreTrainedModel, config: LoraConfig) -> None:
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        try:
-            get_peft_model(model, config)
-        except ValueError as error:
-            raise NothingToTrain(f"PEFT cannot put a LoRA on {config.target_modules}: {error}") from error
-
-
-def _lora_layers(model: PreTrainedModel) -> dict[str, LoraLayer]:
-    return {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    def result(self, adapter: Adapter, too_long: int) -> Trained:
+        standing = self.standing
+        return Trained(
+            adapter=adapter,
+            step=standing.best_step or standing.step,
+            steps=len(self.batches),
+            ending=standing.ending or "finished",
+            losses=standing.losses,
+            validations=standing.validations,
+            too_long=too_long,
+            tokens=self.tokens,
+            seconds=self.seconds,
+        )

@@ -77,6 +77,7 @@ CONFIGS = {
         "target_modules": ["q_proj", "v_proj"],
         "rank_pattern": {"v_proj": 3},
     },
+    "dora": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "down_proj"], "use_dora": True},
     "some layers": {"r": 3, "target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
     "regular expression": {"r": 3, "target_modules": r".*\.1\.mlp\.(up|gate)_proj"},
 }
@@ -192,7 +193,6 @@ def test_applied_computes_in_the_dtype_of_the_base(llama: LlamaForCausalLM, tmp_
 
 
 CONFIG_FEATURES: list[tuple[dict[str, Any], str]] = [
-    ({"use_dora": True}, "DoRA"),
     ({"bias": "lora_only"}, "trained biases"),
     ({"lora_bias": True}, "bias on lora_B"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"),

@@ -13,7 +13,7 @@ from hub.lora.compose import Composition, compose, encoded, mean_loss, mixed
 from hub.lora.evaluate import Estimate, Scores
 from hub.lora.examples import Example, paired_bootstrap, share_interval
 from hub.lora.report import ENOUGH, ArmName, HeldOutUnusable, Report, compared, report
-from hub.lora.train import train_lora
+from hub.lora.train import Recipe, train
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 ARMS: tuple[ArmName, ...] = ("base", "best_single", "average", "fresh_lora", "composition")
@@ -197,7 +197,8 @@ def test_every_arm_is_scored_as_its_adapter_scores_alone(
     )
     arms = {arm.name: arm for arm in result.arms}
     assert list(arms) == list(ARMS)
-    fresh = train_lora(tiny_base, examples, template="plain", on_progress=ignore_progress, **arms["fresh_lora"].made_by)
+    recipe = Recipe(**arms["fresh_lora"].made_by)
+    fresh = train(tiny_base, examples, recipe, template="plain", on_progress=ignore_progress).adapter
     adapters: dict[ArmName, Adapter | None] = {
         "base": None,
         "best_single": modules[1],
@@ -258,19 +259,8 @@ def test_the_fresh_lora_has_the_modules_size_and_place(
 def test_answers_are_long_enough_for_every_target(tiny_base: Base, modules: list[Adapter]) -> None:
     # One module whose answers of 30 letters are all right, and a target that is far longer than the others.
     long = "x" * 30
-    trained = train_lora(
-        tiny_base,
-        [Example("write", long)],
-        template="plain",
-        rank=8,
-        alpha=16,
-        target_modules="all-linear",
-        steps=60,
-        learning_rate=1e-2,
-        batch_size=1,
-        seed=0,
-        on_progress=ignore_progress,
-    )
+    recipe = Recipe(rank=8, steps=60, learning_rate=1e-2, ratio=1.0, batch_size=1)
+    trained = train(tiny_base, [Example("write", long)], recipe, template="plain", on_progress=ignore_progress).adapter
     found = compose(
         tiny_base,
         [trained],

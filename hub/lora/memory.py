@@ -1,0 +1,58 @@
+"""Too little memory, foreseen where it can be and said with what to lower where it could not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+
+from hub.lora.bases import Base
+from hub.lora.errors import LoraError
+
+# Values that each token keeps per layer until its backward pass, in widths of the layer: a floor (inputs of norms and products, the
+# halves of the gated product), so that what is refused could not have worked.
+_WIDTHS = 8
+_INNER_WIDTHS = 4
+
+
+class NotEnoughMemory(LoraError):
+    code = "out_of_memory"
+
+
+def check_memory(base: Base, length: int, batch_size: int) -> None:
+    """Raise NotEnoughMemory if the longest batch certainly does not fit beside the base."""
+    config = base.model.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    values = config.num_hidden_layers * (_WIDTHS * config.hidden_size + _INNER_WIDTHS * inner)
+    needed = batch_size * length * values * base.dtype.itemsize
+    free = available(base.device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"A batch of {batch_size} examples of {length} tokens needs at least {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
+            "free. Lower batch_size (and raise accumulation instead), or lower max_length."
+        )
+
+
+def available(device: torch.device) -> int:
+    """Bytes that are free for this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+@contextmanager
+def said_with_what_to_lower(batch_size: int, max_length: int) -> Iterator[None]:
+    """Within the block an allocation that fails becomes NotEnoughMemory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # On the CPU torch has no class of its own for it.
+        if (
+            isinstance(error, RuntimeError)
+            and "allocate memory" not in str(error)
+            and "out of memory" not in str(error)
+        ):
+            raise
+        raise NotEnoughMemory(
+            f"Memory ran out in the middle. Lower batch_size ({batch_size}; raise accumulation instead) or max_length ({max_length})."
+        ) from error

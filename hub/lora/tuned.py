@@ -1,0 +1,200 @@
+"""PEFT's trainable layers in a warm base, and the base as it was afterwards."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MethodType
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from hub.lora.adapter import Adapter, Pair, layers_of, peft_config
+from hub.lora.bases import Base
+from hub.lora.errors import LoraError
+from hub.lora.loraplus import BASE_CHANGING, Init
+
+_NAME = "default"  # what PEFT calls an adapter that has no name
+
+
+class NothingToTrain(LoraError):
+    code = "nothing_to_train"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the trainable layers are: names as PEFT takes them ("all-linear" included), rank, scaling and start."""
+
+    rank: int
+    alpha: float
+    target_modules: Sequence[str] | str
+    dropout: float
+    init: Init
+    rslora: bool
+    dora: bool
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A base whose layers at `layers`, by path, are PEFT's; `initial` holds their pairs where those were taken out of the base."""
+
+    base: Base
+    layers: Mapping[str, LoraLayer]
+    initial: Mapping[str, Pair]
+    config: LoraConfig
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return {name: each for name, each in self.base.model.named_parameters() if each.requires_grad}
+
+    def adapter(self) -> Adapter:
+        """The pairs as they are now, as a module of the original base.
+
+        What PiSSA took out of the base comes back as pairs of the opposite sign: [B, -B0] [A; A0], of twice the rank.
+        """
+        pairs = {path: _pair(layer) for path, layer in self.layers.items()}
+        for path, start in self.initial.items():
+            pair = pairs[path]
+            pairs[path] = Pair(torch.cat([pair.a, start.a]), torch.cat([pair.b, -start.b], dim=1), pair.scaling)
+        names = self.config.target_modules  # PEFT has put names in place of "all-linear"
+        config = {
+            "base_model_name_or_path": self.base.id,
+            "fan_in_fan_out": _has_conv1d(self.base.model),
+            "lora_dropout": self.config.lora_dropout,
+            "peft_type": "LORA",
+            "target_modules": names if isinstance(names, str) else sorted(names),
+            "task_type": "CAUSAL_LM",
+        }
+        return Adapter("trained", config, pairs)
+
+
+def _pair(layer: LoraLayer) -> Pair:
+    a, b = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+    magnitude = layer.lora_magnitude_vector[_NAME].weight.detach().clone() if layer.use_dora[_NAME] else None
+    return Pair(a.detach().clone(), b.detach().clone(), layer.scaling[_NAME], magnitude)
+
+
+@contextmanager
+def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterator[Tuned]:
+    """Within the block the base has trainable layers of `shape`, or those of `start` to go on from; after it the base is as it was.
+
+    Pairs are float32 whatever the base's dtype is. The random state is the block's own, from `seed`. Raises NothingToTrain.
+    """
+    model = base.model
+    config = _config(model, shape) if start is None else _config_of(start, model)
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        # PiSSA puts other weights in place of the base's; these are the ones to put back.
+        weights = {path: layer.weight.data for path, layer in model.named_modules() if _is_linear(layer)}
+        try:
+            _inject(model, config)
+            layers = _lora_layers(model.train())
+            _check_linear(layers)
+            if start is not None:
+                _go_on_from(start, layers)
+            elif shape.init == "a_zero":
+                _start_at_a_zero(layers)
+            initial = {path: _pair(layer) for path, layer in layers.items()} if shape.init in BASE_CHANGING else {}
+            for layer in layers.values():
+                _compute_in_the_dtype_of_the_base(layer)
+            yield Tuned(base, layers, initial, config)
+        finally:
+            # PEFT's own unload() needs the wrapper, which there is none of when PEFT refused half-way.
+            for path, layer in _lora_layers(model).items():
+                model.set_submodule(path, layer.get_base_layer())
+            for path, weight in weights.items():
+                model.get_submodule(path).weight.data = weight
+            if hasattr(model, "peft_config"):
+                del model.peft_config
+            model.eval().requires_grad_(False)
+
+
+def _config(model: PreTrainedModel, shape: Shape) -> LoraConfig:
+    names = shape.target_modules
+    return LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        target_modules=names if isinstance(names, str) else list(names),
+        lora_dropout=shape.dropout,
+        init_lora_weights=True if shape.init in ("default", "a_zero") else shape.init,
+        use_rslora=shape.rslora,
+        use_dora=shape.dora,
+        fan_in_fan_out=_has_conv1d(model),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _config_of(start: Adapter, model: PreTrainedModel) -> LoraConfig:
+    layers_of(model, start)  # refuses a module of another base
+    changes = {"base_model_name_or_path": None, "fan_in_fan_out": _has_conv1d(model), "inference_mode": False}
+    return LoraConfig(**peft_config(start) | changes)
+
+
+def _inject(model: PreTrainedModel, config: LoraConfig) -> None:
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        # About tied embeddings: what is no linear layer is refused below, and a pair on the output layer alone is meant so.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
+        try:
+            get_peft_model(model, config)
+        except ValueError as error:
+            raise NothingToTrain(f"PEFT cannot put a LoRA on {config.target_modules}: {error}") from error
+
+
+def _check_linear(layers: Mapping[str, LoraLayer]) -> None:
+    for path, layer in layers.items():
+        if _NAME not in layer.lora_A:
+            kind = type(layer.get_base_layer()).__name__
+            raise NothingToTrain(f"{path} is no linear layer but a {kind}. Leave it out of the target modules.")
+
+
+def _go_on_from(start: Adapter, layers: Mapping[str, LoraLayer]) -> None:
+    with torch.no_grad():
+        for path, layer in layers.items():
+            pair = start.pairs[path]
+            layer.lora_A[_NAME].weight.copy_(pair.a)
+            layer.lora_B[_NAME].weight.copy_(pair.b)
+            if pair.magnitude is not None:
+                layer.lora_magnitude_vector[_NAME].weight.copy_(pair.magnitude)
+
+
+def _start_at_a_zero(layers: Mapping[str, LoraLayer]) -> None:
+    """B takes the random start that PEFT gives A, and A is zero: the paper's Init[2]."""
+    for layer in layers.values():
+        nn.init.kaiming_uniform_(layer.lora_B[_NAME].weight, a=5**0.5)
+        nn.init.zeros_(layer.lora_A[_NAME].weight)
+
+
+def _compute_in_the_dtype_of_the_base(layer: LoraLayer) -> None:
+    """Let a plain pair compute in its input's dtype, and add onto the base's output in place, as `applied` does with the result.
+
+    PEFT computes the float32 pair in float32: on a bfloat16 base each layer then copies its input and its output there and back,
+    which costs more than its matrix products. The parameters, their gradients and AdamW's state stay float32.
+    """
+    if isinstance(layer, LoraLinear) and _NAME not in layer.lora_variant:
+        layer.forward = MethodType(_forward, layer)
+
+
+def _forward(layer: LoraLayer, x: Tensor) -> Tensor:
+    a, b = layer.lora_A[_NAME].weight.to(x.dtype), layer.lora_B[_NAME].weight.to(x.dtype)
+    output = layer.base_layer(x)
+    low = nn.functional.linear(layer.lora_dropout[_NAME](x), a)
+    flat = torch.addmm(output.flatten(0, -2), low.flatten(0, -2), b.T, alpha=layer.scaling[_NAME])
+    return flat.view_as(output)
+
+
+def _lora_layers(model: PreTrainedModel) -> dict[str, LoraLayer]:
+    return {path: layer for path, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear | Conv1D)
+
+
+def _has_conv1d(model: PreTrainedModel) -> bool:
+    return any(isinstance(layer, Conv1D) for layer in model.modules())
