@@ -176,7 +176,7 @@ def install_error_handlers(app: FastAPI, page: Page, hub_shape: HubShape) -> Non
         if wants_page(request):
             return page(request, 422, "invalid_request", message)
         if not request.url.path.startswith(OWN_SHAPE):
-            return hub_shape(request, 422, "invalid_request", message, {})
+            return hub_shape(request, 422, "invalid_request", f"The request cannot be read: {message}.", {})
         return JSONResponse(error_body("invalid_request", message, problems=problems), status_code=422)
 
     def on_http_error(request: Request, error: HTTPException) -> Response:

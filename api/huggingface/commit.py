@@ -202,6 +202,8 @@ def read_commit(body: BinaryIO) -> Described:
     if header is None:
         raise InvalidInput('The commit has no header; its first line is {"key": "header", "value": {"summary": ...}}.')
     message = f"{header.summary}\n\n{header.description}".strip() or "Upload"
+    if "\0" in message:
+        raise InvalidInput("The commit message holds a NUL character, which cannot be kept; leave it out.")
     return Described(commits.Request(message, changes, header.parentCommit), body, places)
 
 

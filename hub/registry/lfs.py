@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from hub.registry import blobs, signing
 from hub.registry.blobs import Checked, WrongBytes
 from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, TooLarge
+from hub.registry.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.models import Blob
 from hub.registry.repos import BytesMissing
 from hub.registry.services import Services
@@ -96,13 +96,20 @@ def receive_part(services: Services, grant: Grant, number: int, part_bytes: int,
 def complete(services: Services, grant: Grant, count: int) -> None:
     """Join the parts into the file, which is hashed as it is written. The parts are gone afterwards, whether or not they fit."""
     keys = [_part_key(grant, number) for number in range(1, count + 1)]
-    pieces = (piece for key in keys for piece in services.storage.stream_key(key))
     try:
-        receive(services, grant, pieces)
+        receive(services, grant, _joined(services, keys))
     except WrongBytes:
         _remove(services, keys)
         raise
     _remove(services, keys)
+
+
+def _joined(services: Services, keys: list[str]) -> Iterator[bytes]:
+    for number, key in enumerate(keys, 1):
+        try:
+            yield from services.storage.stream_key(key)
+        except NotFound:
+            raise BytesMissing(f"Part {number} of {len(keys)} has not come; send the file again.") from None
 
 
 def _remove(services: Services, keys: list[str]) -> None:

@@ -7,12 +7,12 @@ nothing needs. Every step may be killed and run again.
 import logging
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import jobs
+from hub.registry import jobs, lfs
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
@@ -57,7 +57,9 @@ def sweep(services: Services) -> None:
     with transaction(services.sessions) as session:
         purge(session, timedelta(days=settings.restore_days))
         expire_answers(session)
-    collect(services, timedelta(hours=settings.blob_grace_hours))
+    grace = timedelta(hours=settings.blob_grace_hours)
+    collect(services, grace)
+    drop_parts(services, grace)
 
 
 def resend(services: Services) -> int:
@@ -109,6 +111,12 @@ def purge(session: Session, after: timedelta) -> int:
         .execution_options(synchronize_session=False)
     )
     return len(old)
+
+
+def drop_parts(services: Services, grace: timedelta) -> None:
+    """Remove parts of uploads that nobody completed."""
+    for key in services.storage.keys_older_than(lfs.PARTS, datetime.now(UTC) - grace):
+        services.storage.delete_key(key)
 
 
 def collect(services: Services, grace: timedelta) -> int:

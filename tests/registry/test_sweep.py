@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from hub.registry import blobs, jobs, repos, sweep
+from hub.registry import blobs, jobs, lfs, repos, sweep
 from hub.registry.db import transaction
+from hub.registry.errors import NotFound
 from hub.registry.jobs import Input, Submission
+from hub.registry.lfs import Grant
 from hub.registry.models import Blob, Commit, Holding, Job, Ref, Repo, Tree, TreeEntry
 from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
@@ -398,3 +400,13 @@ def test_of_two_sweeps_one_works_and_the_other_takes_over(services: Services, su
         first.close()
         second.close()
     assert holder() == set()
+
+
+def test_parts_of_an_upload_that_nobody_completed_go_after_the_grace_period(services: Services) -> None:
+    grant = Grant("ann", "0" * 64, 5, 0)
+    lfs.receive_part(services, grant, 1, 5, iter([b"12345"]))
+    sweep.drop_parts(services, timedelta(hours=1))
+    assert b"".join(services.storage.stream_key(f"parts/ann/{'0' * 64}/1")) == b"12345"
+    sweep.drop_parts(services, -timedelta(hours=1))
+    with pytest.raises(NotFound):
+        services.storage.stream_key(f"parts/ann/{'0' * 64}/1")
