@@ -40,7 +40,7 @@ def create_app(services: Services | None = None) -> FastAPI:
         version="0.1.0",
         description="A registry of LoRA adapters and the jobs that weave new ones.",
         openapi_url="/v1/openapi.json",
-        docs_url="/v1/docs",
+        docs_url=None,  # hub.web has a page that loads nothing from elsewhere
         redoc_url=None,
         lifespan=lifespan,
     )

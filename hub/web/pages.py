@@ -172,6 +172,12 @@ def _by_dataset(scores: Sequence[views.Measured]) -> Mapping[str, Mapping[str, v
     return dict(sorted(table.items()))
 
 
+@router.get("/v1/docs")
+def api(request: Request, viewer: ViewerDep) -> Response:
+    """The API's description as a page of ours: FastAPI's own would fetch its scripts from another server."""
+    return _page("api.html", viewer, openapi=request.app.openapi())
+
+
 @router.get("/login")
 def login_form(viewer: ViewerDep) -> Response:
     return _page("login.html", viewer, problem="")

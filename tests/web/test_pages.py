@@ -185,6 +185,17 @@ def test_scores_are_a_table_of_modules_by_data_set(
     assert "0.750" in client.get("/adapters/ann/m").text
 
 
+def test_the_api_is_described_without_help_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/v1/docs").text
+    routes = client.get("/v1/openapi.json").json()["paths"]
+    for path, methods in routes.items():
+        for method in methods:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    assert 'id="ComposeRequest"' in page
+    assert "evaluations of the loss" in page
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+
+
 def test_static_files_are_those_of_the_list(client: TestClient) -> None:
     assert client.get("/static/style.css").headers["Content-Type"].startswith("text/css")
     assert client.get("/static/..%2Fpages.py").status_code == 404
