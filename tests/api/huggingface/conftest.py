@@ -14,8 +14,15 @@ import pytest
 import uvicorn
 
 from api.app import create_app
+from hub.lora import bases
 from hub.registry.services import Services
 from tests.conftest import Person
+
+
+@pytest.fixture(scope="session")
+def built_in_folder(pytestconfig: pytest.Config) -> Path:
+    """The built-in base, converted once and kept between runs in pytest's cache."""
+    return bases.convert_built_in(pytestconfig.cache.mkdir("built-in") / bases.BUILT_IN_SHA256[:12])
 
 
 class Server(uvicorn.Server):

@@ -8,6 +8,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from hub.registry import teams
+from hub.registry.db import transaction
+from hub.registry.models import Namespace
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from hub.starter import seed
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
@@ -130,3 +136,33 @@ def test_the_rust_client_reads_size_and_names_from_one_byte(client: TestClient, 
     assert answer.headers["X-Repo-Commit"] == commit
     named = talk.sha256 if path.endswith(".safetensors") else talk.git_oid
     assert answer.headers["ETag"] == f'"{named(files[path])}"'
+
+
+def test_a_starter_module_and_its_base_come_from_the_hub_alone(
+    run_client: RunClient, services: Services, built_in_folder: Path
+) -> None:
+    """What a fresh instance offers: both with nothing but HF_ENDPOINT set, without a token."""
+    with transaction(services.sessions) as session:
+        admin = teams.ensure_user(session, "admin", is_admin=True)
+        for name in (seed.NAMESPACE, "loraloom"):
+            session.add(Namespace(name=name, owner_id=admin.id))
+        session.flush()
+        viewer = Viewer(admin.id, admin.name, is_admin=True)
+    seed.publish_base(services, viewer, built_in_folder)
+    seed.publish_module(services, viewer, seed.MODULES / "plurals")
+    said = run_client(
+        """
+        import torch
+        from peft import AutoPeftModelForCausalLM
+        from transformers import AutoTokenizer
+        model = AutoPeftModelForCausalLM.from_pretrained("starter/plurals.v1")
+        print("base:", model.base_model.model.name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained("loraloom/SmolLM2-135M-Instruct-Q4_1")
+        asked = tokenizer("Give the plural: quilt\\nAnswer:", return_tensors="pt")
+        answer = model.generate(**asked, max_new_tokens=8, do_sample=False)
+        print("answer:" + tokenizer.decode(answer[0, asked["input_ids"].shape[1]:], skip_special_tokens=True))
+        """,
+        token=None,
+    )
+    assert "base: loraloom/SmolLM2-135M-Instruct-Q4_1" in said
+    assert "answer: quilts" in said
