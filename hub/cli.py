@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from hub import demo, local, up
-from hub.registry import schema, sweep, teams
+from hub.registry import importing, repos, schema, sweep, teams
 from hub.registry.db import connect, transaction
 from hub.registry.errors import HubError
 from hub.registry.log import configure_logging
@@ -64,16 +64,38 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 
 def run_user(args: argparse.Namespace) -> None:
-    with transaction(connect(load_settings().database_url)) as session:
+    with transaction(connect(up.settings_of(args.data).database_url)) as session:
         user = teams.create_user(session, args.name, is_admin=args.admin)
         _, secret = teams.create_token(session, user.id, "first")
     say(secret)
 
 
 def run_token(args: argparse.Namespace) -> None:
-    with transaction(connect(load_settings().database_url)) as session:
+    with transaction(connect(up.settings_of(args.data).database_url)) as session:
         _, secret = teams.create_token(session, teams.get_user(session, args.user).id, args.name)
     say(secret)
+
+
+def run_import(args: argparse.Namespace) -> None:
+    """One line an adapter, and what it says of it below; ends with an error if any was refused."""
+    services = connect_services(up.settings_of(args.data))
+    with transaction(services.sessions) as session:
+        user = teams.get_user(session, args.user)
+        viewer = teams.Viewer(user.id, user.name, user.is_admin)
+    counts = {"accepted": 0, "unchanged": 0, "refused": 0}
+    for each in importing.import_tree(services, viewer, args.namespace or args.user, args.folder, args.visibility):
+        counts[each.outcome] += 1
+        say(f"{each.outcome:10}{each.name}")
+        for line in each.details:
+            say(f"{'':10}{line}")
+    say(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    if counts["refused"]:
+        raise SystemExit(1)
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    text = "the data directory of a running instance, unless DATABASE_URL and the others name one"
+    command.add_argument("--data", type=Path, default=Path("data"), help=text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -106,12 +128,22 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("user", help="add a user; prints his first token")
     command.add_argument("name")
     command.add_argument("--admin", action="store_true")
+    add_data(command)
     command.set_defaults(run=run_user)
 
     command = commands.add_parser("token", help="make a token; prints it")
     command.add_argument("user")
     command.add_argument("--name", default="cli")
+    add_data(command)
     command.set_defaults(run=run_token)
+
+    command = commands.add_parser("import", help="publish every adapter in a folder and below")
+    command.add_argument("folder", type=Path)
+    command.add_argument("--user", default=up.ADMIN, help="who publishes them")
+    command.add_argument("--namespace", help="where they go; the user's own if left out")
+    command.add_argument("--visibility", choices=repos.VISIBILITIES)
+    add_data(command)
+    command.set_defaults(run=run_import)
 
     args = parser.parse_args(argv)
     try:

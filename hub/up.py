@@ -1,5 +1,6 @@
 """`python -m hub up`: every process of an instance under one supervisor, until it is interrupted."""
 
+import json
 import logging
 import os
 import signal
@@ -18,14 +19,19 @@ from hub import local
 from hub.registry import schema, teams
 from hub.registry.db import connect, transaction
 from hub.registry.models import Mark
-from hub.registry.settings import Settings, load_given
+from hub.registry.settings import Settings, load_given, load_settings
 from hub.registry.storage import Storage
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[1]
 ADMIN = "admin"
+ENVIRONMENT = "environment.json"  # in the data directory: the settings of the instance that runs there
 RESTART_SECONDS = 1.0
+
+
+class NoInstance(local.LocalError):
+    """Neither the environment nor the data directory says where an instance is."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ def start_processes(
         stack.spawn(name, argv, env=env, cwd=ROOT)
         if name == "api":
             stack.wait_until("api", lambda: local.answers(f"{url}/readyz"))
+    # So that commands like `python -m hub user` find the instance.
+    local.write_private(stack.data / ENVIRONMENT, json.dumps(env))
     if not is_seeded(settings):
         say("first start: converting the built-in base model and publishing the starter library ...")
         stack.spawn("seed", SEED, env=env, cwd=ROOT)
@@ -141,6 +149,18 @@ def start_services(stack: local.Stack, *, scratch: str | None = None) -> Setting
         cache_dir=stack.data / "cache",
         **values,
     )
+
+
+def settings_of(data: Path) -> Settings:
+    """The settings of the environment if it names a database, else those of the instance in a data directory. Raises NoInstance."""
+    if load_given().database_url:
+        return load_settings()
+    path = data / ENVIRONMENT
+    if not path.exists():
+        raise NoInstance(
+            f"There is no instance in {data}; start it with `make run`, name its --data, or set DATABASE_URL."
+        )
+    return Settings(**{name.lower(): value for name, value in json.loads(path.read_text()).items()})
 
 
 def drop_scratch(settings: Settings) -> None:

@@ -50,6 +50,11 @@ def test_an_instance_keeps_its_data_and_can_be_killed(tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {token}"}
         made = httpx.post(f"{url}/v1/users", headers=headers, json={"name": "carol"}, timeout=30)
         assert made.status_code == 201
+        asked = [sys.executable, "-m", "hub", "token", "carol", "--data", str(data)]
+        carols = subprocess.run(asked, cwd=up.ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        me = httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {carols}"}, timeout=30)
+        assert me.json()["name"] == "carol", "commands find the instance by its data directory"
+        assert (data / "environment.json").stat().st_mode & 0o777 == 0o600
         before = process.children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)

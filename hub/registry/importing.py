@@ -1,0 +1,77 @@
+"""Adapters that lie in a folder, brought into a namespace one by one: each is accepted, found unchanged, or refused with the reason."""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hub.peft_format import CONFIG, WEIGHTS
+from hub.registry import blobs, publishing, repos
+from hub.registry.db import transaction
+from hub.registry.errors import HubError, InvalidInput, NotFound
+from hub.registry.inspect import PICKLE, BadAdapter
+from hub.registry.repos import Visibility
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+
+MARKS = (CONFIG, WEIGHTS, PICKLE)  # a folder with any of these was meant to be an adapter
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of one folder. `details` are the findings of an accepted adapter or the reasons for refusing one."""
+
+    folder: Path
+    name: str
+    outcome: Literal["accepted", "unchanged", "refused"]
+    details: tuple[str, ...]
+
+
+def import_tree(
+    services: Services, viewer: Viewer, namespace: str, root: Path, visibility: Visibility | None = None
+) -> Iterator[Imported]:
+    """Publish every adapter below `root`, in the order of their paths. One that is refused stops nothing, and it may all be repeated."""
+    if not root.is_dir():
+        raise InvalidInput(f"{root} is not a folder; name one that holds adapters.")
+    for folder in adapter_folders(root):
+        name = f"{namespace}/{repo_name(root, folder)}"
+        try:
+            yield _imported(services, viewer, name, folder, visibility)
+        except BadAdapter as error:
+            reasons = [finding for finding in error.details["findings"] if finding["severity"] == "error"]
+            texts = tuple(f"{reason['code']}: {reason['message']} {reason['remedy']}" for reason in reasons)
+            yield Imported(folder, name, "refused", texts)
+        except HubError as error:
+            yield Imported(folder, name, "refused", (f"{error.code}: {error.message}",))
+
+
+def adapter_folders(root: Path) -> list[Path]:
+    return sorted({path.parent for mark in MARKS for path in root.rglob(mark)})
+
+
+def repo_name(root: Path, folder: Path) -> str:
+    """The path below the root as one name that every client accepts: "a/b c" is "a-b-c"."""
+    parts = folder.relative_to(root).parts or (root.resolve().name,)
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(parts))
+    return re.sub(r"\.{2,}", ".", name).strip("-.")[:96].rstrip("-.") or "adapter"
+
+
+def _imported(services: Services, viewer: Viewer, name: str, folder: Path, visibility: Visibility | None) -> Imported:
+    before = _head(services, viewer, name)
+    with ExitStack() as stack:
+        paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
+        files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in paths]
+        message = f"Import of {folder.name}"
+        done = publishing.publish_adapter(services, viewer, name, files, visibility=visibility, message=message)
+    findings = tuple(f"{finding.code}: {finding.message}" for finding in done.inspection.findings)
+    return Imported(folder, name, "unchanged" if done.commit.id == before else "accepted", findings)
+
+
+def _head(services: Services, viewer: Viewer, name: str) -> str | None:
+    with transaction(services.sessions) as session:
+        try:
+            return repos.resolve(session, repos.find(session, viewer, "model", name)).id
+        except NotFound:
+            return None

@@ -1,0 +1,73 @@
+"""Importing a folder of adapters: one line each, nothing stops it, and it may be repeated."""
+
+from pathlib import Path
+
+import pytest
+
+from hub.registry import importing
+from hub.registry.errors import InvalidInput
+from hub.registry.services import Services
+from tests.conftest import Person
+from tests.support import peft_folder
+
+
+def laid_out(root: Path, folders: dict[str, dict[str, bytes]]) -> Path:
+    for name, files in folders.items():
+        (root / name).mkdir(parents=True)
+        for path, data in files.items():
+            (root / name / path).write_bytes(data)
+    return root
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    broken = peft_folder(seed=3)
+    broken["adapter_model.safetensors"] = broken["adapter_model.safetensors"][:-20]
+    pickled = {"adapter_config.json": peft_folder()["adapter_config.json"], "adapter_model.bin": b"\x80\x04."}
+    folders = {"a": peft_folder(), "deep/b c": peft_folder(seed=2), "broken": broken, "pickled": pickled, "notes": {}}
+    return laid_out(tmp_path / "library", folders)
+
+
+def lines(services: Services, person: Person, root: Path) -> dict[str, importing.Imported]:
+    return {each.name: each for each in importing.import_tree(services, person.viewer, person.name, root)}
+
+
+def test_each_adapter_gets_a_line_and_none_stops_the_others(services: Services, ann: Person, library: Path) -> None:
+    found = lines(services, ann, library)
+    assert {name: each.outcome for name, each in found.items()} == {
+        "ann/a": "accepted",
+        "ann/broken": "refused",
+        "ann/deep-b-c": "accepted",
+        "ann/pickled": "refused",
+    }
+    assert [detail.partition(":")[0] for detail in found["ann/broken"].details] == ["truncated"]
+    assert "pickle_weights" in {detail.partition(":")[0] for detail in found["ann/pickled"].details}
+    assert "unknown_base" in {detail.partition(":")[0] for detail in found["ann/a"].details}
+
+
+def test_repeating_it_changes_only_what_has_changed(services: Services, ann: Person, library: Path) -> None:
+    lines(services, ann, library)
+    (library / "a" / "README.md").write_text("---\nlicense: mit\n---\nNew.\n")
+    found = lines(services, ann, library)
+    assert (found["ann/a"].outcome, found["ann/deep-b-c"].outcome) == ("accepted", "unchanged")
+
+
+def test_who_may_not_write_there_is_refused_each_time(
+    services: Services, ann: Person, bob: Person, library: Path
+) -> None:
+    found = list(importing.import_tree(services, bob.viewer, "ann", library))
+    assert {each.outcome for each in found} == {"refused"}
+    assert all(each.details[0].startswith("forbidden") for each in found)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("x/y", "x-y"), ("über 7", "ber-7"), ("a..b", "a.b"), ("-x-", "x"), ("n" * 120, "n" * 96), ("ü", "adapter")],
+)
+def test_names_are_those_that_clients_accept(tmp_path: Path, folder: str, name: str) -> None:
+    assert importing.repo_name(tmp_path, tmp_path / folder) == name
+
+
+def test_the_folder_must_be_there(services: Services, ann: Person, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is not a folder"):
+        list(importing.import_tree(services, ann.viewer, "ann", tmp_path / "absent"))
