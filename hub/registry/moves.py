@@ -28,7 +28,9 @@ def create(
 def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
     """Give a repo another name, maybe in another namespace, which from then on holds its bytes too."""
     if repos.check_target(session, viewer, repo_type_of(repo), full_name) is not None:
-        raise RepoExists(f"There is a {repo.type} repo {full_name!r} already; choose another name.")
+        raise RepoExists(
+            f"There is a {repo.type} repo {full_name!r} already; choose another name.", repo=full_name, type=repo.type
+        )
     before = repo.full_name
     repo.namespace, repo.name = repos.split_name(full_name)
     session.flush()
@@ -54,7 +56,9 @@ def duplicate(
     if not owner and VISIBILITIES.index(wanted) > VISIBILITIES.index(visibility_of(source.repo)):
         raise Forbidden(f"{source.name} is {source.repo.visibility}, so a copy of it cannot be {wanted}.")
     if repos.check_target(session, viewer, repo_type, full_name) is not None:
-        raise RepoExists(f"There is a {repo_type} repo {full_name!r} already; choose another name.")
+        raise RepoExists(
+            f"There is a {repo_type} repo {full_name!r} already; choose another name.", repo=full_name, type=repo_type
+        )
     repo = repos.ensure(session, viewer, repo_type, full_name, wanted)
     files = repos.files(session, source.commit)
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.id == source.commit.id))

@@ -45,6 +45,16 @@ def hub_url(services: Services) -> Iterator[str]:
     thread.join()
 
 
+# `make test-clients` names the Python of each client that the tests in test_clients.py are run with.
+CLIENT_PYTHON = os.environ.get("CLIENT_PYTHON", sys.executable)
+_version = subprocess.run(
+    [CLIENT_PYTHON, "-c", "import huggingface_hub; print(huggingface_hub.__version__)"],
+    capture_output=True,
+    text=True,
+    check=True,
+)
+CLIENT_VERSION = tuple(int(part) for part in _version.stdout.split(".")[:2])
+
 Program = str | list[str]  # the text of a Python program, or a command
 RunClient = Callable[..., str]
 StartClient = Callable[..., "subprocess.Popen[str]"]
@@ -55,9 +65,9 @@ def start_client(hub_url: str, ann: Person, tmp_path: Path) -> StartClient:
     """start_client(program, token=..., home=...): a process that knows the hub's address, with its output on one pipe."""
 
     def start(program: Program, *, token: str | None = ann.token, home: str = "home") -> "subprocess.Popen[str]":
-        argv = [sys.executable, "-c", textwrap.dedent(program)] if isinstance(program, str) else program
+        argv = [CLIENT_PYTHON, "-c", textwrap.dedent(program)] if isinstance(program, str) else program
         env = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{Path(CLIENT_PYTHON).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
             "HF_HOME": str(tmp_path / home),
             "HF_ENDPOINT": hub_url,

@@ -13,7 +13,7 @@ from hub.registry.db import transaction
 from hub.registry.models import Blob, Commit, Holding
 from hub.registry.services import Services
 from hub.registry.settings import Settings
-from tests.api.huggingface.conftest import RunClient
+from tests.api.huggingface.conftest import CLIENT_VERSION, RunClient
 from tests.conftest import Person
 from tests.support import peft_folder
 
@@ -79,7 +79,8 @@ def test_a_folder_goes_up_and_comes_down_unchanged(run_client: RunClient, tmp_pa
     for path, data in MIXED.items():
         assert (tmp_path / "down" / path).read_bytes() == data
         assert (Path(told["snapshot"]) / path).read_bytes() == data
-    assert "tests/tiny-base is not registered here" in said  # a finding, as a warning of the client
+    if CLIENT_VERSION >= (1,):  # findings are warnings of the client; older ones do not know them
+        assert "tests/tiny-base is not registered here" in said
 
 
 def test_what_has_not_changed_is_not_sent_again(run_client: RunClient, services: Services, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_second_download_asks_and_fetches_nothing(run_client: RunClient, tmp_p
             print(error)
         print(try_to_load_from_cache("ann/first", "absent.json"))  # the absence is remembered with its commit
     """)
-    assert "\n1 True\n" in said
+    assert "\n1 True\n" in f"\n{said}"
     assert "There is no file 'absent.json' in ann/first" in said
     assert "<object object" in said
 
@@ -165,12 +166,19 @@ def test_the_command_line(run_client: RunClient, tmp_path: Path) -> None:
     assert (tmp_path / "down/large.txt").read_bytes() == MIXED["large.txt"]
     assert (tmp_path / "branch/one").read_bytes() == b"1"
     assert (tmp_path / "rows/rows.jsonl").read_bytes() == b"1"
+    assert "ann" in run_client(["hf", "auth", "whoami"])
+
+
+@pytest.mark.skipif(CLIENT_VERSION < (1, 10), reason="the command line of this client has none of these commands")
+def test_the_command_line_about_repos(run_client: RunClient, tmp_path: Path) -> None:
+    write(tmp_path / "adapter", MIXED)
+    run_client(["hf", "upload", "ann/first", "adapter", "."])
+    run_client(["hf", "upload", "ann/rows", "adapter/one", "rows.jsonl", "--repo-type", "dataset"])
     run_client(["hf", "download", "ann/first"])
     assert "verified" in run_client(["hf", "cache", "verify", "ann/first"]).lower()
     cached = next((tmp_path / "home/hub/models--ann--first/snapshots").glob("*/one")).resolve()
     cached.write_bytes(b"2")
     run_client(["hf", "cache", "verify", "ann/first"], fails=True)
-    assert "ann" in run_client(["hf", "auth", "whoami"])
     assert "ann/first" in run_client(["hf", "models", "ls", "--author", "ann", "--format", "json"])
     assert "ann/rows" in run_client(["hf", "repos", "ls", "--format", "json"])
     run_client(["hf", "repos", "tag", "create", "ann/first", "good"])
