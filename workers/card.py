@@ -38,6 +38,91 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
         "|---|---|",
         *[f"| {name} | {weight:+.3f} |" for name, weight in manifest["weights"].items()],
         "",
+        *_use(manifest),
+    ]
+    return "\n".join(lines)
+
+
+def training_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """The card of a trained module, made from its parameters and its manifest alone."""
+    settings, examples = manifest["settings"], params["examples"]
+    front = {
+        "base_model": manifest["base"]["id"],
+        "datasets": [examples["repo"]],
+        "library_name": "peft",
+        "tags": ["lora", "loraloom", manifest["method"]],
+        "prompt_template": manifest["template"],
+    }
+    licence = params.get("start", {}).get("licence")
+    if licence:
+        front["license"] = licence
+    further = f" further from {params['start']['repo']}" if "start" in params else ""
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {params['result'].partition('/')[2]}",
+        "",
+        f"A LoRA trained{further} on {settings['learnt']} examples of {examples['repo']}, `{examples['path']}` at "
+        f"{examples['commit'][:12]}, with {settings['validated']} more to choose its best state: step {manifest['kept_step']} "
+        f"of {settings['steps']}.",
+        "",
+        *_measured(manifest["report"]),
+        *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
+        "## Curve",
+        "",
+        *_curve(manifest["curve"]["module"]),
+        *_rates(manifest["search"]),
+        "## Settings",
+        "",
+        *_settings(settings),
+        *_use(manifest),
+    ]
+    return "\n".join(lines)
+
+
+SHOWN = 10  # rows of a curve: its shape; loraloom.json has all of it
+
+
+def _curve(curve: Mapping[str, Any]) -> list[str]:
+    every, losses, validations = curve["every"], curve["losses"], dict(curve["validations"])
+    steps = sorted({*range(every, every * len(losses) + 1, every * max(1, len(losses) // SHOWN)), *validations})
+    rows = []
+    for step in steps[:: max(1, len(steps) // (2 * SHOWN))]:
+        training = f"{losses[min(step, every * len(losses)) // every - 1]:.4f}" if step >= every else ""
+        validation = f"{validations[step]:.4f}" if step in validations else ""
+        rows.append(f"| {step} | {training} | {validation} |")
+    what = "at each step" if every == 1 else f"as means of {every} steps"
+    return [
+        f"Losses in nats per target token, in training {what}:",
+        "",
+        "| step | training | validation |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _rates(searches: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, search in searches.items():
+        lines += [f"Rates tried for {name} in short runs, by validation loss:", "", "| rate of A | loss |", "|---|---|"]
+        for trial in search["trials"]:
+            loss = "diverged" if trial["validation_loss"] is None else f"{trial['validation_loss']:.4f}"
+            mark = " (taken)" if trial["learning_rate"] == search["best"] else ""
+            lines.append(f"| {trial['learning_rate']:.3g}{mark} | {loss} |")
+        lines.append("")
+    return lines
+
+
+def _settings(settings: Mapping[str, Any]) -> list[str]:
+    rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in settings.items() if value is not None]
+    return ["| | |", "|---|---|", *rows, ""]
+
+
+def _use(manifest: Mapping[str, Any]) -> list[str]:
+    return [
         "## Use",
         "",
         "```python",
@@ -51,7 +136,6 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
         f"Prompts were built with the `{manifest['template']}` template. `loraloom.json` pins every input by commit and hash.",
         "",
     ]
-    return "\n".join(lines)
 
 
 def _measured(report: Mapping[str, Any] | None) -> list[str]:
@@ -60,7 +144,7 @@ def _measured(report: Mapping[str, Any] | None) -> list[str]:
     return [
         f"**{report['verdict']}**",
         "",
-        f"On {report['held_out']} held-out examples, with 95% bootstrap intervals:",
+        f"On {report['held_out']} held-out examples, with 95% intervals:",
         "",
         "| | exact match | target loss |",
         "|---|---|---|",

@@ -33,17 +33,19 @@ from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.teams import Viewer
-from workers import compose, evaluate, generate
+from workers import compose, evaluate, generate, train
 from workers.cache import Cache
+from workers.place import StoredPlace
 from workers.work import Outcome, Work
 
 log = logging.getLogger(__name__)
 
 # A kind that reports no step for so long is stuck: its process ends itself, so that the job is free for another worker.
-STALL_SECONDS = {"compose": 600.0, "evaluate": 600.0, "generate": 300.0}
+# Training says nothing while it validates, and the first step of PiSSA waits for a decomposition of every layer.
+STALL_SECONDS = {"compose": 600.0, "evaluate": 600.0, "generate": 300.0, "train": 1800.0}
 
 
-KINDS = {"compose": compose.run, "evaluate": evaluate.run, "generate": generate.run}
+KINDS = {"compose": compose.run, "evaluate": evaluate.run, "generate": generate.run, "train": train.run}
 
 
 class InputGone(HubError):
@@ -149,8 +151,13 @@ class Runner:
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
         base = self._base(job.params["base"])
-        work = Work(job.id, job.params, base, out, self._fetch, self._hashes, progress)
-        return KINDS[job.kind](work)
+        with tempfile.TemporaryDirectory() as scratch:
+
+            def place(stage: str) -> StoredPlace:
+                return StoredPlace(self.services, progress.lease, stage.replace(" ", "-"), Path(scratch))
+
+            work = Work(job.id, job.params, base, out, self._fetch, self._hashes, progress, place)
+            return KINDS[job.kind](work)
 
     def _base(self, wanted: Mapping[str, Any]) -> Base:
         """The base, loaded only if it is not the one that is warm."""
@@ -186,15 +193,14 @@ class Runner:
                 blobs.store(self.services.sessions, self.services.storage, job.namespace, files)
             with transaction(self.services.sessions) as session:
                 jobs.succeed(session, lease, outcome.result)
-                for score in outcome.scores:
-                    repos.keep_score(session, {**score, "job_id": job.id})
+                commit_id = None
                 if files:
                     owner = session.get_one(User, job.owner_id)
                     viewer = Viewer(owner.id, owner.name, owner.is_admin)
                     visibility: Any = job.visibility
                     repo = repos.ensure(session, viewer, "model", job.params["result"], visibility)
                     kinds.check_not_wider(repo, visibility)
-                    repos.publish(
+                    commit_id = repos.publish(
                         session,
                         repo,
                         entries(files),
@@ -203,7 +209,9 @@ class Runner:
                         inspection=inspection,
                         parents=outcome.parents,
                         job_id=job.id,
-                    )
+                    ).id
+                for score in outcome.scores:
+                    repos.keep_score(session, {"commit_id": commit_id, **score, "job_id": job.id})
         log.info("job succeeded", extra={"job_id": str(job.id)})
 
     def _fail(self, lease: Lease, error: Exception) -> None:

@@ -11,6 +11,7 @@ from hub.lora.adapter import Adapter
 from hub.lora.bases import Base
 from hub.lora.errors import LoraError
 from hub.lora.examples import Example, parse_jsonl
+from hub.lora.train import Checkpoints
 from hub.registry.repos import Parent
 
 
@@ -33,6 +34,7 @@ class Work:
     fetch: Callable[[str], Path]  # commit id -> its files as a folder
     hashes: Callable[[str], Mapping[str, str]]  # commit id -> path -> SHA-256
     progress: Progress
+    place: Callable[[str], Checkpoints]  # name of a stage -> where it keeps its place between attempts
 
     def module(self, pinned: Mapping[str, Any]) -> Adapter:
         """A pinned module, named so that two versions of one repo stay apart."""
@@ -51,7 +53,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish."""
+    """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish.
+
+    A score that names no `commit_id` is one of that adapter.
+    """
 
     result: Mapping[str, Any]
     folder: Path | None = None

@@ -85,7 +85,10 @@ class Recipe:
 class Checkpoints(Protocol):
     """Where a run keeps its place. `save` may raise to stop the run."""
 
-    seconds: float  # between two files
+    @property
+    def seconds(self) -> float:
+        """Between two files."""
+        ...
 
     def load(self) -> Path | None: ...
 

@@ -84,6 +84,10 @@ def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterato
 
     Pairs are float32 whatever the base's dtype is. The random state is the block's own, from `seed`. Raises NothingToTrain.
     """
+    if shape.dora and shape.init in BASE_CHANGING:
+        raise NothingToTrain(
+            "What PiSSA takes out of the base cannot be given back to a DoRA module. Choose one of them."
+        )
     model = base.model
     config = _config(model, shape) if start is None else _config_of(start, model)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
@@ -98,7 +102,11 @@ def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterato
                 _go_on_from(start, layers)
             elif shape.init == "a_zero":
                 _start_at_a_zero(layers)
-            initial = {path: _pair(layer) for path, layer in layers.items()} if shape.init in BASE_CHANGING else {}
+            initial = (
+                {path: _pair(layer) for path, layer in layers.items()}
+                if start is None and shape.init in BASE_CHANGING
+                else {}
+            )
             for layer in layers.values():
                 _compute_in_the_dtype_of_the_base(layer)
             yield Tuned(base, layers, initial, config)

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(4 * 2**30, description="largest body of one upload")
     lfs_part_bytes: int = Field(512 * 2**20, description="files larger than this come by LFS in parts of this size")
     lease_seconds: float = Field(30.0, description="how long a worker holds a job between two heartbeats")
+    checkpoint_seconds: float = Field(30.0, description="pause between two checkpoints of a training job")
     sweep_seconds: float = Field(5.0, description="pause between two rounds of the sweep")
     blob_grace_hours: float = Field(48.0, description="age at which bytes that nothing needs are collected")
     restore_days: float = Field(7.0, description="how long a deleted repo can be restored")

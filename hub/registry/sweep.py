@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import jobs, lfs
+from hub.registry import checkpoints, jobs, lfs
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
@@ -59,6 +59,7 @@ def sweep(services: Services) -> None:
         expire_answers(session)
     grace = timedelta(hours=settings.blob_grace_hours)
     collect(services, grace)
+    checkpoints.remove_ended(services)
     drop_parts(services, grace)
 
 

@@ -14,6 +14,7 @@ from hub.registry.errors import Forbidden, InvalidInput
 from hub.registry.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds import JobRequest
+from hub.registry.kinds.train import UnknownTarget
 from hub.registry.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
@@ -347,3 +348,63 @@ EXAMPLES = {"inline": [{"input": "a", "target": "b"}]}
 def test_what_makes_no_sense_is_refused_before_anything_is_read(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         REQUESTS.validate_python(body)
+
+
+def training(**more: Any) -> dict[str, Any]:
+    return {"kind": "train", "name": "ann/result", "base": TINY, "examples": {"dataset": "ann/task"}, **more}
+
+
+def test_a_training_is_pinned_with_its_recipe(services: Services, ann: Person, resolve: Resolve) -> None:
+    base(services)
+    start = adapter(services, ann, "ann/a")
+    examples = dataset(services, ann, "ann/task")
+    submission = resolve(training(rank=4, early_stop=3, init="pissa"))
+    assert submission.inputs == [Input(examples.id, "dataset")]
+    recipe = submission.params["recipe"]
+    assert (recipe["rank"], recipe["alpha"], recipe["patience"], recipe["target_modules"]) == (4, 8, 3, "all-linear")
+    assert (submission.queue, submission.params["rates"]) == ("gpu", [])
+    further = resolve(training(base=None, start_from={"repo": "ann/a"}))
+    assert further.params["start"]["commit"] == start.id
+    assert Input(start.id, "module") in further.inputs
+    assert json.loads(json.dumps(further.params)) == further.params
+
+
+def test_a_comparison_searches_rates_even_if_none_was_asked_for(
+    services: Services, ann: Person, resolve: Resolve
+) -> None:
+    base(services)
+    dataset(services, ann, "ann/task")
+    assert resolve(training(compare=["lora"], learning_rate=1e-3)).params["rates"] == [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]
+    search = {"rates": [1e-4, 2e-4], "steps": 7}
+    asked = resolve(training(compare=["lora"], lr_search=search)).params
+    assert (asked["rates"], asked["search_steps"]) == ([1e-4, 2e-4], 7)
+
+
+def test_targets_that_the_base_does_not_have_are_refused_with_those_it_has(
+    services: Services, ann: Person, resolve: Resolve
+) -> None:
+    base(services)
+    dataset(services, ann, "ann/task")
+    here = LAYERS[0].rpartition(".")[2]
+    assert resolve(training(targets=[here])).params["recipe"]["target_modules"] == [here]
+    with pytest.raises(UnknownTarget, match=rf"{TINY} has no linear layer named q_prj; it has .*{here}"):
+        resolve(training(targets=[here, "q_prj"]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"start_from": {"repo": "ann/a"}, "rank": 4, "init": "pissa"}, "decides rank, init; leave that out"),
+        ({"dora": True, "init": "pissa"}, "choose one of them"),
+        ({"steps": 5, "epochs": 2}, "steps or epochs"),
+        ({"validation_share": 0, "early_stop": 2}, "early_stop is decided on validation examples"),
+        ({"validation_share": 0, "compare": ["lora"]}, "compare is decided on validation examples"),
+        ({"lr_search": {"rates": [1e-3, 2.0]}}, "every rate"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"init": "olora"}, "init"),
+        ({"max_lenght": 5}, "max_lenght"),
+    ],
+)
+def test_a_training_that_contradicts_itself_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        REQUESTS.validate_python(training(**fields))

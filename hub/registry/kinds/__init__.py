@@ -17,6 +17,7 @@ from hub.registry.kinds.common import (
 from hub.registry.kinds.compose import ComposeRequest
 from hub.registry.kinds.evaluate import EvaluateRequest
 from hub.registry.kinds.generate import GenerateRequest
+from hub.registry.kinds.train import TrainRequest
 
 __all__ = [
     "AmbiguousFile",
@@ -30,4 +31,4 @@ __all__ = [
     "check_not_wider",
 ]
 
-JobRequest = Annotated[ComposeRequest | EvaluateRequest | GenerateRequest, Field(discriminator="kind")]
+JobRequest = Annotated[ComposeRequest | EvaluateRequest | GenerateRequest | TrainRequest, Field(discriminator="kind")]

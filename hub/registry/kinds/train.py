@@ -1,0 +1,174 @@
+"""The kind `train`: LoRA+."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from sqlalchemy.orm import Session
+
+from hub.registry import bases
+from hub.registry.errors import InvalidInput
+from hub.registry.jobs import Input, Submission
+from hub.registry.kinds.common import (
+    Examples,
+    Module,
+    ResultRequest,
+    Strict,
+    Template,
+    agree,
+    common_template,
+    pin_examples,
+    pin_module,
+    without_facts,
+)
+from hub.registry.teams import Viewer
+
+# What a module that is trained further decides by itself.
+GIVEN_BY_START = ("rank", "alpha", "targets", "dropout", "init", "rslora", "dora")
+
+# The names under which hub.lora knows what is asked for here under another.
+_RENAMED = {"targets": "target_modules", "early_stop": "patience"}
+
+
+class UnknownTarget(InvalidInput):
+    code = "unknown_target"
+
+
+class LrSearch(Strict):
+    """A short run at each rate; the one with the least validation loss is taken."""
+
+    rates: list[float] | None = Field(
+        None, min_length=2, max_length=12, description="of A; left out: learning_rate times 1/4, 1/2, 1, 2 and 4"
+    )
+    steps: int | None = Field(
+        None, ge=1, le=100_000, description="of each; left out: a fifth of the run's, at least 20"
+    )
+
+    @model_validator(mode="after")
+    def sound(self) -> "LrSearch":
+        if self.rates and not all(0 < rate <= 1 for rate in self.rates):
+            raise ValueError("every rate must lie above 0 and not above 1")
+        return self
+
+
+class TrainRequest(ResultRequest):
+    """LoRA+: train a module, or train one further, with two learning rates (arXiv 2402.12354)."""
+
+    kind: Literal["train"]
+    examples: Examples = Field(description="what is learnt: a file of a data set, or examples written out here")
+    held_out: Examples | None = Field(None, description="what the result is measured on; at least 100 for a claim")
+    base: str | None = Field(None, description="may be left out where a module is trained further")
+    start_from: Module | None = Field(None, description="the module to train further")
+    rank: int = Field(8, ge=1, le=512)
+    alpha: float | None = Field(None, gt=0, le=4_096, description="left out: twice the rank")
+    targets: Literal["all-linear"] | list[str] = Field(
+        "all-linear", description="names of linear layers, as PEFT takes them"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1)
+    init: Literal["default", "gaussian", "a_zero", "orthogonal", "pissa", "pissa_niter_4"] = "default"
+    rslora: bool = False
+    dora: bool = False
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="of A")
+    ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1_000,
+        description="B's rate over A's; left out: 4 where B starts at zero, 16 where A does, else 1",
+    )
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    steps: int | None = Field(None, ge=1, le=1_000_000, description="updates; left out: as many as the epochs take")
+    epochs: int = Field(3, ge=1, le=100)
+    batch_size: int = Field(8, ge=1, le=1_024)
+    accumulation: int = Field(1, ge=1, le=1_024, description="batches per update")
+    max_length: int = Field(1_024, ge=8, le=131_072, description="tokens; longer examples are left out and counted")
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    validation_share: float = Field(0.1, ge=0, le=0.5, description="of the examples, 200 at most")
+    validate_every: int | None = Field(None, ge=1, description="steps; left out: a tenth of the run")
+    early_stop: int | None = Field(None, ge=1, description="validations without a new best after which training ends")
+    lr_search: LrSearch | None = None
+    compare: list[Literal["lora"]] = Field([], max_length=1, description="also train plain LoRA at the same budget")
+    seed: int = Field(0, ge=0, lt=2**32)
+    template: Template | None = Field(None, description="left out: the one the module was trained with, else chat")
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "TrainRequest":
+        if self.start_from:
+            decided = [name for name in GIVEN_BY_START if name in self.model_fields_set]
+            if decided:
+                raise ValueError(f"the module to train further decides {', '.join(decided)}; leave that out")
+        if self.dora and self.init.startswith("pissa"):
+            raise ValueError(
+                "what PiSSA takes out of the base cannot be given back to a DoRA module; choose one of them"
+            )
+        if self.steps is not None and "epochs" in self.model_fields_set:
+            raise ValueError("give steps or epochs, not both")
+        needs = [name for name in ("early_stop", "lr_search", "compare") if getattr(self, name)]
+        if needs and not self.validation_share:
+            raise ValueError(f"{needs[0]} is decided on validation examples; raise validation_share above 0")
+        return self
+
+    def named_modules(self) -> Sequence[Module]:
+        return [self.start_from] if self.start_from else []
+
+    def sources(self) -> Mapping[str, Examples]:
+        held_out = {"held_out.jsonl": self.held_out} if self.held_out else {}
+        return {"examples.jsonl": self.examples, **held_out}
+
+    def with_sources(self, sources: Mapping[str, Examples]) -> Self:
+        changed = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
+        return self.model_copy(update=changed)
+
+    def resolve(self, session: Session, viewer: Viewer) -> Submission:
+        modules = [pin_module(session, viewer, module) for module in self.named_modules()]
+        base = agree(session, modules, self.base)
+        check_targets(bases.find(session, base["id"]).shapes, self.targets, base["id"])
+        sources = {"examples": self.examples, "held_out": self.held_out}
+        pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
+        inputs = [Input(module["commit"], "module") for module in modules]
+        inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
+        namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
+        return Submission(
+            kind=self.kind,
+            queue="gpu",
+            params={
+                "result": self.name,
+                "base": base,
+                **({"start": without_facts(modules[0])} if modules else {}),
+                **pinned,
+                "recipe": self.recipe(),
+                "validation_share": self.validation_share,
+                "rates": self.rates(),
+                "search_steps": self.lr_search.steps if self.lr_search else None,
+                "compare": self.compare,
+                "template": self.template or common_template(modules),
+            },
+            inputs=inputs,
+            namespace=namespace,
+            visibility=visibility,
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        """What hub.lora's Recipe is made of."""
+        fields = (
+            *GIVEN_BY_START,
+            *("learning_rate", "ratio", "warmup", "schedule", "steps", "epochs", "batch_size", "accumulation"),
+            *("max_length", "weight_decay", "validate_every", "early_stop", "seed"),
+        )
+        values = {_RENAMED.get(name, name): getattr(self, name) for name in fields}
+        return values | {"alpha": self.alpha or 2 * self.rank}
+
+    def rates(self) -> list[float]:
+        """To try before training; none where no search was asked for. A comparison without one would compare luck."""
+        if self.lr_search is None and not self.compare:
+            return []
+        given = self.lr_search.rates if self.lr_search else None
+        return given or [self.learning_rate * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
+
+
+def check_targets(shapes: Mapping[str, Any], targets: str | Sequence[str], base_id: str) -> None:
+    """Raises UnknownTarget where the base has no linear layer of a name."""
+    last = sorted({layer.rpartition(".")[2] for layer in shapes})
+    for name in [] if isinstance(targets, str) else targets:
+        if not any(layer == name or layer.endswith(f".{name}") for layer in shapes):
+            raise UnknownTarget(f"{base_id} has no linear layer named {name}; it has {', '.join(last)}.")

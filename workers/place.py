@@ -1,0 +1,31 @@
+"""A training run's place in storage, as hub.lora.train wants it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hub.registry import checkpoints
+from hub.registry.jobs import Lease
+from hub.registry.services import Services
+
+
+@dataclass(frozen=True)
+class StoredPlace:
+    """One stage of a job: read what an earlier attempt has kept, keep what this one does."""
+
+    services: Services
+    lease: Lease
+    stage: str
+    folder: Path
+
+    @property
+    def seconds(self) -> float:
+        return self.services.settings.checkpoint_seconds
+
+    def place(self) -> Path:
+        return self.folder / f"{self.stage}.safetensors"
+
+    def load(self) -> Path | None:
+        return self.place() if checkpoints.fetch(self.services, self.lease, self.stage, self.place()) else None
+
+    def save(self, path: Path) -> None:
+        checkpoints.keep(self.services, self.lease, self.stage, path)

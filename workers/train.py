@@ -1,0 +1,277 @@
+"""Job kind `train`: find a rate if asked, train, measure beside the base and plain LoRA; write adapter, card and manifest."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from hub.lora import adapter
+from hub.lora.adapter import Adapter
+from hub.lora.batches import split
+from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
+from hub.lora.examples import Example, paired_bootstrap
+from hub.lora.lr_search import Search, search_rate
+from hub.lora.provenance import surroundings
+from hub.lora.report import ENOUGH, SLACK, check_held_out, longest_target
+from hub.lora.train import Recipe, Trained, train
+from hub.registry.repos import Parent
+from workers.card import training_card
+from workers.compose import dataset_template, input_of
+from workers.work import Outcome, Work
+
+VALIDATED = 200  # examples at most: enough to tell states apart, few enough to cost little beside the training
+POINTS = 500  # of a curve
+METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")
+WORDS = {"base": "the base alone", "start": "the module it started from", "lora": "plain LoRA at the same budget"}
+
+
+@dataclass(frozen=True)
+class Data:
+    learnt: list[Example]
+    validated: list[Example]
+    held_out: list[Example] | None
+    start: Adapter | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training, with the rate that was found for it if one was searched."""
+
+    recipe: Recipe
+    search: Search | None
+    trained: Trained
+
+
+def run(work: Work) -> Outcome:
+    data = _read(work)
+    recipe = Recipe(**work.params["recipe"])
+    arms = {"module": _trained(work, data, recipe, "module")}
+    if "lora" in work.params["compare"]:
+        plain = replace(recipe, ratio=1.0, init="default", rslora=False, dora=False)
+        arms["lora"] = _trained(work, data, plain, "lora")
+    scores = _measured(work, data, arms)
+    warnings = _warnings(work, data, arms)
+    manifest = _manifest(work, data, arms, scores, warnings)
+    _write(work, arms["module"], manifest)
+    ours = arms["module"].trained
+    return Outcome(
+        result={
+            **{key: manifest[key] for key in ("settings", "curve", "report", "search", "warnings")},
+            "tokens_per_second": ours.tokens / ours.seconds if ours.seconds else None,
+            "training_seconds": ours.seconds,
+        },
+        folder=work.out,
+        parents=_parents(work.params),
+        scores=_scores(work, data, scores),
+        message=f"Train on {len(data.learnt)} examples",
+    )
+
+
+def _read(work: Work) -> Data:
+    params = work.params
+    examples = work.examples(params["examples"])
+    held_out = work.examples(params["held_out"]) if "held_out" in params else None
+    if held_out is not None:
+        check_held_out(examples, held_out)
+    learnt, validated = split(examples, params["validation_share"], params["recipe"]["seed"], VALIDATED)
+    start = work.module(params["start"]) if "start" in params else None
+    return Data(learnt, validated, held_out, start)
+
+
+def _trained(work: Work, data: Data, recipe: Recipe, name: str) -> Arm:
+    """Each training keeps a place of its own, so that after a kill what was finished is only read."""
+
+    def run_one(recipe: Recipe, stage: str) -> Trained:
+        work.progress.enter(stage)
+        return train(
+            work.base,
+            data.learnt,
+            recipe,
+            template=work.params["template"],
+            validation=data.validated,
+            start=data.start,
+            checkpoints=work.place(stage),
+            on_progress=work.progress,
+        )
+
+    search = None
+    if work.params["rates"]:
+        steps = work.params["search_steps"] or max(20, _steps(recipe, len(data.learnt)) // 5)
+        short = replace(recipe, steps=steps, validate_every=None, patience=None)
+        search = search_rate(
+            work.params["rates"], lambda rate: run_one(replace(short, learning_rate=rate), f"{name} at rate {rate:.3g}")
+        )
+        recipe = replace(recipe, learning_rate=search.best)
+    return Arm(recipe, search, run_one(recipe, f"train {name}"))
+
+
+def _steps(recipe: Recipe, examples: int) -> int:
+    if recipe.steps is not None:
+        return recipe.steps
+    return -(-examples * recipe.epochs // (recipe.batch_size * recipe.accumulation))
+
+
+def _measured(work: Work, data: Data, arms: Mapping[str, Arm]) -> dict[str, Scores]:
+    """Scores on the held-out examples; none where none were given."""
+    if data.held_out is None:
+        return {}
+    measured: dict[str, Adapter | None] = {"base": None}
+    if data.start is not None:
+        measured["start"] = data.start
+    measured |= {name: arm.trained.adapter for name, arm in arms.items()}
+    scores = {}
+    for name, module in measured.items():
+        work.progress.enter(f"measure {name}")
+        scores[name] = evaluate(
+            work.base,
+            module,
+            data.held_out,
+            template=work.params["template"],
+            metrics=METRICS,
+            max_new_tokens=longest_target(work.base, data.held_out) + SLACK,
+            seed=work.params["recipe"]["seed"],
+            on_progress=work.progress,
+        )
+    return scores
+
+
+def _warnings(work: Work, data: Data, arms: Mapping[str, Arm]) -> list[str]:
+    found, ours = [], arms["module"].trained
+    template = work.params["template"]
+    for role in ("examples", "held_out"):
+        made_with = dataset_template(work, work.params[role]) if role in work.params else None
+        if made_with not in (None, template):
+            found.append(
+                f"{work.params[role]['repo']} was made with the prompt template {made_with!r}, not {template!r}."
+            )
+    if ours.too_long:
+        found.append(
+            f"{ours.too_long} examples have more than {work.params['recipe']['max_length']} tokens and were left out."
+        )
+    if ours.ending == "diverged":
+        found.append(
+            f"Training diverged after step {len(ours.losses)}; this is its best state, of step {ours.step}. Lower the learning rate."
+        )
+    if not data.validated:
+        found.append("Nothing was validated during training, so this is its last state, which need not be its best.")
+    elif (ours.validation_loss or 0) >= ours.validations[0][1]:
+        found.append("The validation loss never fell below that of the start: nothing was learnt that carries over.")
+    if data.held_out is None:
+        found.append("No held-out examples were given, so nothing is known of how good the result is.")
+    found += [
+        f"The best learning rate found for {name} is at the edge of those tried; a better one may lie outside."
+        for name, arm in arms.items()
+        if arm.search and arm.search.at_edge
+    ]
+    return found
+
+
+def _manifest(
+    work: Work, data: Data, arms: Mapping[str, Arm], scores: Mapping[str, Scores], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that made this adapter, so that the same manifest gives the same bytes. No times, no job ids."""
+    params, ours = work.params, arms["module"]
+    roles = ("start", "examples", "held_out")
+    return {
+        "method": "lora" if ours.recipe.rate_ratio == 1 else "loraplus",
+        "template": params["template"],
+        **surroundings(work.base),
+        "inputs": {role: input_of(work, params[role]) for role in roles if role in params},
+        "settings": {
+            **asdict(ours.recipe),
+            "ratio": ours.recipe.rate_ratio,
+            "steps": ours.trained.steps,
+            "learnt": len(data.learnt),
+            "validated": len(data.validated),
+            "too_long": ours.trained.too_long,
+        },
+        "ending": ours.trained.ending,
+        "kept_step": ours.trained.step,
+        "curve": {name: _curve(arm.trained) for name, arm in arms.items()},
+        "search": {name: asdict(arm.search) for name, arm in arms.items() if arm.search},
+        "report": _report(scores, arms, params["recipe"]["seed"]) if scores else None,
+        "warnings": list(warnings),
+    }
+
+
+def _curve(trained: Trained) -> dict[str, Any]:
+    """Training losses as means of `every` steps, so that a long run's curve is no longer than a short one's."""
+    every = -(-len(trained.losses) // POINTS) or 1
+    parts = [trained.losses[at : at + every] for at in range(0, len(trained.losses), every)]
+    return {
+        "every": every,
+        "losses": [sum(part) / len(part) for part in parts],
+        "validations": trained.validations,
+    }
+
+
+def _report(scores: Mapping[str, Scores], arms: Mapping[str, Arm], seed: int) -> dict[str, Any]:
+    made_by = {
+        name: {"learning_rate": arm.recipe.learning_rate, "ratio": arm.recipe.rate_ratio} for name, arm in arms.items()
+    }
+    shown = [
+        {
+            "name": name,
+            "made_by": made_by.get(name, {}),
+            **{str(metric): asdict(estimate) for metric, estimate in each.estimates.items()},
+        }
+        for name, each in scores.items()
+    ]
+    comparisons = [
+        {"against": name, **{str(metric): _difference(scores["module"], each, metric, seed) for metric in METRICS}}
+        for name, each in scores.items()
+        if name != "module"
+    ]
+    count = len(scores["module"].values["exact_match"])
+    return {"held_out": count, "arms": shown, "comparisons": comparisons, "verdict": _verdict(comparisons, count)}
+
+
+def _difference(ours: Scores, theirs: Scores, metric: Metric, seed: int) -> dict[str, float]:
+    return asdict(Estimate(*paired_bootstrap(ours.values[metric], theirs.values[metric], seed=seed)))
+
+
+def _verdict(comparisons: Sequence[Mapping[str, Any]], count: int) -> str:
+    if count < ENOUGH:
+        return f"No claim: {count} held-out examples are too few, {ENOUGH} are needed."
+    said = []
+    for line in comparisons:
+        exact = line["exact_match"]
+        word = "better than" if exact["low"] > 0 else "worse than" if exact["high"] < 0 else "not told apart from"
+        said.append(
+            f"{word} {WORDS[line['against']]} ({exact['mean']:+.2f} [{exact['low']:+.2f}, {exact['high']:+.2f}] in exact match)"
+        )
+    return f"On {count} held-out examples the module is {'; '.join(said)}."
+
+
+def _scores(work: Work, data: Data, scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
+    """The figures of the result, whose commit the runner adds, and of the base."""
+    if not scores:
+        return []
+    source = work.params["held_out"]
+    what = {
+        "base_id": work.base.id,
+        "dataset_commit": source["commit"],
+        "dataset_path": source["path"],
+        "template": work.params["template"],
+        "examples": len(data.held_out or ()),
+    }
+    found = []
+    for name, pins in (("module", {}), ("base", {"commit_id": None})):
+        for metric, estimate in scores[name].estimates.items():
+            figures = {"metric": metric, "value": estimate.mean, "low": estimate.low, "high": estimate.high}
+            found.append({**what, **pins, **figures})
+    return found
+
+
+def _parents(params: Mapping[str, Any]) -> list[Parent]:
+    modules = [Parent(params["start"]["commit"], "module")] if "start" in params else []
+    datasets = {params[role]["commit"] for role in ("examples", "held_out") if role in params}
+    return modules + [Parent(commit, "dataset") for commit in sorted(datasets)]
+
+
+def _write(work: Work, arm: Arm, manifest: Mapping[str, Any]) -> None:
+    adapter.write(arm.trained.adapter, work.out, dtype=torch.float32)
+    (work.out / "loraloom.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (work.out / "README.md").write_text(training_card(work.params, manifest), encoding="utf-8")
