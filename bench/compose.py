@@ -24,8 +24,9 @@ from transformers.utils import logging
 from bench.harness import Cell, alternating
 from hub.lora.adapter import Adapter, applied, read
 from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
-from hub.lora.compose import Form, Mixture, encoded, mean_loss
+from hub.lora.compose import encoded, mean_loss
 from hub.lora.examples import Example
+from hub.lora.forms import Form, Mixture
 from hub.starter.tasks import DEMO, TEMPLATE
 
 ROOT = Path(__file__).parent.parent

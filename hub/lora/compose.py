@@ -1,10 +1,6 @@
 """LoraHub (arXiv 2307.13269): weigh existing modules for a new task by a search that needs no gradient of the weights.
 
-For modules i with pairs A_i (r_i, in), B_i (out, r_i) and scaling s_i, and weights w, per layer:
-- form "product", the paper's (section 2.1): delta = (sum_i w_i s_i B_i)(sum_i w_i A_i). It keeps the rank, needs equal ranks, holds
-  the cross terms w_i w_j B_i A_j, is even in w, and shrinks with w squared. Reference: sail-sg/lorahub, lorahub/algorithm.py,
-  get_final_weights, which sums the raw matrices; with s_i folded into B_i unequal scalings come out right as well.
-- form "sum": delta = sum_i w_i s_i B_i A_i, exactly, by concatenation: rows of A, columns of B. Ranks add up and may differ.
+What a composition is at given weights stands in `hub.lora.forms`; the search that uses gradients in `hub.lora.gradient`.
 
 The objective is the released code's, loss + l1 * mean |w_i|, where the paper writes alpha * sum |w_i|: divided by N, `l1` means the same
 for any number of modules. The loss is the mean over target tokens; the released code divides that once more by the number of
@@ -15,22 +11,22 @@ import difflib
 import math
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import nevergrad
 import numpy
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter, applied, layers_of
+from hub.lora.adapter import Adapter, applied, layers_of
 from hub.lora.bases import Base
 from hub.lora.errors import LoraError
 from hub.lora.examples import IGNORED, Batch, Example, OnProgress, encode, target_loss
-
-Form = Literal["sum", "product"]
+from hub.lora.forms import Form, IncompatibleModules, Mixture, mixed, truncated
+from hub.lora.population import mean_losses
 
 BATCH_SIZE = 16  # examples per forward pass
 
@@ -38,9 +34,7 @@ BATCH_SIZE = 16  # examples per forward pass
 # in its model of the objective.
 _REJECTED = 1e6
 
-
-class IncompatibleModules(LoraError):
-    code = "incompatible_modules"
+LossesAt = Callable[[Sequence[Sequence[float]]], Sequence[float]]
 
 
 class UnknownOptimizer(LoraError):
@@ -69,117 +63,59 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Point:
-    objective: float
-    loss: float
-    weights: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Composition:
-    """The adapter at the evaluated weights with the least objective; `evaluations` counts the forward passes over the examples."""
+    """The adapter at the evaluated weights with the least objective; `evaluations` counts the passes over the examples.
+
+    With weights by layer, `weights` has their means and `by_layer` all of them. Of the form "svd", `truncation_error` is what the cut
+    lost, |delta - cut| / |delta| in the Frobenius norm over all layers; objective and loss are those before the cut.
+    """
 
     adapter: Adapter
     weights: dict[str, float]
-    objective: float
-    loss: float
+    objective: float | None
+    loss: float | None
     trace: list[Evaluation]
     evaluations: int
     seconds: float
     settings: dict[str, Any]
+    truncation_error: float | None = None
+    by_layer: dict[str, dict[str, float]] | None = None
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """One layer of all modules: a (R, in), b (out, R) with the scalings folded in, owner (R,) the module each rank belongs to."""
+@dataclass
+class Trace:
+    """The points evaluated so far and the best of them. `patience` is how many of them without a new best end a search."""
 
-    a: Tensor
-    b: Tensor
-    owner: Tensor
-    modules: int  # how many modules adapt this layer
+    l1: float
+    evaluations: list[Evaluation] = field(default_factory=list)
+    objective: float = math.inf
+    loss: float = math.inf
+    weights: Tensor | None = None
+    best_step: int = 0
 
+    def add(self, weights: Tensor, loss: float, *, cached: bool = False) -> float:
+        """Keep the point `weights`, (modules,) or (modules, layers); returns its objective."""
+        objective = loss + self.l1 * float(weights.abs().mean())
+        step = len(self.evaluations) + 1
+        if objective < self.objective:
+            self.objective, self.loss, self.weights, self.best_step = objective, loss, weights.clone(), step
+        means = weights if weights.ndim == 1 else weights.mean(1)
+        objective_, loss_, best = (n if math.isfinite(n) else None for n in (objective, loss, self.objective))
+        self.evaluations.append(Evaluation(step, tuple(means.tolist()), objective_, loss_, best, cached))
+        return objective
 
-class Mixture:
-    """All modules as one adapter with a knob each: stacked once, so that new weights cost one scaling of the columns of B."""
+    def numbers(self) -> dict[str, float]:
+        last = self.evaluations[-1]
+        named = {"objective": last.objective, "loss": last.loss, "best": last.best}
+        return {name: number for name, number in named.items() if number is not None}
 
-    def __init__(self, modules: Sequence[Adapter], form: Form, device: torch.device) -> None:
-        _check_compatible(modules, form)
-        self.form = form
-        paths = sorted({path for module in modules for path in module.pairs})
-        self._stacks = {path: _stacked(modules, path, device) for path in paths}
-
-    def pairs(self, weights: Sequence[float]) -> dict[str, Pair]:
-        """The layers' pairs at these weights (one per module), float32, scaling 1."""
-        vector = torch.tensor(weights, dtype=torch.float32)
-        return {path: self._pair(stack, vector.to(stack.b.device)) for path, stack in self._stacks.items()}
-
-    def _pair(self, stack: _Stack, weights: Tensor) -> Pair:
-        knobs = weights[stack.owner]
-        if self.form == "sum":
-            return Pair(stack.a, stack.b * knobs, 1.0)
-        a = (stack.a * knobs[:, None]).reshape(stack.modules, -1, stack.a.shape[1]).sum(0)
-        b = (stack.b * knobs).reshape(len(stack.b), stack.modules, -1).sum(1)
-        return Pair(a, b, 1.0)
-
-
-def _stacked(modules: Sequence[Adapter], path: str, device: torch.device) -> _Stack:
-    members = [(index, module.pairs[path]) for index, module in enumerate(modules) if path in module.pairs]
-    return _Stack(
-        a=torch.cat([pair.a.to(device, torch.float32) for _, pair in members]),
-        b=torch.cat([pair.b.to(device, torch.float32) * pair.scaling for _, pair in members], dim=1),
-        owner=torch.tensor([index for index, pair in members for _ in range(pair.rank)], device=device),
-        modules=len(members),
-    )
-
-
-def _check_compatible(modules: Sequence[Adapter], form: Form) -> None:
-    if not modules:
-        raise IncompatibleModules("There is no module to compose. Choose at least one.")
-    names = [module.name for module in modules]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise IncompatibleModules(f"{twice} is chosen twice; every module may take part once.")
-    first: dict[str, tuple[str, Pair]] = {}
-    for module in modules:
-        for path, pair in module.pairs.items():
-            if pair.magnitude is not None:
-                raise UnsupportedAdapter(
-                    f"{module.name}: it uses DoRA, whose magnitudes no weighted sum of low-rank pairs can express. Leave it out."
-                )
-            other, reference = first.setdefault(path, (module.name, pair))
-            if (pair.a.shape[1], pair.b.shape[0]) != (reference.a.shape[1], reference.b.shape[0]):
-                raise IncompatibleModules(
-                    f"{other} and {module.name} adapt {path} in different shapes, {reference.b.shape[0]} x {reference.a.shape[1]} and "
-                    f"{pair.b.shape[0]} x {pair.a.shape[1]}: they belong to different bases."
-                )
-            if form == "product" and pair.rank != reference.rank:
-                raise IncompatibleModules(
-                    f"{other} has rank {reference.rank} at {path} and {module.name} has rank {pair.rank}: the form 'product' adds the "
-                    "matrices themselves and needs equal ranks. Use the form 'sum'."
-                )
-
-
-def mixed(base: Base, modules: Sequence[Adapter], weights: Sequence[float], form: Form, name: str) -> Adapter:
-    """The modules at fixed weights as one adapter, ready to write: float32, alpha = rank, scalings folded in.
-
-    A module of weight zero is left out, which changes nothing in either form and spares its rank in "sum".
-    """
-    weighed = [(module, weight) for module, weight in zip(modules, weights, strict=True) if weight] or [
-        (modules[0], 0.0)
-    ]
-    kept = [module for module, _ in weighed]
-    pairs = Mixture(kept, form, torch.device("cpu")).pairs([weight for _, weight in weighed])
-    config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
-    for field in ("auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
-        config[field] = modules[0].config.get(field)
-    return Adapter(name, config, pairs)
-
-
-def target_names(model: nn.Module, paths: Collection[str]) -> list[str]:
-    """Short names ("q_proj") where they mean exactly these layers, as serving engines prefer them; else the full paths."""
-    leaves = {path.rpartition(".")[2] for path in paths}
-    named = {path for path, _ in model.named_modules() if path.rpartition(".")[2] in leaves}
-    return sorted(leaves) if named == set(paths) else sorted(paths)
+    def is_over(self, *, patience: int | None, seconds: float | None, started: float) -> bool:
+        """Whether so many points brought no new best, or the time is used up; not before the first point."""
+        if not self.evaluations:
+            return False
+        stale = len(self.evaluations) - self.best_step
+        late = seconds is not None and time.perf_counter() - started >= seconds
+        return late or (patience is not None and stale >= patience)
 
 
 def compose(
@@ -191,8 +127,12 @@ def compose(
     template: str,
     optimizer: str = "NGOpt",
     budget: int = 40,
+    population: int = 1,
+    patience: int | None = None,
+    seconds: float | None = None,
     bound: float = 1.5,
     l1: float = 0.05,
+    rank: int | None = None,
     seed: int = 0,
     on_progress: OnProgress,
 ) -> Composition:
@@ -200,6 +140,9 @@ def compose(
 
     The defaults are the released call's: nevergrad's NGOpt, which for such budgets is COBYLA, whatever the paper says of CMA-ES; it
     is sequential and deterministic, so `seed` acts only with optimisers that draw. Any name in nevergrad's registry will do.
+    `population` points are asked for and evaluated together, where the optimiser can. `patience` evaluations without a new best, or
+    `seconds`, end the search before its budget. `rank` is that of the form "svd", the largest of the modules' if it is left out.
+
     Raises IncompatibleModules, WrongBase, UnknownOptimizer, OptimizerFailed, or NoFiniteLoss when no point had a finite
     loss. Whatever `on_progress(step, budget, {objective, loss, best})` raises ends the search, with the base as it was.
     """
@@ -208,31 +151,34 @@ def compose(
         layers_of(base.model, module)
     mixture = Mixture(modules, form, base.device)
     batches = encoded(base, examples, template)
-    search = _optimizer(optimizer, len(modules), budget, bound, seed)
+    search = _optimizer(optimizer, len(modules), budget, population, bound, seed)
 
-    def loss_at(weights: Sequence[float]) -> float:
-        with applied(base.model, Adapter("composition", {}, mixture.pairs(weights))):
-            return mean_loss(base, batches)
+    def losses_at(points: Sequence[Sequence[float]]) -> Sequence[float]:
+        if len(points) > 1:
+            return mean_losses(base, mixture, points, batches)
+        with applied(base.model, Adapter("composition", {}, mixture.pairs(points[0]))):
+            return [mean_loss(base, batches)]
 
-    trace, best = _searched(search, loss_at, budget, l1, on_progress)
-    if not math.isfinite(best.objective):
-        raise NoFiniteLoss(
-            f"None of {budget} combinations of {len(modules)} modules gave a finite loss. Evaluate the modules one by one."
-        )
-    return Composition(
-        adapter=mixed(base, modules, best.weights, form, "composition"),
-        weights={module.name: weight for module, weight in zip(modules, best.weights, strict=True)},
-        objective=best.objective,
-        loss=best.loss,
-        trace=trace,
-        evaluations=sum(not evaluation.cached for evaluation in trace),
-        seconds=time.perf_counter() - started,
+    def is_over(trace: Trace) -> bool:
+        return trace.is_over(patience=patience, seconds=seconds, started=started)
+
+    trace = _searched(search, losses_at, budget, population, l1, is_over, on_progress)
+    return composed(
+        base,
+        modules,
+        trace,
+        started=started,
+        rank=rank,
         settings={
+            "search": "nevergrad",
             "form": form,
             "template": template,
             "optimizer": optimizer,
             "resolved_optimizer": getattr(search, "optim", search).name,  # what NGOpt chose
             "budget": budget,
+            "population": population,
+            "patience": patience,
+            "seconds": seconds,
             "bound": bound,
             "l1": l1,
             "seed": seed,
@@ -241,15 +187,93 @@ def compose(
     )
 
 
-def _optimizer(name: str, dimension: int, budget: int, bound: float, seed: int) -> Any:
+def weighed(
+    base: Base, modules: Sequence[Adapter], weights: Sequence[float], *, form: Form, rank: int | None = None
+) -> Composition:
+    """The modules at given weights, one each: no search, no examples. Raises IncompatibleModules or WrongBase."""
+    started = time.perf_counter()
+    if len(weights) != len(modules):
+        raise IncompatibleModules(f"There are {len(modules)} modules and {len(weights)} weights; give one a module.")
+    for module in modules:
+        layers_of(base.model, module)
+    return _finished(
+        base,
+        modules,
+        torch.tensor(weights),
+        Trace(l1=0.0),
+        started=started,
+        rank=rank,
+        settings={"search": "none", "form": form},
+    )
+
+
+def composed(
+    base: Base,
+    modules: Sequence[Adapter],
+    trace: Trace,
+    *,
+    started: float,
+    rank: int | None,
+    settings: dict[str, Any],
+) -> Composition:
+    """What a search found, as an adapter. Raises NoFiniteLoss if it found nothing."""
+    if trace.weights is None:
+        raise NoFiniteLoss(
+            f"None of {len(trace.evaluations)} combinations of {len(modules)} modules gave a finite loss. Evaluate the modules one by one."
+        )
+    return _finished(base, modules, trace.weights, trace, started=started, rank=rank, settings=settings)
+
+
+def _finished(
+    base: Base,
+    modules: Sequence[Adapter],
+    weights: Tensor,
+    trace: Trace,
+    *,
+    started: float,
+    rank: int | None,
+    settings: dict[str, Any],
+) -> Composition:
+    form: Form = settings["form"]
+    names = [module.name for module in modules]
+    adapter, error = mixed(base, modules, weights, form, "composition"), None
+    if form == "svd":
+        rank = rank or max(pair.rank for module in modules for pair in module.pairs.values())
+        cut = truncated(adapter, rank)
+        adapter, error, settings = cut.adapter, cut.error, settings | {"rank": rank}
+    by_layer = None
+    if weights.ndim == 2:
+        layers = Mixture(modules, form, torch.device("cpu")).layers
+        rows = weights.tolist()
+        by_layer = {name: dict(zip(layers, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+    means = weights if weights.ndim == 1 else weights.mean(1)
+    return Composition(
+        adapter=adapter,
+        weights=dict(zip(names, means.tolist(), strict=True)),
+        objective=trace.objective if trace.evaluations else None,
+        loss=trace.loss if trace.evaluations else None,
+        trace=trace.evaluations,
+        evaluations=sum(not evaluation.cached for evaluation in trace.evaluations),
+        seconds=time.perf_counter() - started,
+        settings=settings,
+        truncation_error=error,
+        by_layer=by_layer,
+    )
+
+
+def _optimizer(name: str, dimension: int, budget: int, population: int, bound: float, seed: int) -> Any:
     if name not in nevergrad.optimizers.registry:
         close = difflib.get_close_matches(name, list(nevergrad.optimizers.registry), n=3, cutoff=0.4)
         hint = f" Did you mean {' or '.join(close)}?" if close else " NGOpt is the default."
         raise UnknownOptimizer(f"nevergrad has no optimiser named {name!r}.{hint}")
+    if population > 1 and nevergrad.optimizers.registry[name].no_parallelization:
+        raise OptimizerFailed(
+            f"nevergrad's {name} asks for one point after the other; give it a population of 1, or try 'CMA'."
+        )
     point = nevergrad.p.Array(init=numpy.zeros(dimension), lower=-bound, upper=bound)
     point.random_state = numpy.random.RandomState(seed)
     with _failure_named(name):
-        return nevergrad.optimizers.registry[name](parametrization=point, budget=budget)
+        return nevergrad.optimizers.registry[name](parametrization=point, budget=budget, num_workers=population)
 
 
 @contextmanager
@@ -263,34 +287,35 @@ def _failure_named(name: str) -> Iterator[None]:
 
 
 def _searched(
-    search: Any, loss_at: Callable[[Sequence[float]], float], budget: int, l1: float, on_progress: OnProgress
-) -> tuple[list[Evaluation], _Point]:
-    trace: list[Evaluation] = []
+    search: Any,
+    losses_at: LossesAt,
+    budget: int,
+    population: int,
+    l1: float,
+    is_over: Callable[[Trace], bool],
+    on_progress: OnProgress,
+) -> Trace:
+    trace = Trace(l1)
     losses: dict[bytes, float] = {}
-    best = _Point(math.inf, math.inf, ())
     with warnings.catch_warnings():
         # nevergrad asks scipy's COBYLA for the tolerance 0, and for the last few evaluations; scipy corrects both aloud.
         warnings.filterwarnings("ignore", message="COBYLA: Invalid ", category=UserWarning)
-        for step in range(1, budget + 1):
+        # One that has ended goes on with random points, or raises after this warning if it ended by an error.
+        warnings.filterwarnings("ignore", category=nevergrad.errors.FinishedUnderlyingOptimizerWarning)
+        while len(trace.evaluations) < budget and not is_over(trace):
             with _failure_named(search.name):
-                candidate = search.ask()
-            weights = tuple(float(weight) for weight in candidate.value)
-            key = candidate.value.tobytes()
-            cached = key in losses
-            if not cached:
-                losses[key] = loss_at(weights)
-            objective = losses[key] + l1 * sum(map(abs, weights)) / len(weights)
-            if objective < best.objective:
-                best = _Point(objective, losses[key], weights)
-            with _failure_named(search.name):
-                search.tell(candidate, min(objective, _REJECTED) if math.isfinite(objective) else _REJECTED)
-            numbers = {"objective": objective, "loss": losses[key], "best": best.objective}
-            finite = {name: number for name, number in numbers.items() if math.isfinite(number)}
-            trace.append(
-                Evaluation(step, weights, finite.get("objective"), finite.get("loss"), finite.get("best"), cached)
-            )
-            on_progress(step, budget, finite)
-    return trace, best
+                asked = [search.ask() for _ in range(min(population, budget - len(trace.evaluations)))]
+            new = {each.value.tobytes(): each.value.tolist() for each in asked if each.value.tobytes() not in losses}
+            if new:
+                losses |= dict(zip(new, losses_at(list(new.values())), strict=True))
+            for candidate in asked:
+                key = candidate.value.tobytes()
+                objective = trace.add(torch.tensor(candidate.value), losses[key], cached=key not in new)
+                new.pop(key, None)  # asked for twice in one population, it is evaluated once
+                with _failure_named(search.name):
+                    search.tell(candidate, min(objective, _REJECTED) if math.isfinite(objective) else _REJECTED)
+                on_progress(len(trace.evaluations), budget, trace.numbers())
+    return trace
 
 
 def encoded(base: Base, examples: Sequence[Example], template: str) -> list[Batch]:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from hub.lora.adapter import Adapter, applied
 from hub.lora.bases import Base
-from hub.lora.compose import Composition, encoded, mean_loss, mixed, target_names
+from hub.lora.compose import Composition, encoded, mean_loss
 from hub.lora.errors import LoraError
 from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
 from hub.lora.examples import Example, OnProgress, paired_bootstrap
+from hub.lora.forms import mixed, target_names
 from hub.lora.train import Recipe, train
 
 ENOUGH = 100  # held-out examples below which no claim is made: at 100, a share near one half is known to about +-0.1

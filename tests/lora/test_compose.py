@@ -19,17 +19,17 @@ from hub.lora.adapter import Adapter, Pair, WrongBase, applied, read, write
 from hub.lora.bases import Base
 from hub.lora.compose import (
     Composition,
-    Form,
-    IncompatibleModules,
     NoFiniteLoss,
     OptimizerFailed,
     UnknownOptimizer,
     compose,
     encoded,
     mean_loss,
-    mixed,
+    weighed,
 )
 from hub.lora.examples import Example
+from hub.lora.forms import Form, IncompatibleModules, Mixture, mixed
+from hub.lora.population import mean_losses
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
@@ -317,7 +317,7 @@ def test_unknown_optimisers_are_refused_with_their_neighbours(tiny_base: Base, t
 
 
 def test_optimisers_that_cannot_run_here_are_named(tiny_base: Base, twins: list[Adapter]) -> None:
-    with pytest.raises(OptimizerFailed, match=r"BOBYQA failed .*pybobyqa"):
+    with pytest.raises(OptimizerFailed, match=r"(?s)BOBYQA failed .*pybobyqa"):
         small(tiny_base, twins, optimizer="BOBYQA")
 
 
@@ -344,3 +344,51 @@ def test_examples_beyond_one_batch_count_by_token(tiny_base: Base, monkeypatch: 
     whole = loss_of(tiny_base, None, examples)
     monkeypatch.setattr(lorahub, "BATCH_SIZE", 2)
     assert loss_of(tiny_base, None, examples) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_population_in_one_pass_has_the_losses_of_its_members(
+    tiny_base: Base, twins: list[Adapter], form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [[0.5, -0.3, 0.2], [0.0, 0.0, 0.0], [-1.1, 0.4, 0.9], [0.0, 1.0, 0.0]]
+    monkeypatch.setattr(lorahub, "BATCH_SIZE", 3)
+    batches = encoded(tiny_base, EXAMPLES, "plain")
+    found = mean_losses(tiny_base, Mixture(twins, form, tiny_base.device), points, batches)
+    alone = [loss_of(tiny_base, mixed(tiny_base, twins, point, form, "one"), EXAMPLES) for point in points]
+    assert found == pytest.approx(alone, rel=1e-5)
+    assert max(alone) - min(alone) > 0.1
+    assert not any(layer._forward_hooks for layer in tiny_base.model.modules())
+
+
+@pytest.mark.filterwarnings("ignore:Could not import matplotlib:UserWarning")
+def test_populations_are_asked_for_where_the_optimiser_can(tiny_base: Base, twins: list[Adapter]) -> None:
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    handle = tiny_base.model.get_submodule("model.layers.0").register_forward_pre_hook(count)
+    found = small(tiny_base, twins, optimizer="CMA", population=5)
+    handle.remove()
+    assert (passes, found.evaluations) == (3, 12), "12 evaluations in populations of 5, 5 and 2"
+    assert [evaluation.step for evaluation in found.trace] == list(range(1, 13))
+    with pytest.raises(OptimizerFailed, match="Cobyla"):
+        small(tiny_base, twins, optimizer="Cobyla", population=2)
+
+
+def test_a_search_ends_early_without_a_new_best_or_time(tiny_base: Base, twins: list[Adapter]) -> None:
+    stale = small(tiny_base, twins, optimizer="OnePlusOne", budget=200, l1=100.0, patience=7)
+    assert len(stale.trace) == 8, "zero is the best by far, so seven more points bring nothing"
+    assert not any(stale.weights.values())
+    assert len(small(tiny_base, twins, budget=200, seconds=1e-9).trace) == 1
+
+
+def test_given_weights_need_no_examples(tiny_base: Base, folders: list[Path]) -> None:
+    modules = [read(folder) for folder in folders]
+    found = weighed(tiny_base, modules, [0.5, 0.0, -1.0], form="sum")
+    assert_same_deltas(deltas(found.adapter), deltas(mixed(tiny_base, modules, [0.5, 0.0, -1.0], "sum", "x")))
+    assert found.weights == {"plain": 0.5, "narrow": 0.0, "patterned": -1.0}
+    assert (found.trace, found.evaluations, found.loss, found.objective) == ([], 0, None, None)
+    with pytest.raises(IncompatibleModules, match="3 modules and 2 weights"):
+        weighed(tiny_base, modules, [0.5, 1.0], form="sum")

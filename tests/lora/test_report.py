@@ -9,9 +9,10 @@ import torch
 
 from hub.lora.adapter import Adapter, applied, read
 from hub.lora.bases import Base
-from hub.lora.compose import Composition, compose, encoded, mean_loss, mixed
+from hub.lora.compose import Composition, compose, encoded, mean_loss
 from hub.lora.evaluate import Estimate, Scores
 from hub.lora.examples import Example, paired_bootstrap, share_interval
+from hub.lora.forms import mixed
 from hub.lora.report import ENOUGH, ArmName, HeldOutUnusable, Report, compared, report
 from hub.lora.train import Recipe, train
 from tests.lora.conftest import MakeAdapter, likely_letters
