@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
-from api import adapters, bases, datasets, health, jobs, repos, teams
+from api import adapters, bases, datasets, health, huggingface, jobs, repos, teams
 from hub import registry
 from hub.registry import findings
 from hub.registry.errors import HubError
@@ -42,6 +42,22 @@ def test_every_route_is_in_the_api_guide_and_no_other() -> None:
     }
     told = set(re.findall(r"^\| `((?:GET|POST|PATCH|PUT|DELETE) [^`]+)` \|", text("docs/api.md"), re.MULTILINE))
     assert told == routes
+
+
+def test_every_route_of_the_hub_protocol_is_in_its_guide_and_no_other() -> None:
+    modules = [
+        importlib.import_module(f"api.huggingface.{found.name}") for found in pkgutil.iter_modules(huggingface.__path__)
+    ]
+    routes = {
+        f"{method} {route.path.replace(':path', '')}"
+        for module in modules
+        if hasattr(module, "router")
+        for route in module.router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods
+    }
+    told = re.findall(r"^\| `((?:GET|HEAD|POST|PUT|DELETE) [^`]+)` \|", text("docs/huggingface.md"), re.MULTILINE)
+    assert set(told) == routes
 
 
 def subclasses(kind: type[HubError]) -> Iterator[type[HubError]]:
