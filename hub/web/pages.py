@@ -20,7 +20,7 @@ from hub.registry.models import Commit
 from hub.registry.search import Filters
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
-from hub.web.plot import loss_trace
+from hub.web.plot import loss_trace, training_curve
 
 router = APIRouter(include_in_schema=False)
 
@@ -142,6 +142,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         result_repo=result[0].full_name if result else None,
         last=events[-1] if events else None,
         plot=loss_trace((found.result or {}).get("trace", [])),
+        curves={name: training_curve(curve) for name, curve in (found.result or {}).get("curve", {}).items()},
         live=found.state not in jobs.FINISHED,
     )
 

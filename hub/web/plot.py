@@ -10,18 +10,32 @@ WIDTH, HEIGHT = 640, 200
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28  # margins
 
 
+Point = tuple[int, float]
+
+
 def loss_trace(trace: Sequence[Mapping[str, Any]]) -> Markup:
     """A search's loss at every evaluation as dots, and the best objective so far as a line. Empty for fewer than two points."""
-    points: list[tuple[int, float, float]] = [
-        (step["step"], step["loss"], step["best"]) for step in trace if step["loss"] is not None
-    ]
-    if len(points) < 2:
+    found = [step for step in trace if step["loss"] is not None]
+    dots = [(step["step"], step["loss"]) for step in found]
+    line = [(step["step"], step["best"]) for step in found]
+    return _plot(dots, line, "evaluation", "Loss on the examples at each evaluation of the search")
+
+
+def training_curve(curve: Mapping[str, Any]) -> Markup:
+    """A training's losses as dots, each the mean of `every` steps, and its validation losses as a line."""
+    dots = [(number * curve["every"], loss) for number, loss in enumerate(curve["losses"], 1)]
+    line = [(step, loss) for step, loss in curve["validations"] if step > 0]
+    return _plot(dots, line, "step", "Training and validation loss at each step")
+
+
+def _plot(dots: Sequence[Point], line: Sequence[Point], unit: str, label: str) -> Markup:
+    if len(dots) < 2:
         return Markup()
     # One wild point would flatten all the others, so the axis ends at the ninth tenth of the losses if that is far below the largest.
-    losses = sorted(loss for _, loss, _ in points)
+    losses = sorted(loss for _, loss in dots)
     top = min(losses[-1], 2 * losses[math.ceil(0.9 * len(losses)) - 1])
     bottom = min(0.0, losses[0])
-    last = max(step for step, _, _ in points)
+    last = max(step for step, _ in dots)
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (step - 1) / max(1, last - 1)
@@ -29,23 +43,22 @@ def loss_trace(trace: Sequence[Mapping[str, Any]]) -> Markup:
     def y(loss: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(loss, top) - bottom) / ((top - bottom) or 1))
 
-    dots = Markup().join(
-        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"><title>evaluation {}: loss {:.3f}</title></circle>').format(
-            x(step), y(loss), step, loss
+    circles = Markup().join(
+        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"><title>{} {}: loss {:.3f}</title></circle>').format(
+            x(step), y(loss), unit, step, loss
         )
-        for step, loss, _ in points
+        for step, loss in dots
     )
-    line = " ".join(f"{x(step):.1f},{y(best):.1f}" for step, _, best in points)
+    corners = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in line)
     ticks = Markup().join(
         Markup(
             '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text x="{}" y="{:.1f}" class="y">{:.2f}</text>'
         ).format(LEFT, WIDTH - RIGHT, y(value), y(value), LEFT - 6, y(value) + 4, value)
         for value in (bottom, (bottom + top) / 2, top)
     )
-    ends = Markup('<text x="{}" y="{}">1</text><text x="{}" y="{}" class="y">{} evaluations</text>').format(
-        LEFT, HEIGHT - 8, WIDTH - RIGHT, HEIGHT - 8, last
+    ends = Markup('<text x="{}" y="{}">1</text><text x="{}" y="{}" class="y">{} {}s</text>').format(
+        LEFT, HEIGHT - 8, WIDTH - RIGHT, HEIGHT - 8, last, unit
     )
     return Markup(
-        '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="Loss on the examples at each evaluation of the search">'
-        '{}{}<polyline points="{}"/>{}</svg>'
-    ).format(WIDTH, HEIGHT, ticks, ends, line, dots)
+        '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}<polyline points="{}"/>{}</svg>'
+    ).format(WIDTH, HEIGHT, label, ticks, ends, corners, circles)
