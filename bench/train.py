@@ -1,0 +1,322 @@
+"""Training: our tokens a second beside TRL's SFTTrainer, and LoRA+ beside LoRA, each with its own best learning rate.
+
+Speed: both train the same base on the same examples, once over, with the same rank, batch size and rate, each in a process of its own,
+in turns. TRL is used as it comes (activations recomputed, float32 weights under a bfloat16 autocast), with the recomputing switched off,
+and with the weights in bfloat16 as well, which is how ours has them. The validation losses are compared too: a faster trainer that
+learns less would be no faster.
+
+LoRA+ and LoRA: short tasks of the starter library, rates swept on validation examples with one seed, then three seeds each at the
+best rate, measured on held-out examples. Every run is kept in data/bench, so an interrupted table goes on.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback
+from transformers.utils import logging
+from trl import SFTConfig, SFTTrainer
+
+from bench.harness import Cell
+from hub.lora.adapter import applied, read, write
+from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.batches import split
+from hub.lora.compose import encoded, mean_loss
+from hub.lora.evaluate import evaluate
+from hub.lora.examples import Example, paired_bootstrap, tokenize
+from hub.lora.lr_search import Search, search_rate
+from hub.lora.train import Recipe, Trained, train
+from hub.starter.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "data/bench"
+FOLDER = KEPT / BUILT_IN_SHA256[:12]
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+STEPS, BATCH, RATE, RANK, TURNS = 12, 8, 5e-4, 8, 2
+WORDS = "river stone cloud garden letter window market copper silver winter summer engine planet forest bridge candle".split()
+TRL = f"TRL {version('trl')} SFTTrainer"
+PEERS = {
+    "default": TRL,
+    "not recomputing": f"{TRL}, gradient_checkpointing off",
+    "bfloat16": f"{TRL}, gradient_checkpointing off, bfloat16 weights",
+}
+
+
+def spoken(count: int, seed: int) -> list[Example]:
+    """Lists of 5 to 90 words to give back the first three of: lengths as mixed as those of instructions are."""
+    draw = random.Random(seed)
+    chosen = [[draw.choice(WORDS) for _ in range(draw.randint(5, 90))] for _ in range(count)]
+    return [Example(f"The first three of: {' '.join(words)}", " ".join(words[:3])) for words in chosen]
+
+
+TRAINING, VALIDATION = spoken(STEPS * BATCH, 0), spoken(48, 1)
+
+
+def ours(folder: str) -> tuple[float, int]:
+    base = _base()
+    recipe = Recipe(rank=RANK, alpha=2 * RANK, learning_rate=RATE, ratio=1.0, warmup=0.0, epochs=1, batch_size=BATCH)
+    trained = train(base, TRAINING, recipe, template="plain", on_progress=lambda *_: None)
+    write(trained.adapter, Path(folder), dtype=torch.float32)
+    return trained.seconds, trained.tokens
+
+
+class Watch(TrainerCallback):
+    def __init__(self) -> None:
+        self.seconds, self.started = 0.0, 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.started = time.monotonic()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds += time.monotonic() - self.started
+
+
+def trl(folder: str, **changes: Any) -> tuple[float, int]:
+    rows = [{"prompt": f"{each.input}\nAnswer:", "completion": f" {each.target}"} for each in TRAINING]
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = SFTConfig(
+            scratch,
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=RATE,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            **changes,
+        )
+        watch = Watch()
+        lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+        trainer = SFTTrainer(
+            str(FOLDER), args=settings, train_dataset=Dataset.from_list(rows), peft_config=lora, callbacks=[watch]
+        )
+        trainer.train()
+        trainer.model.save_pretrained(folder, save_embedding_layers=False)
+    tokenizer = trainer.processing_class
+    return watch.seconds, sum(len(tokenize(tokenizer, each, "plain")) for each in TRAINING)
+
+
+def _in_child(name: str, folder: str, answers: Any) -> None:
+    trainers: dict[str, Callable[[], tuple[float, int]]] = {
+        "ours": lambda: ours(folder),
+        "default": lambda: trl(folder),
+        "not recomputing": lambda: trl(folder, gradient_checkpointing=False),
+        "bfloat16": lambda: trl(folder, gradient_checkpointing=False, model_init_kwargs={"dtype": "bfloat16"}),
+    }
+    seconds, tokens = trainers[name]()
+    processor = time.process_time()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    adapter = read(Path(folder))
+    base = _base()
+    with applied(base.model, adapter):
+        loss = mean_loss(base, encoded(base, VALIDATION, "plain"))
+    answers.put({"tokens_per_second": tokens / seconds, "peak": peak, "loss": loss, "processor": processor})
+
+
+def _alone(name: str) -> dict[str, float]:
+    """One training in a fresh process, so that its peak of memory is its own."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        child = context.Process(target=_in_child, args=(name, folder, answers))
+        child.start()
+        answer: dict[str, float] = answers.get()
+        child.join()
+    return answer
+
+
+@cache
+def _speeds() -> dict[str, dict[str, float]]:
+    """Medians over the TURNS that all take."""
+    names = ("ours", *PEERS)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for turn in range(TURNS):
+        for name in names:
+            found[name].append(kept(f"speed {name} {STEPS} {turn}", lambda name=name: _alone(name)))
+            print(f"  {name}: {found[name][-1]}", flush=True)
+    return {name: {key: median(each[key] for each in many) for key in many[0]} for name, many in found.items()}
+
+
+def _speed_cells() -> list[Cell]:
+    cells = []
+    for name, peer in PEERS.items():
+        cells += [
+            Cell(
+                "training, rank 8 on all linear layers, batch 8",
+                "tokens/s",
+                lambda name=name: (_speeds()["ours"]["tokens_per_second"], _speeds()[name]["tokens_per_second"]),
+                peer,
+                target=1.5 if name == "default" else None,
+                better="higher",
+            ),
+            Cell(
+                f"validation loss after these {STEPS} steps",
+                "nats/token",
+                lambda name=name: (_speeds()["ours"]["loss"], _speeds()[name]["loss"]),
+                peer,
+                target=0.99 if name == "default" else None,
+            ),
+            Cell(
+                "peak memory of the process",
+                "GiB",
+                lambda name=name: (_speeds()["ours"]["peak"], _speeds()[name]["peak"]),
+                peer,
+            ),
+        ]
+    return cells
+
+
+# --- LoRA+ beside LoRA ------------------------------------------------------------------------------------------------
+
+LEARNT = ("number-words", "past-tense", "plurals", "roman-numerals")
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+SEEDS = (0, 1, 2)
+SHORT = Recipe(target_modules=["q_proj", "v_proj"], steps=40, batch_size=8, validate_every=4)
+RATIOS = {"LoRA+": None, "LoRA": 1.0}
+
+
+def kept(what: str, compute: Callable[[], Any]) -> Any:
+    """What was computed under this name before, or is now."""
+    place = KEPT / f"{hashlib.sha256(what.encode()).hexdigest()[:20]}.json"
+    if not place.exists():
+        answer = compute()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({"what": what, "answer": answer}), encoding="utf-8")
+    return json.loads(place.read_text(encoding="utf-8"))["answer"]
+
+
+def _data(name: str) -> tuple[list[Example], list[Example], list[Example]]:
+    (task,) = [task for task in TASKS if task.name == name]
+    examples = [Example(pair.input, pair.target) for pair in task.train]
+    learnt, validated = split(examples, 0.1, seed=0, at_most=24)
+    return learnt, validated, [Example(pair.input, pair.target) for pair in task.held_out]
+
+
+def _train(name: str, recipe: Recipe) -> Trained:
+    learnt, validated, _ = _data(name)
+    return train(_base(), learnt, recipe, template="plain", validation=validated, on_progress=lambda *_: None)
+
+
+def _searched(name: str, arm: str) -> dict[str, Any]:
+    def search() -> dict[str, Any]:
+        recipe = replace(SHORT, ratio=RATIOS[arm])
+        found: Search = search_rate(RATES, lambda rate: _train(name, replace(recipe, learning_rate=rate)))
+        losses = {trial.learning_rate: trial.validation_loss for trial in found.trials}
+        print(f"  {name}, {arm}: {losses}", flush=True)
+        return {"best": found.best, "at_edge": found.at_edge, "losses": losses}
+
+    return dict(kept(f"search {name} {arm} {RATES} {SHORT}", search))
+
+
+def _measured(name: str, arm: str, seed: int) -> dict[str, Any]:
+    def measure() -> dict[str, Any]:
+        rate = _searched(name, arm)["best"]
+        trained = _train(name, replace(SHORT, ratio=RATIOS[arm], learning_rate=rate, seed=seed))
+        scores = evaluate(
+            _base(),
+            trained.adapter,
+            _data(name)[2],
+            template="plain",
+            metrics=("exact_match", "target_loss"),
+            on_progress=lambda *_: None,
+        )
+        print(f"  {name}, {arm}, seed {seed}: {scores.estimates}", flush=True)
+        return {"values": scores.values, "validations": trained.validations}
+
+    return dict(kept(f"measure {name} {arm} {seed} {RATES} {SHORT}", measure))
+
+
+def _over_seeds(name: str, arm: str, metric: str) -> list[float]:
+    """Each held-out example's value, averaged over the seeds."""
+    runs = [_measured(name, arm, seed)["values"][metric] for seed in SEEDS]
+    return [mean(values) for values in zip(*runs, strict=True)]
+
+
+def _difference(name: str, metric: str, part: int) -> tuple[float, None]:
+    pairs = [_over_seeds(name, arm, metric) for arm in ("LoRA+", "LoRA")]
+    return paired_bootstrap(*pairs, seed=0)[part], None
+
+
+def _steps_to_reach(name: str) -> tuple[float, float]:
+    """Steps until the validation loss is LoRA's last one: of LoRA+, and of LoRA itself; means over the seeds, SHORT.steps if never."""
+    needed: dict[str, list[int]] = {"LoRA+": [], "LoRA": []}
+    for seed in SEEDS:
+        goal = _measured(name, "LoRA", seed)["validations"][-1][1]
+        for arm, steps in needed.items():
+            reached = [step for step, loss in _measured(name, arm, seed)["validations"] if loss <= goal]
+            steps.append(min(reached, default=SHORT.steps or 0))
+    return mean(needed["LoRA+"]), mean(needed["LoRA"])
+
+
+def _loraplus_cells(name: str) -> list[Cell]:
+    peer = "plain LoRA, its own best rate"
+
+    def means(metric: str) -> tuple[float, float]:
+        return mean(_over_seeds(name, "LoRA+", metric)), mean(_over_seeds(name, "LoRA", metric))
+
+    cells = [
+        Cell(f"{name}: exact match, LoRA+", "share", lambda: means("exact_match"), peer, better="higher"),
+        Cell(f"{name}: target loss, LoRA+", "nats/token", lambda: means("target_loss"), peer),
+        Cell(f"{name}: steps to LoRA's final loss", "steps", lambda: _steps_to_reach(name), peer),
+    ]
+    for metric in ("exact_match", "target_loss"):
+        for part, word in enumerate(("mean", "low", "high")):
+            unit = "share" if metric == "exact_match" else "nats/token"
+            run = lambda metric=metric, part=part: _difference(name, metric, part)  # noqa: E731
+            cells.append(Cell(f"{name}: {metric}, LoRA+ minus LoRA, {word}", unit, run))
+    return cells
+
+
+# --- the map of both rates --------------------------------------------------------------------------------------------
+
+MAPPED = "number-words"
+MAP_RATES = (2.5e-4, 1e-3, 4e-3)
+MAP_INITS = ("default", "a_zero", "pissa")
+MAP = Recipe(target_modules=["q_proj", "v_proj"], steps=20, batch_size=8, validate_every=20)
+
+
+def _map_cells() -> list[Cell]:
+    cells = []
+    for init in MAP_INITS:
+        for eta_a in MAP_RATES:
+            for eta_b in MAP_RATES:
+                recipe = replace(MAP, init=init, learning_rate=eta_a, ratio=eta_b / eta_a)
+                cells.append(
+                    Cell(
+                        f"{MAPPED}: validation loss, start {init}, rate of A {eta_a:g}, of B {eta_b:g}",
+                        "nats/token",
+                        lambda recipe=recipe: (_final_loss(recipe), None),
+                    )
+                )
+    return cells
+
+
+def _final_loss(recipe: Recipe) -> float:
+    return float(kept(f"map {MAPPED} {recipe}", lambda: _train(MAPPED, recipe).validations[-1][1]))
+
+
+def cells() -> Sequence[Cell]:
+    compared = [cell for name in LEARNT for cell in _loraplus_cells(name)]
+    return [*_speed_cells(), *compared, *_map_cells()]
+
+
+@cache
+def _base() -> Base:
+    logging.disable_progress_bar()
+    return load(convert_built_in(FOLDER), id=BUILT_IN_ID)
