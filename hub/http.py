@@ -40,19 +40,25 @@ def get_session(services: ServicesDep) -> Iterator[Session]:
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
-def get_viewer(request: Request, services: ServicesDep) -> Viewer | None:
-    """Who asks, by bearer token or by session cookie; None for a visitor. The database session is closed again at once."""
+def identify(request: Request, session: Session) -> Viewer | None:
+    """Who asks, by bearer token or by session cookie; None for a visitor."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and secret:
-        with db.transaction(services.sessions) as session:
-            return teams.identify_token(session, secret.strip())
+        return teams.identify_token(session, secret.strip())
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         return None
     if request.method not in SAFE_METHODS:
         refuse_cross_site(request)
+    return teams.identify_session(session, cookie)
+
+
+def get_viewer(request: Request, services: ServicesDep) -> Viewer | None:
+    """The same with a database session that is closed again at once."""
+    if "Authorization" not in request.headers and COOKIE not in request.cookies:
+        return None
     with db.transaction(services.sessions) as session:
-        return teams.identify_session(session, cookie)
+        return identify(request, session)
 
 
 ViewerDep = Annotated[Viewer | None, Depends(get_viewer)]

@@ -8,9 +8,11 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from api.download import RANGE, parse_range
 from api.huggingface.common import FullName, revision_and_path
-from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.http import ServicesDep, identify
 from hub.registry import refs
+from hub.registry.db import transaction
 from hub.registry.repos import RepoNotFound, RepoType
+from hub.registry.services import Services
 from hub.registry.trees import is_lfs
 
 router = APIRouter()
@@ -20,24 +22,20 @@ router = APIRouter()
 def resolve_dataset(
     request: Request,
     services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
     full_name: FullName,
     range_header: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Response:
-    return _resolve(request, services, session, viewer, "dataset", full_name, range_header)
+    return _resolve(request, services, "dataset", full_name, range_header)
 
 
 @router.api_route("/{namespace}/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
 def resolve_model(
     request: Request,
     services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
     full_name: FullName,
     range_header: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Response:
-    return _resolve(request, services, session, viewer, "model", full_name, range_header)
+    return _resolve(request, services, "model", full_name, range_header)
 
 
 @router.api_route("/{name}/resolve/{rest:path}", methods=["GET", "HEAD"])
@@ -47,16 +45,16 @@ def resolve_without_namespace(name: str) -> Response:
 
 def _resolve(
     request: Request,
-    services: ServicesDep,
-    session: SessionDep,
-    viewer: ViewerDep,
+    services: Services,
     repo_type: RepoType,
     full_name: str,
     range_header: str | None,
 ) -> Response:
     """ETags are those of the Hub: the SHA-256 of an LFS file, git's blob id of another."""
     revision, path = revision_and_path(request, "resolve")
-    commit_id, entry = refs.find_file(session, viewer, repo_type, full_name, revision, path)
+    with transaction(services.sessions) as session:  # one for both, as no other request is made as often
+        viewer = identify(request, session)
+        commit_id, entry = refs.find_file(session, viewer, repo_type, full_name, revision, path)
     filename = path.rpartition("/")[2]
     etag = f'"{entry.sha256 if is_lfs(path, entry.size) else entry.git_oid}"'
     headers = {

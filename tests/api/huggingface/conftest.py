@@ -33,7 +33,7 @@ class Server(uvicorn.Server):
 @pytest.fixture
 def hub_url(services: Services) -> Iterator[str]:
     """The address of the application on a port of its own, served by uvicorn in a thread."""
-    config = uvicorn.Config(create_app(services), port=0, log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(create_app(services), port=0, log_config=None, timeout_graceful_shutdown=2)
     server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

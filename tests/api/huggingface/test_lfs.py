@@ -1,10 +1,13 @@
 """Uploads by LFS: addresses that are good for one file, bytes that must be what was said, parts, and what two servers make of them."""
 
 import secrets
+import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
@@ -202,3 +205,20 @@ def test_who_may_ask(client: TestClient, ann: Person, bob: Person) -> None:
         client.post("/ann/absent.git/info/lfs/objects/batch", headers=bob.headers, json=body), 404, "RepoNotFound"
     )
     talk.told(client.post(f"/datasets{path}", headers=ann.headers, json=body), 404, "RepoNotFound")
+
+
+def test_a_connection_that_breaks_leaves_nothing_and_breaks_nothing(
+    hub_url: str, services: Services, ann: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A real server, and a client that dies in the middle of its file, and later sends it whole."""
+    data = secrets.token_bytes(9_000)
+    with httpx.Client(base_url=hub_url) as client:
+        path = urlsplit(talk.batch(client, ann, "ann/r", data)["actions"]["upload"]["href"])
+        address = urlsplit(hub_url)
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            head = f"PUT {path.path}?{path.query} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(data)}\r\n\r\n"
+            connection.sendall(head.encode() + data[:4_000])
+        time.sleep(0.5)
+        assert nothing_came(services, data)
+        assert client.put(f"{path.path}?{path.query}", content=data).status_code == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
