@@ -1,0 +1,107 @@
+"""Merges at given weights that are not linear in the modules: TIES, DARE and magnitude pruning, by PEFT's own functions.
+
+TIES (arXiv 2306.01708, section 3) keeps the largest entries of each module, elects a sign per entry and averages those that agree; DARE
+(arXiv 2311.03099, section 3) drops entries at random and rescales the rest. With a name that ends in "_svd" they work on the dense
+deltas and the result is cut to a rank; without it, as in PEFT's `add_weighted_adapter`, on A and on B apart, each weighted by
+sqrt(|w_i s_i|) with the sign on A, which needs equal ranks and holds cross terms.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from peft.utils import merge_utils
+from torch import Tensor
+
+from hub.lora.adapter import Adapter, Pair, layers_of
+from hub.lora.bases import Base
+from hub.lora.errors import LoraError
+from hub.lora.forms import IncompatibleModules, Truncated, check_compatible, target_names, truncated
+
+Merge = Literal[
+    "linear",
+    "ties",
+    "ties_svd",
+    "dare_linear",
+    "dare_linear_svd",
+    "dare_ties",
+    "dare_ties_svd",
+    "magnitude_prune",
+    "magnitude_prune_svd",
+]
+MERGES: tuple[Merge, ...] = get_args(Merge)
+
+
+class UnusableDensity(LoraError):
+    code = "unusable_density"
+
+
+def merged(
+    base: Base,
+    modules: Sequence[Adapter],
+    weights: Sequence[float],
+    merge: Merge,
+    *,
+    density: float = 0.5,
+    rank: int | None = None,
+    seed: int = 0,
+) -> Truncated:
+    """The modules merged at weights, one each. `density` is the share of entries that are kept, between 0 and 1; "linear" keeps all.
+
+    `rank` is for the names that end in "_svd", the modules' largest if left out; the error of that cut is 0 for the other names. DARE
+    draws from `seed`, layers in the base's order. Raises IncompatibleModules, WrongBase or UnusableDensity.
+    """
+    on_factors = not merge.endswith("_svd")
+    check_compatible(modules, "product" if on_factors else "svd")
+    if len(weights) != len(modules):
+        raise IncompatibleModules(f"There are {len(modules)} modules and {len(weights)} weights; give one a module.")
+    if not 0 < density < 1:
+        raise UnusableDensity(f"The density {density} keeps everything or nothing; choose one between 0 and 1.")
+    for module in modules:
+        layers_of(base.model, module)
+    combine = _combination(merge.removesuffix("_svd"), density)
+    adapted = {path for module in modules for path in module.pairs}
+    pairs = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for path in (path for path, _ in base.model.named_modules() if path in adapted):
+            members = [
+                (module.pairs[path], weight)
+                for module, weight in zip(modules, weights, strict=True)
+                if path in module.pairs
+            ]
+            pairs[path] = (_of_factors if on_factors else _of_deltas)(members, combine)
+    config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
+    for field in ("base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
+        config[field] = modules[0].config.get(field)
+    adapter = Adapter("merge", config, pairs)
+    if on_factors:
+        return Truncated(adapter, 0.0, 0.0)
+    return truncated(adapter, rank or max(pair.rank for module in modules for pair in module.pairs.values()))
+
+
+Combine = Callable[[list[Tensor], Tensor], Tensor]
+
+
+def _combination(name: str, density: float) -> Combine:
+    if name == "linear":
+        return lambda tensors, weights: merge_utils.task_arithmetic(tensors, weights)
+    function = getattr(merge_utils, name)
+    return lambda tensors, weights: function(tensors, weights, density)
+
+
+def _of_factors(members: Sequence[tuple[Pair, float]], combine: Combine) -> Pair:
+    amounts = [weight * pair.scaling for pair, weight in members]
+    of_b = torch.tensor([math.sqrt(abs(amount)) for amount in amounts])
+    of_a = torch.tensor([math.copysign(math.sqrt(abs(amount)), amount) for amount in amounts])
+    a = combine([pair.a.float() for pair, _ in members], of_a)
+    b = combine([pair.b.float() for pair, _ in members], of_b)
+    return Pair(a, b, 1.0)
+
+
+def _of_deltas(members: Sequence[tuple[Pair, float]], combine: Combine) -> Pair:
+    """The dense merged delta as the pair (delta, identity) of full rank, to be cut."""
+    deltas = [pair.scaling * pair.b.float() @ pair.a.float() for pair, _ in members]
+    dense = combine(deltas, torch.tensor([weight for _, weight in members]))
+    return Pair(torch.eye(dense.shape[1]), dense, 1.0)
