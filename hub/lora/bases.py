@@ -16,7 +16,7 @@ import gguf
 import torch
 from gguf.quants import dequantize
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -127,7 +127,13 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only ever masked, so any token will do
+    model.get_output_embeddings().register_forward_pre_hook(_contiguous)
     return Base(id, model.to(device).eval().requires_grad_(False), tokenizer, digest)
+
+
+def _contiguous(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """The last position of each prompt is a strided view, for which torch's matmul copies the whole output matrix once a row."""
+    return (inputs[0].contiguous(),)
 
 
 def _has_native_bfloat16() -> bool:
