@@ -1,6 +1,7 @@
 """`python -m hub demo`: the main job, end to end, as a user of the REST API would do it, on a stack that is gone afterwards."""
 
 import json
+import os
 import secrets
 import socket
 import subprocess
@@ -9,7 +10,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,10 +45,6 @@ class Client:
             with closing(error):
                 raise local.LocalError(f"{method} {path} answered {error.code}: {error.read().decode()}") from None
 
-    def save(self, path: str, file: Path) -> None:
-        with urllib.request.urlopen(self.request("GET", path), timeout=60) as reply:  # noqa: S310
-            file.write_bytes(reply.read())
-
     def events(self, path: str) -> Iterator[tuple[str, Any]]:
         """Server-sent events: (event, data)."""
         with urllib.request.urlopen(self.request("GET", path), timeout=60) as stream:  # noqa: S310
@@ -73,7 +69,7 @@ def run(say: Say) -> None:
             say(f"ready after {time.monotonic() - began:.0f} s")
             job = compose(client, stack, say)
             show(job["result"]["report"], say)
-            load(client, job, Path(scratch), say)
+            pull(client, job, Path(scratch), say)
         say("everything is stopped and removed; `make run` starts an instance that lasts")
 
 
@@ -113,9 +109,6 @@ def compose(client: Client, stack: local.Stack, say: Say) -> Any:
         "modules": [{"repo": name} for name in modules],
         "examples": {"inline": [vars_of(example) for example in task.train[:EXAMPLES]]},
         "held_out": {"inline": [vars_of(example) for example in held_out]},
-        # Ten modules are more than the default's 40 evaluations can tell apart.
-        "optimizer": "CMA",
-        "budget": 150,
     }
     job = client.call("POST", "/v1/jobs", body)
     say(f"\njob {job['id']}")
@@ -157,29 +150,33 @@ def interval(estimate: Any, sign: str = "") -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def load(client: Client, job: Any, scratch: Path, say: Say) -> None:
-    """Download the result and let stock PEFT load it, in a process that knows nothing of us."""
-    archive = scratch / "result.zip"
-    client.save(f"/v1/adapters/{job['result_repo']}/archive", archive)
-    folder = scratch / "result"
-    with zipfile.ZipFile(archive) as zipped:
-        zipped.extractall(folder)
-    say(f"{job['result_repo']} at {job['result_commit'][:12]}: " + ", ".join(sorted(f.name for f in folder.iterdir())))
-    base = scratch / "cache" / "bases" / "built-in"
-    program = [sys.executable, "-c", STOCK_PEFT, str(base), str(folder), DEMO.held_out[0].input]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
+def pull(client: Client, job: Any, scratch: Path, say: Say) -> None:
+    """Let stock huggingface_hub, transformers and PEFT fetch base and result by their names, in a process that knows only HF_ENDPOINT."""
+    name = job["result_repo"]
+    program = [sys.executable, "-c", STOCK_CLIENTS, job["params"]["base"]["id"], name, DEMO.held_out[0].input]
+    env = {
+        **os.environ,
+        "HF_ENDPOINT": client.url,
+        "HF_TOKEN": client.token,
+        "HF_HOME": str(scratch / "huggingface"),
+    }
+    done = subprocess.run(program, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise local.LocalError(f"stock PEFT did not load the result:\n{done.stderr}")
-    say(f"stock PEFT loads it: {DEMO.held_out[0].input!r} -> {done.stdout.strip()!r}\n")
+        raise local.LocalError(f"the stock clients did not load {name}:\n{done.stderr}")
+    files, answer = done.stdout.strip().split("\n", 1)
+    say(f"HF_ENDPOINT={client.url}, huggingface_hub pulls {name}: {files}")
+    say(f"PeftModel.from_pretrained({name!r}) answers {DEMO.held_out[0].input!r}: {answer!r}\n")
 
 
-STOCK_PEFT = """
-import sys
+STOCK_CLIENTS = """
+import os, sys
+from huggingface_hub import snapshot_download
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-base, folder, prompt = sys.argv[1:]
+base, name, prompt = sys.argv[1:]
+print(", ".join(sorted(os.listdir(snapshot_download(name)))))
 tokenizer = AutoTokenizer.from_pretrained(base)
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), name)
 inputs = tokenizer(prompt + "\\nAnswer:", return_tensors="pt")
 output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip())

@@ -8,7 +8,8 @@ import yaml
 
 def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """The card of a composition, made from its parameters and its manifest alone."""
-    licences = {pinned.get("licence") for pinned in params["modules"]}
+    used = {module["commit"] for module in manifest["inputs"]["modules"]}
+    licences = {pinned.get("licence") for pinned in params["modules"] if pinned["commit"] in used}
     licence = licences.pop() if len(licences) == 1 else None
     front: dict[str, Any] = {
         "base_model": manifest["base"]["id"],
@@ -18,7 +19,6 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
     }
     if licence:
         front["license"] = licence
-    settings = manifest["settings"]
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
@@ -26,9 +26,7 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
         "",
         f"# {params['result'].partition('/')[2]}",
         "",
-        f"A composition of {len(manifest['weights'])} LoRA modules, form `{settings['form']}`, found by LoraHub's search "
-        f"([arXiv 2307.13269](https://arxiv.org/abs/2307.13269)) on {settings['examples']} examples: "
-        f"{settings['optimizer']}, {settings['budget']} evaluations, seed {settings['seed']}.",
+        f"A composition of {len(manifest['weights'])} LoRA modules, form `{manifest['settings']['form']}`, {_found(manifest)}",
         "",
         *_measured(manifest["report"]),
         *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
@@ -41,6 +39,26 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
         *_use(manifest),
     ]
     return "\n".join(lines)
+
+
+def _found(manifest: Mapping[str, Any]) -> str:
+    settings, tuning = manifest["settings"], manifest["tune"]
+    if settings["search"] == "none":
+        found = "at given weights"
+    elif settings["search"] == "gradient":
+        places = "module and layer" if settings["per_layer"] else "module"
+        found = f"weights for each {places} by gradient on {settings['examples']} examples, {settings['budget']} steps"
+    else:
+        found = (
+            "found by LoraHub's search ([arXiv 2307.13269](https://arxiv.org/abs/2307.13269)) on "
+            f"{settings['examples']} examples: {settings['optimizer']}, {settings['budget']} evaluations, seed {settings['seed']}"
+        )
+    if tuning:
+        found += (
+            f"; then cut to rank {tuning['rank']} and trained further on the same examples, {tuning['steps']} steps at "
+            f"a learning rate of {tuning['learning_rate']:g}"
+        )
+    return found + "."
 
 
 def training_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Job kind `compose`: weigh modules on the examples, measure the result beside its controls, write adapter, card and manifest."""
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,9 +9,15 @@ from typing import Any
 import torch
 
 from hub.lora import adapter
-from hub.lora.compose import Composition, compose
+from hub.lora.adapter import Adapter, applied
+from hub.lora.compose import Composition, compose, encoded, mean_loss, weighed
+from hub.lora.controls import ArmName, Control, Setting, full, largest_rank, quick
+from hub.lora.examples import Example
+from hub.lora.gradient import compose_by_gradient
+from hub.lora.merges import MERGES, merged
 from hub.lora.provenance import surroundings
 from hub.lora.report import Report, check_held_out, report
+from hub.lora.tune import Fit, tune
 from hub.registry.card import parse_card
 from hub.registry.repos import Parent
 from workers.card import composition_card
@@ -19,71 +26,183 @@ from workers.work import Outcome, Work, module_name
 
 def run(work: Work) -> Outcome:
     params = work.params
-    modules = [work.module(pinned) for pinned in params["modules"]]
-    examples = work.examples(params["examples"])
+    examples = work.examples(params["examples"]) if "examples" in params else []
     held_out = work.examples(params["held_out"]) if "held_out" in params else None
     if held_out is not None:
         check_held_out(examples, held_out)  # before the search, not after it
-    warnings = [*template_warnings(work), *few_examples_warnings(len(examples))]
+    pinned, others = _chosen(work, examples)
+    modules = [work.module(each) for each in pinned]
+    warnings = template_warnings(work, pinned)
+    if examples:
+        warnings += few_examples_warnings(len(examples))
 
     work.progress.enter("search")
-    composition = compose(
-        work.base,
-        modules,
-        examples,
-        form=params["form"],
-        template=params["template"],
-        optimizer=params["optimizer"],
-        budget=params["budget"],
-        bound=params["bound"],
-        l1=params["l1"],
-        seed=params["seed"],
-        on_progress=work.progress,
-    )
+    composition = _composed(work, modules, examples)
+    if not any(composition.weights.values()):
+        warnings.append("The search found nothing better than the base alone: all weights are zero.")
+    fit = _tuned(work, modules, composition, examples) if params["tune"] else None
     measured = None
     if held_out is not None:
+        arms = _arms(work, modules, others, composition, fit, examples)
         work.progress.enter("report")
         measured = report(
             work.base,
-            modules,
-            composition,
-            examples,
+            arms,
             held_out,
+            template=params["template"],
+            examples=len(examples),
             seed=params["seed"],
             on_progress=work.progress,
         )
     else:
         warnings.append("No held-out examples were given, so nothing is known of how good the result is.")
-    if not any(composition.weights.values()):
-        warnings.append("The search found nothing better than the base alone: all weights are zero.")
-    manifest = describe(work, composition, measured, warnings)
-    write(work, composition, manifest)
+    manifest = describe(work, pinned, composition, fit, measured, warnings)
+    write(work, fit.adapter if fit else composition.adapter, manifest)
     return Outcome(
         result={
             "weights": manifest["weights"],
-            "report": manifest["report"],
+            "report": asdict(measured) if measured else None,
             "warnings": warnings,
             "trace": [asdict(evaluation) for evaluation in composition.trace],
             "evaluations": composition.evaluations,
             "search_seconds": composition.seconds,
+            "by_layer": composition.by_layer,
+            "truncation_error": composition.truncation_error,
+            "tune": manifest["tune"],
         },
         folder=work.out,
-        parents=parents(params, manifest["weights"]),
+        parents=parents(params, pinned, manifest["weights"]),
         message=f"Compose {len(modules)} modules",
     )
 
 
-def parents(params: Mapping[str, Any], weights: Mapping[str, float]) -> list[Parent]:
-    modules = {pinned["commit"]: weights[module_name(pinned)] for pinned in params["modules"]}
-    lineage = [Parent(commit, "module", weight) for commit, weight in modules.items()]
+Pinned = Mapping[str, Any]
+
+
+def _chosen(work: Work, examples: Sequence[Example]) -> tuple[list[Pinned], list[Pinned]]:
+    """(the modules that take part, the rest of the pool): all of them, or the best ones where the request leaves the choice to us."""
+    pool: list[Pinned] = work.params["modules"]
+    count = work.params.get("choose")
+    if count is None:
+        return pool, []
+    work.progress.enter("choose")
+    batches = encoded(work.base, examples, work.params["template"])
+    losses = []
+    for pinned in pool:
+        # One at a time, so that a pool of hundreds needs the memory of one.
+        with applied(work.base.model, work.module(pinned)):
+            losses.append(mean_loss(work.base, batches))
+        work.progress(len(losses), len(pool), {"loss": losses[-1], "best": min(losses)})
+    order = sorted(range(len(pool)), key=losses.__getitem__)
+    best = sorted(order[:count])
+    return [pool[index] for index in best], [pool[index] for index in sorted(order[count:])]
+
+
+def _composed(work: Work, modules: Sequence[Adapter], examples: Sequence[Example]) -> Composition:
+    params = work.params
+    if params["search"] == "none":
+        return _merged(work, modules)
+    shared: dict[str, Any] = {
+        "form": params["form"],
+        "template": params["template"],
+        "budget": params["budget"],
+        "patience": params["patience"],
+        "seconds": params["seconds"],
+        "bound": params["bound"],
+        "l1": params["l1"],
+        "rank": params["rank"],
+        "on_progress": work.progress,
+    }
+    if params["search"] == "gradient":
+        return compose_by_gradient(work.base, modules, examples, per_layer=params["per_layer"], **shared)
+    return compose(
+        work.base,
+        modules,
+        examples,
+        optimizer=params["optimizer"],
+        population=params["population"],
+        seed=params["seed"],
+        **shared,
+    )
+
+
+def _merged(work: Work, modules: Sequence[Adapter]) -> Composition:
+    params = work.params
+    if params["form"] not in MERGES:
+        return weighed(work.base, modules, params["weights"], form=params["form"], rank=params["rank"])
+    return merged(
+        work.base,
+        modules,
+        params["weights"],
+        params["form"],
+        density=params["density"],
+        rank=params["rank"],
+        seed=params["seed"],
+    )
+
+
+def _tuned(work: Work, modules: Sequence[Adapter], composition: Composition, examples: Sequence[Example]) -> Fit:
+    work.progress.enter("tune")
+    return tune(
+        work.base,
+        composition.adapter,
+        examples,
+        template=work.params["template"],
+        rank=largest_rank(modules),
+        seed=work.params["seed"],
+        on_progress=work.progress,
+        **work.params["tune"],
+    )
+
+
+def _arms(
+    work: Work,
+    modules: Sequence[Adapter],
+    others: Sequence[Pinned],
+    composition: Composition,
+    fit: Fit | None,
+    examples: Sequence[Example],
+) -> dict[ArmName, Control]:
+    """What the report measures: the controls that were asked for, and the composition."""
+    params, form = work.params, work.params["form"]
+    work.progress.enter("controls")
+    setting = Setting(
+        work.base,
+        modules,
+        examples,
+        params["template"],
+        "sum" if form in MERGES else form,
+        params["seed"],
+        work.progress,
+    )
+    if params["controls"] == "full":
+        drawn = random.Random(params["seed"]).sample(others, min(len(modules), len(others)))  # noqa: S311
+        arms = full(
+            setting,
+            bound=params["bound"],
+            others=[work.module(pinned) for pinned in drawn],
+            search=lambda chosen: _composed(work, chosen, examples).adapter,
+        )
+    else:
+        arms = quick(setting)
+    made_by = {"form": form, "weights": composition.weights}
+    if fit is None:
+        return {**arms, "composition": Control(composition.adapter, made_by)}
+    tuned = Control(fit.adapter, {**made_by, "tune": fit.settings})
+    return {**arms, "untuned": Control(composition.adapter, made_by), "composition": tuned}
+
+
+def parents(params: Mapping[str, Any], modules: Sequence[Pinned], weights: Mapping[str, float]) -> list[Parent]:
+    by_commit = {pinned["commit"]: weights[module_name(pinned)] for pinned in modules}
+    lineage = [Parent(commit, "module", weight) for commit, weight in by_commit.items()]
     datasets = {params[role]["commit"] for role in ("examples", "held_out") if role in params}
     return lineage + [Parent(commit, "dataset") for commit in sorted(datasets)]
 
 
-def template_warnings(work: Work) -> list[str]:
+def template_warnings(work: Work, modules: Sequence[Pinned]) -> list[str]:
     """A module or data set made with another prompt template than this search uses sees prompts that it does not know."""
     used = work.params["template"]
-    made_with = {module_name(pinned): pinned["template"] for pinned in work.params["modules"]}
+    made_with = {module_name(pinned): pinned["template"] for pinned in modules}
     for role in ("examples", "held_out"):
         if role in work.params:
             pinned = work.params[role]
@@ -110,7 +229,14 @@ def few_examples_warnings(count: int) -> Sequence[str]:
     return [f"Only {count} examples decide the weights; LoraHub's own experiments used five."]
 
 
-def describe(work: Work, composition: Composition, measured: Report | None, warnings: Sequence[str]) -> dict[str, Any]:
+def describe(
+    work: Work,
+    modules: Sequence[Pinned],
+    composition: Composition,
+    fit: Fit | None,
+    measured: Report | None,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
     """The manifest: everything that made this adapter, so that the same manifest gives the same bytes. No times, no job ids."""
     params = work.params
     return {
@@ -118,16 +244,26 @@ def describe(work: Work, composition: Composition, measured: Report | None, warn
         "template": params["template"],
         **surroundings(work.base),
         "inputs": {
-            "modules": [input_of(work, pinned) for pinned in params["modules"]],
+            "modules": [input_of(work, pinned) for pinned in modules],
             **{role: input_of(work, params[role]) for role in ("examples", "held_out") if role in params},
         },
         "settings": composition.settings,
         "weights": composition.weights,
         "objective": composition.objective,
         "loss": composition.loss,
-        "report": asdict(measured) if measured else None,
+        "by_layer": composition.by_layer,
+        "truncation_error": composition.truncation_error,
+        "tune": {**fit.settings, "losses": fit.losses, "truncation_error": fit.truncation_error} if fit else None,
+        "report": _untimed(measured) if measured else None,
         "warnings": list(warnings),
     }
+
+
+def _untimed(measured: Report) -> dict[str, Any]:
+    found = asdict(measured)
+    for arm in found["arms"]:
+        del arm["seconds_an_answer"]
+    return found
 
 
 def input_of(work: Work, pinned: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +273,7 @@ def input_of(work: Work, pinned: Mapping[str, Any]) -> dict[str, Any]:
     return {**named, "files": {path: digest for path, digest in hashes.items() if path.startswith(prefix)}}
 
 
-def write(work: Work, composition: Composition, manifest: Mapping[str, Any]) -> None:
-    adapter.write(composition.adapter, work.out, dtype=torch.float32)
+def write(work: Work, made: Adapter, manifest: Mapping[str, Any]) -> None:
+    adapter.write(made, work.out, dtype=torch.float32)
     (work.out / "loraloom.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (work.out / "README.md").write_text(composition_card(work.params, manifest), encoding="utf-8")

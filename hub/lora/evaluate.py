@@ -1,7 +1,8 @@
 """How well a base answers examples, alone or with an adapter: each example's scores, and their means with 95 % intervals."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from hub.lora.examples import (
     numeric_match,
     share_interval,
     target_losses,
+    tokenize,
 )
 
 Metric = Literal["exact_match", "contains", "numeric", "choice", "target_loss"]
@@ -53,12 +55,15 @@ class Estimate:
 class Scores:
     """Per metric one value an example, in the examples' order: 1.0 is right and 0.0 is wrong, a target loss is in nats per token.
 
-    `answers` is what the model wrote, empty when no metric looked at it.
+    `answers` is what the model wrote, empty when no metric looked at it; `prompt_tokens` is the mean length of what it was asked, and
+    `seconds` the time an answer took, in batches.
     """
 
     values: dict[Metric, list[float]]
     answers: list[str]
     seed: int = 0  # of the bootstrap
+    prompt_tokens: float = 0.0
+    seconds: float = 0.0
 
     @property
     def estimates(self) -> dict[Metric, Estimate]:
@@ -80,9 +85,13 @@ def evaluate(
     max_new_tokens: int = 32,
     batch_size: int = 32,
     seed: int = 0,
+    shots: Sequence[Example] = (),
     on_progress: OnProgress,
 ) -> Scores:
     """Score the base with `adapter` (None: alone) on examples, in batches of inputs of like length.
+
+    `shots` are shown, solved, before every input (in-context learning, arXiv 2005.14165, section 2); an answer then ends at its first
+    blank line, where the model would go on with a further example of its own.
 
     The metrics "exact_match", "contains" and "numeric" look at the greedy answer. "choice" is right when of all choices the target
     has the highest log-likelihood as the whole answer, its end included; "target_loss" is that of the target per token, negated.
@@ -90,9 +99,11 @@ def evaluate(
     Raises NoExamples, or NoChoices when an example has none to choose from.
     """
     _check(examples, metrics)
+    examples = [_after(shots, example) for example in examples] if shots else examples
     answering = any(metric in _OF_ANSWERS for metric in metrics)
     values: dict[Metric, list[float]] = {metric: [0.0] * len(examples) for metric in metrics}
     answers = [""] * len(examples) if answering else []
+    seconds = 0.0
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].input))
     with applied(base.model, adapter):
         for start in range(0, len(order), batch_size):
@@ -100,9 +111,11 @@ def evaluate(
             batch = [examples[index] for index in indices]
             if answering:
                 inputs = [example.input for example in batch]
+                started = time.perf_counter()
                 given = generate(base, inputs, template, max_new_tokens=max_new_tokens, batch_size=batch_size)
+                seconds += time.perf_counter() - started
                 for index, answer in zip(indices, given, strict=True):
-                    answers[index] = answer
+                    answers[index] = answer.partition("\n\n")[0].strip() if shots else answer
             for metric in metrics:
                 if metric == "target_loss":
                     found = _losses(base, batch, template)
@@ -115,7 +128,14 @@ def evaluate(
             done = order[: start + batch_size]
             means = {str(metric): sum(values[metric][index] for index in done) / len(done) for metric in metrics}
             on_progress(len(done), len(examples), means)
-    return Scores(values, answers, seed)
+    asked = sum(len(tokenize(base.tokenizer, example, template).prompt) for example in examples)
+    return Scores(values, answers, seed, asked / len(examples), seconds / len(examples))
+
+
+def _after(shots: Sequence[Example], example: Example) -> Example:
+    """The same question after solved ones, written as the plain template writes them."""
+    solved = "".join(f"{shot.input}\nAnswer: {shot.target}\n\n" for shot in shots)
+    return replace(example, input=solved + example.input)
 
 
 def _check(examples: Sequence[Example], metrics: Sequence[Metric]) -> None:

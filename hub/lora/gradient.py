@@ -28,7 +28,7 @@ def compose_by_gradient(
     form: Form,
     template: str,
     per_layer: bool = False,
-    budget: int = 40,
+    budget: int = 10,
     learning_rate: float = 0.1,
     patience: int | None = 10,
     seconds: float | None = None,
@@ -39,9 +39,9 @@ def compose_by_gradient(
 ) -> Composition:
     """Weights in [-bound, bound], one a module or one a module and layer, by `budget` steps of proximal Adam on all examples.
 
-    The objective is `compose`'s, and the best evaluated point is the result. The product starts at 1/N, because its gradient at zero is
-    zero; a sum starts at zero, the base alone. A loss that is not finite ends the search at the best point before. Nothing is drawn,
-    so there is no seed. Raises as `compose` does, and leaves the base as it was when `on_progress` raises.
+    The objective is `compose`'s, and the best evaluated point is the result. The start is the average, 1/N each: at zero the gradient of
+    a product is zero, and a sum needs more steps to get as far from there. A loss that is not finite ends the search at the best point
+    before. Nothing is drawn, so there is no seed. Raises as `compose` does, and leaves the base as it was when `on_progress` raises.
     """
     started = time.perf_counter()
     for module in modules:
@@ -49,7 +49,7 @@ def compose_by_gradient(
     mixture = Mixture(modules, form, base.device)
     batches = encoded(base, examples, template)
     shape = (len(modules), len(mixture.layers)) if per_layer else (len(modules),)
-    weights = torch.full(shape, 1 / len(modules) if form == "product" else 0.0)
+    weights = torch.full(shape, min(1 / len(modules), bound))
     trace, adam = Trace(l1), _Adam(torch.zeros(shape), torch.zeros(shape))
     while len(trace.evaluations) < budget and not trace.is_over(patience=patience, seconds=seconds, started=started):
         loss, gradient = loss_and_gradient(base, mixture, batches, weights)

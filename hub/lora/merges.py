@@ -7,6 +7,7 @@ sqrt(|w_i s_i|) with the sign on A, which needs equal ranks and holds cross term
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from hub.lora.adapter import Adapter, Pair, layers_of
 from hub.lora.bases import Base
+from hub.lora.compose import Composition
 from hub.lora.errors import LoraError
-from hub.lora.forms import IncompatibleModules, Truncated, check_compatible, target_names, truncated
+from hub.lora.forms import IncompatibleModules, check_compatible, target_names, truncated
 
 Merge = Literal[
     "linear",
@@ -46,12 +48,13 @@ def merged(
     density: float = 0.5,
     rank: int | None = None,
     seed: int = 0,
-) -> Truncated:
+) -> Composition:
     """The modules merged at weights, one each. `density` is the share of entries that are kept, between 0 and 1; "linear" keeps all.
 
-    `rank` is for the names that end in "_svd", the modules' largest if left out; the error of that cut is 0 for the other names. DARE
-    draws from `seed`, layers in the base's order. Raises IncompatibleModules, WrongBase or UnusableDensity.
+    `rank` is for the names that end in "_svd", the modules' largest if left out. DARE draws from `seed`, layers in the base's order.
+    Raises IncompatibleModules, WrongBase or UnusableDensity.
     """
+    started = time.perf_counter()
     on_factors = not merge.endswith("_svd")
     check_compatible(modules, "product" if on_factors else "svd")
     if len(weights) != len(modules):
@@ -75,10 +78,23 @@ def merged(
     config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
     for field in ("base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
         config[field] = modules[0].config.get(field)
-    adapter = Adapter("merge", config, pairs)
-    if on_factors:
-        return Truncated(adapter, 0.0, 0.0)
-    return truncated(adapter, rank or max(pair.rank for module in modules for pair in module.pairs.values()))
+    adapter, error = Adapter("composition", config, pairs), None
+    settings = {"search": "none", "form": merge, "density": density, "seed": seed}
+    if not on_factors:
+        rank = rank or max(pair.rank for module in modules for pair in module.pairs.values())
+        cut = truncated(adapter, rank)
+        adapter, error, settings = cut.adapter, cut.error, settings | {"rank": rank}
+    return Composition(
+        adapter=adapter,
+        weights={module.name: float(weight) for module, weight in zip(modules, weights, strict=True)},
+        objective=None,
+        loss=None,
+        trace=[],
+        evaluations=0,
+        seconds=time.perf_counter() - started,
+        settings=settings,
+        truncation_error=error,
+    )
 
 
 Combine = Callable[[list[Tensor], Tensor], Tensor]

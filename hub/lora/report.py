@@ -1,35 +1,34 @@
 """Does a composition earn its keep? It is set beside what is simpler, on examples that none of the arms has seen.
 
-Controls: the base alone, the best single module, the plain average, and a fresh LoRA trained on the very same examples (which in
-table 1 of arXiv 2307.13269 is better than LoraHub on average, and in arXiv 2602.12323 about as good as adaptive merging). Two arms
-are compared example by example, by a paired bootstrap, since most of the spread lies between examples and not between arms.
+Two arms are compared example by example, by a paired bootstrap, since most of the spread lies between examples and not between arms.
+The controls themselves stand in `hub.lora.controls`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from hub.lora.adapter import Adapter, applied
 from hub.lora.bases import Base
-from hub.lora.compose import Composition, encoded, mean_loss
+from hub.lora.controls import ArmName, Control
 from hub.lora.errors import LoraError
 from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
 from hub.lora.examples import Example, OnProgress, paired_bootstrap
-from hub.lora.forms import mixed, target_names
-from hub.lora.train import Recipe, train
 
 ENOUGH = 100  # held-out examples below which no claim is made: at 100, a share near one half is known to about +-0.1
 
 # Tokens that an answer may have beyond the longest target: its end, and what exact match forgives (a full stop, white space).
 SLACK = 4
 
-ArmName = Literal["base", "best_single", "average", "fresh_lora", "composition"]
-
 _WORDS: dict[ArmName, str] = {
     "base": "the base alone",
+    "five_shot": "the base shown examples in its prompt",
     "best_single": "the best single module",
     "average": "the plain average of the modules",
+    "random_weights": "the modules at random weights",
+    "random_modules": "a composition of modules drawn at random",
     "fresh_lora": "a fresh LoRA trained on the same examples",
+    "best_single_tuned": "the best single module, trained further on the same examples",
+    "untuned": "the composition before its tuning",
     "composition": "the composition",
 }
 
@@ -40,12 +39,17 @@ class HeldOutUnusable(LoraError):
 
 @dataclass(frozen=True)
 class Arm:
-    """`exact_match` is a share from 0 to 1; `target_loss` is each example's mean negative log-likelihood per target token, averaged."""
+    """`exact_match` is a share from 0 to 1; `target_loss` is each example's mean negative log-likelihood per target token, averaged.
+
+    `prompt_tokens` and `seconds_an_answer` are means: what the arm costs whoever uses it, on this machine in batches.
+    """
 
     name: ArmName
     made_by: dict[str, Any]
     exact_match: Estimate
     target_loss: Estimate
+    prompt_tokens: float
+    seconds_an_answer: float
 
 
 @dataclass(frozen=True)
@@ -73,53 +77,40 @@ class Report:
 
 def report(
     base: Base,
-    modules: Sequence[Adapter],
-    composition: Composition,
-    examples: Sequence[Example],
+    arms: Mapping[ArmName, Control],
     held_out: Sequence[Example],
     *,
+    template: str,
+    examples: int,
     batch_size: int = 32,
-    fresh_steps: int = 40,
-    fresh_learning_rate: float = 5e-4,
     seed: int = 0,
     on_progress: OnProgress,
 ) -> Report:
-    """Score the composition of `modules` on `examples`, and its controls, on `held_out`.
+    """Score every arm, the composition among them, on `held_out`; `examples` says how many the composition was made from.
 
-    Raises HeldOutUnusable when `held_out` is empty or shares an input with `examples`. Whatever `on_progress(step, total, values)`
-    raises ends the work between batches or training steps, with the base as it was.
+    Whatever `on_progress(step, total, values)` raises ends the work between batches, with the base as it was.
     """
-    check_held_out(examples, held_out)
-    template, form = composition.settings["template"], composition.settings["form"]
-    total = fresh_steps + 5 * len(held_out)
-    room = longest_target(base, held_out) + SLACK
-    share = 1 / len(modules)
-    single, single_made_by = _best_single(base, modules, examples, template)
-    recipe = _fresh_recipe(base, modules, fresh_steps, fresh_learning_rate, seed)
-    progress = _part(on_progress, 0, fresh_steps, total)
-    fresh = train(base, examples, Recipe(**recipe), template=template, on_progress=progress).adapter
-    arms: dict[ArmName, tuple[Adapter | None, dict[str, Any]]] = {
-        "base": (None, {}),
-        "best_single": (single, single_made_by),
-        "average": (mixed(base, modules, [share] * len(modules), form, "average"), {"form": form, "weight": share}),
-        "fresh_lora": (fresh, recipe),
-        "composition": (composition.adapter, {"form": form, "weights": composition.weights}),
-    }
+    total, room = len(arms) * len(held_out), longest_target(base, held_out) + SLACK
     scores: dict[ArmName, Scores] = {}
-    for index, (name, (adapter, _)) in enumerate(arms.items()):
+    for index, name in enumerate(name for name in _WORDS if name in arms):
+        arm = arms[name]
         scores[name] = evaluate(
             base,
-            adapter,
+            arm.adapter,
             held_out,
             template=template,
             metrics=("exact_match", "target_loss"),
             max_new_tokens=room,
             batch_size=batch_size,
             seed=seed,
-            on_progress=_part(on_progress, fresh_steps + index * len(held_out), len(held_out), total),
+            shots=arm.shots,
+            on_progress=_after(index * len(held_out), total, on_progress),
         )
-    made_by = {name: made_by for name, (_, made_by) in arms.items()}
-    return compared(scores, made_by, examples=len(examples), seed=seed)
+    return compared(scores, {name: arm.made_by for name, arm in arms.items()}, examples=examples, seed=seed)
+
+
+def _after(done: int, total: int, on_progress: OnProgress) -> OnProgress:
+    return lambda step, _of, values: on_progress(done + step, total, values)
 
 
 def check_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -> None:
@@ -135,48 +126,10 @@ def check_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -> 
         )
 
 
-def _best_single(
-    base: Base, modules: Sequence[Adapter], examples: Sequence[Example], template: str
-) -> tuple[Adapter, dict[str, Any]]:
-    # Chosen by what the search itself saw, the loss on the examples, so that the held-out ones stay unseen.
-    batches = encoded(base, examples, template)
-    losses = {}
-    for module in modules:
-        with applied(base.model, module):
-            losses[module.name] = mean_loss(base, batches)
-    best = min(modules, key=lambda module: losses[module.name])
-    return best, {"module": best.name, "loss_on_examples": losses[best.name]}
-
-
-def _fresh_recipe(
-    base: Base, modules: Sequence[Adapter], steps: int, learning_rate: float, seed: int
-) -> dict[str, Any]:
-    """The modules' own largest rank, on every layer that any of them adapts, with alpha = 2 * rank as is usual."""
-    paths = {path for module in modules for path in module.pairs}
-    rank = max(pair.rank for module in modules for pair in module.pairs.values())
-    return {
-        "rank": rank,
-        "alpha": 2 * rank,
-        "target_modules": target_names(base.model, paths),
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "ratio": 1.0,
-        "batch_size": 8,
-        "seed": seed,
-    }
-
-
 def longest_target(base: Base, examples: Sequence[Example]) -> int:
     """In tokens. A longer answer cannot match exactly, so writing it to its end would only cost time."""
     targets = [f" {example.target}" for example in examples]
     return max(len(tokens) for tokens in base.tokenizer(targets, add_special_tokens=False)["input_ids"])
-
-
-def _part(on_progress: OnProgress, start: int, size: int, total: int) -> OnProgress:
-    def forward(step: int, of: int, values: dict[str, float]) -> None:
-        on_progress(start + size * step // of, total, values)
-
-    return forward
 
 
 def compared(
@@ -184,7 +137,14 @@ def compared(
 ) -> Report:
     """The report, from every arm's scores of the same held-out examples in the same order."""
     arms = [
-        Arm(name, made_by[name], score.estimates["exact_match"], score.estimates["target_loss"])
+        Arm(
+            name,
+            made_by[name],
+            score.estimates["exact_match"],
+            score.estimates["target_loss"],
+            score.prompt_tokens,
+            score.seconds,
+        )
         for name, score in scores.items()
     ]
     controls = [arm for arm in arms if arm.name != "composition"]

@@ -342,6 +342,22 @@ def facts(session: Session, commit: Commit) -> Sequence[AdapterFacts]:
     ).all()
 
 
+def current_adapters(
+    session: Session, viewer: Viewer | None, namespaces: Sequence[str], base_id: str | None
+) -> list[tuple[str, AdapterFacts]]:
+    """The adapters at the head of main in some namespaces, as far as the viewer may see them: of one base, or of any registered one."""
+    name = Repo.namespace + "/" + Repo.name
+    of_base = AdapterFacts.base_id.is_not(None) if base_id is None else AdapterFacts.base_id == base_id
+    query = (
+        select(name, AdapterFacts)
+        .join(Repo, Repo.id == AdapterFacts.repo_id)
+        .where(AdapterFacts.current, of_base, Repo.namespace.in_(namespaces))
+        .where(Repo.deleted_at.is_(None), teams.readable(viewer))
+        .order_by(name, AdapterFacts.folder)
+    )
+    return [(full_name, facts) for full_name, facts in session.execute(query)]
+
+
 def version_of(session: Session, commit: Commit) -> str | None:
     return session.scalar(select(Ref.name).where(Ref.commit_id == commit.id, Ref.kind == "version"))
 

@@ -25,7 +25,9 @@ def composition(name: str, **changes: Any) -> dict[str, Any]:
         "name": name,
         "modules": MODULES,
         "examples": {"inline": [{"input": "Give the plural in capital letters: dog", "target": "DOGS"}] * 2},
+        "search": "nevergrad",
         "budget": 12,
+        "tune": None,
     }
     return body | changes
 

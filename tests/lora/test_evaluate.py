@@ -167,6 +167,29 @@ def test_progress_counts_examples_and_may_stop_the_work(tiny_base: Base, module:
     assert not any(layer._forward_hooks for layer in tiny_base.model.modules())
 
 
+def test_shots_stand_solved_before_each_input_and_an_answer_ends_at_a_blank_line(tiny_base: Base) -> None:
+    shots = [Example("first", "one"), Example("second", "two")]
+    prompt = "first\nAnswer: one\n\nsecond\nAnswer: two\n\nthird"
+    target = generate(tiny_base, [prompt], "plain", max_new_tokens=6, batch_size=1)[0].partition("\n\n")[0].strip()
+    asked = [Example("third", target), Example("third", f"{target} and more")]
+    scores = evaluate(
+        tiny_base,
+        None,
+        asked,
+        template="plain",
+        metrics=("exact_match", "target_loss"),
+        max_new_tokens=6,
+        shots=shots,
+        on_progress=ignore_progress,
+    )
+    assert scores.values["exact_match"] == [1.0, 0.0]
+    for example, loss in zip(asked, scores.values["target_loss"], strict=True):
+        total, tokens = log_likelihood(tiny_base, prompt, example.target)
+        assert loss == pytest.approx(-total / tokens, rel=1e-4)
+    assert scores.prompt_tokens == len(f"{prompt}\nAnswer:"), "a byte is a token"
+    assert scores.seconds > 0
+
+
 def test_nothing_to_score_is_an_error(tiny_base: Base) -> None:
     with pytest.raises(NoExamples):
         evaluate(tiny_base, None, [], template="plain", metrics=("exact_match",), on_progress=ignore_progress)

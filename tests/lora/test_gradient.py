@@ -107,7 +107,8 @@ def test_the_penalty_sets_useless_weights_to_exactly_zero(tiny_base: Base, modul
     examples = taught(tiny_base, modules[0])
     found = searched(tiny_base, modules, examples, l1=30.0, budget=30)
     assert not any(found.weights.values()), "a penalty that no gain can outweigh"
-    assert not any(weight for each in found.trace for weight in each.weights), "and it is never left for a moment"
+    zero = [not any(each.weights) for each in found.trace]
+    assert all(zero[zero.index(True) :]), "and zero is never left again"
     spared = searched(tiny_base, modules, examples, l1=0.05, budget=30)
     assert spared.objective == pytest.approx((spared.loss or 0) + 0.05 * sum(map(abs, spared.weights.values())) / 3)
     assert any(spared.weights.values())
@@ -118,7 +119,10 @@ def test_bounds_patience_and_time_hold(tiny_base: Base, modules: list[Adapter]) 
     bounded = searched(tiny_base, modules, examples, bound=0.2, budget=10, patience=None)
     assert len(bounded.trace) == 10
     assert max(abs(weight) for each in bounded.trace for weight in each.weights) == pytest.approx(0.2)
-    assert len(searched(tiny_base, modules, examples, l1=30.0, budget=50, patience=4).trace) == 5
+    stale = [each.objective or 0.0 for each in searched(tiny_base, modules, examples, budget=50, patience=1).trace]
+    assert len(stale) < 50, "Adam overshoots sooner"
+    assert stale == [*sorted(stale[:-1], reverse=True), stale[-1]]
+    assert stale[-1] >= stale[-2], "one evaluation without a new best"
     assert len(searched(tiny_base, modules, examples, seconds=1e-9).trace) == 1
 
 
@@ -127,7 +131,7 @@ def test_cancelling_leaves_the_base_as_it_was(tiny_base: Base, modules: list[Ada
         pass
 
     def cancel(step: int, total: int, values: dict[str, float]) -> None:
-        assert total == 40
+        assert total == 10
         if step == 3:
             raise Cancelled
 

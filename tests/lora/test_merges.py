@@ -50,7 +50,11 @@ def test_a_merge_is_pefts(tiny_base: Base, folders: list[Path], modules: list[Ad
     for path, pair in found.adapter.pairs.items():
         expected = model.get_submodule(f"base_model.model.{path}").get_delta_weight("merged")
         torch.testing.assert_close(delta(pair), expected, rtol=1e-3, atol=1e-4)
-    assert (found.error > 0.05) == merge.endswith("_svd")
+    assert found.weights == {module.name: weight for module, weight in zip(modules, WEIGHTS, strict=True)}
+    if merge.endswith("_svd"):
+        assert found.truncation_error > 0.05
+    else:
+        assert found.truncation_error is None
 
 
 @pytest.mark.parametrize("merge", ["dare_linear", "dare_ties"])

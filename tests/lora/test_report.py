@@ -10,10 +10,11 @@ import torch
 from hub.lora.adapter import Adapter, applied, read
 from hub.lora.bases import Base
 from hub.lora.compose import Composition, compose, encoded, mean_loss
+from hub.lora.controls import ArmName, Control, Setting, full, losses_of, quick
 from hub.lora.evaluate import Estimate, Scores
 from hub.lora.examples import Example, paired_bootstrap, share_interval
 from hub.lora.forms import mixed
-from hub.lora.report import ENOUGH, ArmName, HeldOutUnusable, Report, compared, report
+from hub.lora.report import ENOUGH, HeldOutUnusable, Report, check_held_out, compared, report
 from hub.lora.train import Recipe, train
 from tests.lora.conftest import MakeAdapter, likely_letters
 
@@ -176,8 +177,15 @@ def reported(
     held_out: list[Example],
     **changes: Any,
 ) -> Report:
-    settings: dict[str, Any] = {"batch_size": 3, "fresh_steps": 6, "seed": 1, "on_progress": ignore_progress}
-    return report(base, modules, composition, examples, held_out, **settings | changes)
+    settings: dict[str, Any] = {"batch_size": 3, "seed": 1, "on_progress": ignore_progress} | changes
+    arms = {**quick(setting_of(base, modules, examples)), "composition": Control(composition.adapter, {})}
+    return report(base, arms, held_out, template="plain", examples=len(examples), **settings)
+
+
+def setting_of(base: Base, modules: Sequence[Adapter], examples: Sequence[Example], **changes: Any) -> Setting:
+    return Setting(
+        base, modules, examples, "plain", "sum", **{"seed": 1, "on_progress": ignore_progress, "steps": 6, **changes}
+    )
 
 
 def test_every_arm_is_scored_as_its_adapter_scores_alone(
@@ -214,11 +222,13 @@ def test_every_arm_is_scored_as_its_adapter_scores_alone(
         losses[name] = sum(each) / len(each)
         assert arms[name].target_loss.mean == pytest.approx(losses[name], rel=1e-4)
     assert len({round(loss, 4) for loss in losses.values()}) == 5, "arms that score alike could be mixed up"
-    # 6 steps of training and 5 arms of 5 held-out examples.
-    assert {total for _, total in heard} == {31}
-    steps = [step for step, _ in heard]
-    assert steps == sorted(steps)
-    assert (steps[0], steps[-1]) == (1, 31)
+    # 5 arms of 5 held-out examples in batches of 3.
+    assert heard == [(done, 25) for done in (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)]
+    for arm in arms.values():
+        assert arm.seconds_an_answer > 0
+        assert arm.prompt_tokens == sum(len(f"{example.input}\nAnswer:") for example in held_out) / 5, (
+            "a byte is a token"
+        )
     assert result.verdict.startswith("No claim: 5 held-out examples are too few")
 
 
@@ -262,41 +272,23 @@ def test_answers_are_long_enough_for_every_target(tiny_base: Base, modules: list
     long = "x" * 30
     recipe = Recipe(rank=8, steps=60, learning_rate=1e-2, ratio=1.0, batch_size=1)
     trained = train(tiny_base, [Example("write", long)], recipe, template="plain", on_progress=ignore_progress).adapter
-    found = compose(
-        tiny_base,
-        [trained],
-        [Example("other", "y")],
-        form="sum",
-        template="plain",
-        optimizer="Cobyla",
-        budget=2,
-        on_progress=ignore_progress,
-    )
+    arms: dict[ArmName, Control] = {
+        "best_single": Control(trained, {}),
+        "composition": Control(trained, {}),
+    }
     result = report(
-        tiny_base,
-        [trained],
-        found,
-        [Example("other", "y")],
-        [Example("write", long)],
-        fresh_steps=1,
-        on_progress=ignore_progress,
+        tiny_base, arms, [Example("write", long)], template="plain", examples=1, on_progress=ignore_progress
     )
     single = next(arm for arm in result.arms if arm.name == "best_single")
     assert single.exact_match.mean == 1.0
 
 
-def test_held_out_examples_that_were_seen_are_refused(
-    tiny_base: Base,
-    modules: list[Adapter],
-    composition: Composition,
-    examples: list[Example],
-    held_out: list[Example],
-) -> None:
+def test_held_out_examples_that_were_seen_are_refused(examples: list[Example], held_out: list[Example]) -> None:
     shared = [*held_out, Example(f" {examples[0].input}\n", "another target")]
     with pytest.raises(HeldOutUnusable, match=r"1 of 6 held-out inputs are also among the examples"):
-        reported(tiny_base, modules, composition, examples, shared)
+        check_held_out(examples, shared)
     with pytest.raises(HeldOutUnusable, match="no held-out examples"):
-        reported(tiny_base, modules, composition, examples, [])
+        check_held_out(examples, [])
 
 
 @pytest.mark.parametrize("stop", [3, 14])
@@ -322,3 +314,49 @@ def test_cancelling_leaves_the_base_as_it_was(
     assert after.keys() == before.keys()
     assert all(torch.equal(tensor, before[key]) for key, tensor in after.items())
     assert not any(layer._forward_hooks for layer in tiny_base.model.modules())
+
+
+# --- all controls -----------------------------------------------------------------------------------------------------
+
+
+def test_the_full_controls_are_what_they_are_called(
+    tiny_base: Base, modules: list[Adapter], examples: list[Example]
+) -> None:
+    setting = setting_of(tiny_base, modules[:2], examples, steps=3)
+    searched: list[list[str]] = []
+
+    def search(chosen: Sequence[Adapter]) -> Adapter:
+        searched.append([module.name for module in chosen])
+        return chosen[0]
+
+    arms = full(setting, bound=0.5, others=modules[2:], search=search)
+    assert set(arms) == {
+        *ARMS[:-1],
+        "five_shot",
+        "random_weights",
+        "random_modules",
+        "best_single_tuned",
+    }
+    assert searched == [["elsewhere"]]
+    assert arms["random_modules"].made_by == {"modules": ["elsewhere"]}
+    assert arms["five_shot"].adapter is None
+    assert list(arms["five_shot"].shots) == examples[:5]
+    weights = arms["random_weights"].made_by["weights"]
+    assert len(set(weights)) == 2
+    assert all(-0.5 <= weight <= 0.5 for weight in weights)
+    assert full(setting, bound=0.5)["random_weights"].made_by["weights"] == weights, "drawn from the seed"
+    start, tuned = arms["best_single"], arms["best_single_tuned"]
+    assert start.made_by.items() <= tuned.made_by.items()
+    losses = losses_of(tiny_base, [renamed(tuned.adapter, "tuned"), renamed(start.adapter, "start")], examples, "plain")
+    assert losses["tuned"] < losses["start"], "the further training was on these examples"
+
+
+def renamed(adapter: Adapter | None, name: str) -> Adapter:
+    assert adapter is not None
+    return Adapter(name, adapter.config, adapter.pairs)
+
+
+def test_without_examples_there_is_nothing_to_train_or_choose_by(tiny_base: Base, modules: list[Adapter]) -> None:
+    setting = setting_of(tiny_base, modules[:2], [])
+    assert set(quick(setting)) == {"base", "average"}
+    assert set(full(setting, bound=1.0)) == {"base", "average", "random_weights"}

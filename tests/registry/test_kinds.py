@@ -135,6 +135,86 @@ def test_two_versions_of_one_repo_are_two_modules_with_a_rank_each(
         resolve(compose(*both, form="product"))
 
 
+def test_candidates_are_the_plain_adapters_that_one_may_see(
+    services: Services, ann: Person, bob: Person, resolve: Resolve
+) -> None:
+    base(services)
+    base(services, "org/other")
+    own = adapter(services, ann, "ann/a")
+    adapter(services, ann, "ann/other-base", base="org/other")
+    adapter(services, ann, "ann/no-base", base="nobody/knows")
+    adapter(services, ann, "ann/odd", files=next(iter(ODD.values())))
+    shared = adapter(services, bob, "bob/b", visibility="internal")
+    adapter(services, bob, "bob/hidden", visibility="private")
+    dataset(services, ann, "ann/task")
+    found = resolve(compose(modules={"from": ["ann", "bob", "nobody"], "k": 1}, base=TINY))
+    assert [pinned["commit"] for pinned in found.params["modules"]] == [own.id, shared.id]
+    assert found.params["choose"] == 1, "which of the pool is for the worker to find out"
+    drawn = resolve(compose(modules={"from": ["ann", "bob"], "k": 1, "by": "random"}, base=TINY))
+    assert len(drawn.params["modules"]) == 1
+    assert "choose" not in drawn.params
+    pool = resolve(compose(modules={"from": ["ann", "bob"], "pool": 1}, base=TINY))
+    assert len(pool.params["modules"]) == 1
+    with pytest.raises(kinds.IncompatibleModules, match="No adapter in nobody can take part"):
+        resolve(compose(modules={"from": ["nobody"]}))
+
+
+def test_a_result_is_no_more_visible_than_any_candidate(services: Services, ann: Person, resolve: Resolve) -> None:
+    base(services)
+    adapter(services, ann, "ann/a", visibility="public")
+    adapter(services, ann, "ann/b", visibility="private", seed=2)
+    dataset(services, ann, "ann/task", visibility="public")
+    assert resolve(compose("ann/a", visibility="public")).visibility == "public"
+    with pytest.raises(kinds.WiderThanInputs, match="its input ann/b is private"):
+        resolve(compose(modules={"from": ["ann"]}, visibility="public"))
+
+
+def test_a_merge_has_weights_and_needs_no_examples(services: Services, ann: Person, resolve: Resolve) -> None:
+    base(services)
+    adapter(services, ann, "ann/two", rank=2)
+    adapter(services, ann, "ann/four", rank=4)
+    body = compose("ann/two", "ann/four", search="none", weights=[0.5, -1.0], form="svd", examples=None)
+    found = resolve(body)
+    assert found.params["weights"] == [0.5, -1.0]
+    assert [item.role for item in found.inputs] == ["module", "module"]
+    with pytest.raises(kinds.IncompatibleModules, match="form ties adds the matrices themselves and needs equal ranks"):
+        resolve({**body, "form": "ties"})
+    assert resolve({**body, "form": "ties_svd"}).params["form"] == "ties_svd"
+
+
+def test_a_searched_composition_is_tuned_and_a_merge_is_not(services: Services, ann: Person, resolve: Resolve) -> None:
+    base(services)
+    adapter(services, ann, "ann/a")
+    dataset(services, ann, "ann/task")
+    found = resolve(compose("ann/a")).params
+    assert (found["search"], found["budget"], found["tune"]) == ("gradient", 10, {"steps": 20, "learning_rate": 1e-3})
+    by_name = resolve(compose("ann/a", search="nevergrad", tune=None)).params
+    assert (by_name["budget"], by_name["tune"]) == (40, None)
+    merge = compose("ann/a", search="none", weights=[1.0])
+    assert resolve(merge).params["tune"] is None
+    assert resolve({**merge, "tune": {"steps": 5}}).params["tune"]["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"search": "none"}, "search none needs a weight for each module: 1, not 0"),
+        ({"search": "none", "weights": [1.0, 2.0]}, "a weight for each module: 1, not 2"),
+        ({"search": "none", "weights": [1.0], "modules": {"from": ["ann"]}}, "given weights need given modules"),
+        ({"weights": [1.0]}, "a search finds the weights itself"),
+        ({"form": "ties"}, "the form ties cannot be searched"),
+        ({"examples": None}, "a search needs examples"),
+        ({"examples": None, "search": "none", "weights": [1.0], "tune": {}}, "tuning needs examples"),
+        ({"per_layer": True, "search": "nevergrad"}, "only search gradient finds weights by layer"),
+        ({"optimizer": "CMA"}, "only search nevergrad has an optimizer"),
+        ({"population": 4, "search": "gradient"}, "only search nevergrad evaluates a population"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        REQUESTS.validate_python(compose("ann/a", **changes))
+
+
 def test_a_module_takes_part_once(services: Services, ann: Person, resolve: Resolve) -> None:
     base(services)
     adapter(services, ann, "ann/a")

@@ -61,7 +61,9 @@ def composition(library: list[str], **changes: Any) -> dict[str, Any]:
         "name": "ann/woven",
         "modules": [{"repo": name} for name in library],
         "examples": {"inline": EXAMPLES},
+        "search": "nevergrad",
         "budget": 6,
+        "tune": None,
         "template": "plain",
     }
     return body | changes

@@ -110,8 +110,11 @@ class ResultRequest(Request):
     def examples_repo(self, viewer: Viewer) -> str:
         return f"{self.name}-examples"
 
+    def pinned_modules(self, session: Session, viewer: Viewer) -> list[dict[str, Any]]:
+        return [pin_module(session, viewer, module) for module in self.named_modules()]
+
     def examples_visibility(self, session: Session, viewer: Viewer) -> Visibility:
-        commits = [pin_module(session, viewer, module)["commit"] for module in self.named_modules()]
+        commits = [module["commit"] for module in self.pinned_modules(session, viewer)]
         named = [source for source in self.sources().values() if source.dataset]
         commits += [pin_examples(session, viewer, source)["commit"] for source in named]
         return result_visibility(session, commits, self.visibility)

@@ -1,11 +1,13 @@
 """The kind `compose`: LoraHub."""
 
+import random
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
+from hub.registry import repos
 from hub.registry.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import (
@@ -13,6 +15,7 @@ from hub.registry.kinds.common import (
     IncompatibleModules,
     Module,
     ResultRequest,
+    Strict,
     Template,
     agree,
     common_template,
@@ -22,36 +25,108 @@ from hub.registry.kinds.common import (
 )
 from hub.registry.teams import Viewer
 
+Form = Literal["sum", "product", "svd"]
+Merge = Literal[
+    "linear",
+    "ties",
+    "ties_svd",
+    "dare_linear",
+    "dare_linear_svd",
+    "dare_ties",
+    "dare_ties_svd",
+    "magnitude_prune",
+    "magnitude_prune_svd",
+]
+SEARCHED: tuple[str, ...] = get_args(Form)
+ON_FACTORS = ("product", *(merge for merge in get_args(Merge) if not merge.endswith("_svd")))
+
+
+class Candidates(Strict):
+    """Modules to choose from: all plain ones of the namespaces that the viewer may see, `pool` of them at random if there are more."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    namespaces: list[str] = Field(alias="from", min_length=1, max_length=50)
+    k: int = Field(20, ge=1, le=100, description="how many take part")
+    by: Literal["loss", "random"] = Field("loss", description="on the examples, each module alone; or at random")
+    pool: int = Field(200, ge=1, le=500)
+
+
+class Tune(Strict):
+    """A short training on the same examples that starts from what the search found."""
+
+    steps: int = Field(20, ge=1, le=10_000)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+
 
 class ComposeRequest(ResultRequest):
-    """LoraHub: find weights for existing modules from a handful of examples (arXiv 2307.13269)."""
+    """LoraHub: find weights for existing modules from a handful of examples (arXiv 2307.13269), or merge them at given ones."""
 
     kind: Literal["compose"]
-    modules: list[Module] = Field(min_length=1, max_length=100)
-    examples: Examples = Field(description="what the weights are searched on")
+    modules: Annotated[list[Module], Field(min_length=1, max_length=100)] | Candidates
+    examples: Examples | None = Field(None, description="what the weights are searched on; needed for any search")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
     base: str | None = Field(None, description="left out: the base on which the modules agree")
-    form: Literal["sum", "product"] = "sum"
+    form: Form | Merge = Field("sum", description="sum, product and svd can be searched, the others need weights")
+    search: Literal["nevergrad", "gradient", "none"] = "gradient"
+    weights: list[float] | None = Field(None, description="one a module, with search none")
     optimizer: str = Field("NGOpt", max_length=60, description="the name of a nevergrad optimiser")
-    budget: int = Field(40, ge=1, le=5_000, description="evaluations of the loss")
+    per_layer: bool = Field(False, description="with search gradient: a weight for each module and layer")
+    budget: int | None = Field(
+        None, ge=1, le=5_000, description="evaluations of the loss; left out: 10 with gradients, 40 without"
+    )
+    population: int = Field(1, ge=1, le=256, description="with search nevergrad: points evaluated in one pass")
+    patience: int | None = Field(None, ge=1, description="evaluations without a new best after which the search ends")
+    seconds: float | None = Field(None, gt=0, le=86_400, description="after which the search ends")
     bound: float = Field(1.5, gt=0, le=100, description="weights lie in [-bound, bound]")
     l1: float = Field(0.05, ge=0, le=100, description="times the mean absolute weight, added to the loss")
+    rank: int | None = Field(None, ge=1, le=1_024, description="of a form that is cut; left out: the modules' largest")
+    density: float = Field(0.5, gt=0, lt=1, description="share of entries that ties, dare and magnitude_prune keep")
+    tune: Tune | None = Field(Tune(), description="null for the composition alone, as with search none")
+    controls: Literal["quick", "full"] = Field("quick", description="what the report sets beside the composition")
     seed: int = Field(0, ge=0, lt=2**32)
     template: Template | None = Field(None, description="left out: the one the modules were trained with, else chat")
 
-    def named_modules(self) -> Sequence[Module]:
-        return self.modules
+    @model_validator(mode="after")
+    def fits_together(self) -> "ComposeRequest":
+        if self.search == "none":
+            if isinstance(self.modules, Candidates):
+                raise ValueError("given weights need given modules; name them")
+            if self.weights is None or len(self.weights) != len(self.modules):
+                count = 0 if self.weights is None else len(self.weights)
+                raise ValueError(f"search none needs a weight for each module: {len(self.modules)}, not {count}")
+        elif self.weights is not None:
+            raise ValueError("a search finds the weights itself; leave them out, or choose search none")
+        elif self.form not in SEARCHED:
+            raise ValueError(f"the form {self.form} cannot be searched; give weights and search none")
+        elif self.examples is None:
+            raise ValueError("a search needs examples")
+        if "tune" in self.model_fields_set and self.tune and self.examples is None:
+            raise ValueError("tuning needs examples")
+        if "optimizer" in self.model_fields_set and self.search != "nevergrad":
+            raise ValueError("only search nevergrad has an optimizer; choose that, or leave the optimizer out")
+        if self.per_layer and self.search != "gradient":
+            raise ValueError("only search gradient finds weights by layer")
+        if self.population > 1 and self.search != "nevergrad":
+            raise ValueError("only search nevergrad evaluates a population")
+        return self
+
+    def pinned_modules(self, session: Session, viewer: Viewer) -> list[dict[str, Any]]:
+        if isinstance(self.modules, Candidates):
+            return pin_candidates(session, viewer, self.modules, self.base, self.seed)
+        return [pin_module(session, viewer, module) for module in self.modules]
 
     def sources(self) -> Mapping[str, Examples]:
-        held_out = {"held_out.jsonl": self.held_out} if self.held_out else {}
-        return {"examples.jsonl": self.examples, **held_out}
+        given = {"examples.jsonl": self.examples, "held_out.jsonl": self.held_out}
+        return {name: source for name, source in given.items() if source}
 
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
-        changed = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
-        return self.model_copy(update=changed)
+        return self.model_copy(
+            update={"examples": sources.get("examples.jsonl"), "held_out": sources.get("held_out.jsonl")}
+        )
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = [pin_module(session, viewer, module) for module in self.modules]
+        modules = self.pinned_modules(session, viewer)
         base = agree(session, modules, self.base)
         check_composable(modules, self.form)
         sources = {"examples": self.examples, "held_out": self.held_out}
@@ -59,7 +134,9 @@ class ComposeRequest(ResultRequest):
         inputs = [Input(module["commit"], "module") for module in modules]
         inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
-        settings = self.model_dump(include={"form", "optimizer", "budget", "bound", "l1", "seed"})
+        chosen = isinstance(self.modules, Candidates) and self.modules.by == "loss"
+        tune = self.tune if self.search != "none" or "tune" in self.model_fields_set else None
+        given = {"kind", "name", "visibility", "modules", "examples", "held_out", "base", "template"}
         return Submission(
             kind=self.kind,
             queue="gpu",
@@ -67,14 +144,38 @@ class ComposeRequest(ResultRequest):
                 "result": self.name,
                 "base": base,
                 "modules": [without_facts(module) for module in modules],
+                **({"choose": self.modules.k} if chosen and isinstance(self.modules, Candidates) else {}),
                 **pinned,
-                **settings,
+                **self.model_dump(exclude=given),
+                "budget": self.budget or (10 if self.search == "gradient" else 40),
+                "tune": tune.model_dump() if tune else None,
                 "template": self.template or common_template(modules),
             },
             inputs=inputs,
             namespace=namespace,
             visibility=visibility,
         )
+
+
+def pin_candidates(
+    session: Session, viewer: Viewer, candidates: Candidates, base: str | None, seed: int
+) -> list[dict[str, Any]]:
+    """The pool that a worker chooses from, or those chosen at random. What cannot take part is no candidate."""
+    found = repos.current_adapters(session, viewer, candidates.namespaces, base)
+    plain = [
+        Module(repo=repo, revision=facts.commit_id, folder=facts.folder)
+        for repo, facts in found
+        if not any(flag in NOT_PLAIN for flag in facts.facts["flags"])
+    ]
+    if not plain:
+        where = " or ".join(candidates.namespaces)
+        raise IncompatibleModules(
+            f"No adapter in {where} can take part{f' on {base}' if base else ''}: there is none that you may see, is "
+            "plain LoRA and is for a base registered here."
+        )
+    count = candidates.pool if candidates.by == "loss" else candidates.k
+    drawn = random.Random(seed).sample(plain, min(count, len(plain)))  # noqa: S311
+    return [pin_module(session, viewer, module) for module in sorted(drawn, key=lambda module: module.repo)]
 
 
 def check_composable(modules: Sequence[dict[str, Any]], form: str) -> None:
@@ -89,11 +190,11 @@ def check_composable(modules: Sequence[dict[str, Any]], form: str) -> None:
             raise IncompatibleModules(
                 f"{module['repo']} uses {odd[0]}, which a weighted sum of A and B cannot express; leave it out."
             )
-    if form == "product":
-        _check_equal_ranks(modules)
+    if form in ON_FACTORS:
+        _check_equal_ranks(modules, form)
 
 
-def _check_equal_ranks(modules: Sequence[dict[str, Any]]) -> None:
+def _check_equal_ranks(modules: Sequence[dict[str, Any]], form: str) -> None:
     first: dict[str, tuple[str, int]] = {}
     for module in modules:
         for layer, (_, _, rank) in module["facts"]["shapes"].items():
@@ -101,5 +202,5 @@ def _check_equal_ranks(modules: Sequence[dict[str, Any]]) -> None:
             if rank != other:
                 raise IncompatibleModules(
                     f"{name} has rank {other} at {layer} and {module['repo']} has rank {rank}: "
-                    "the product form adds the matrices themselves and needs equal ranks; use form `sum`."
+                    f"the form {form} adds the matrices themselves and needs equal ranks; use form `sum`."
                 )
