@@ -56,8 +56,7 @@ def measured(
     A cell that is kept already is not computed again, unless `again`. Each one is kept as soon as it is finished.
     """
     file = folder / f"{name}.json"
-    kept = [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
-    rows = {(row.measure, row.peer_name, row.machine): row for row in kept}
+    rows = {(row.measure, row.peer_name, row.machine): row for row in _read(file)}
     for cell in cells:
         key = (cell.measure, cell.peer_name, machine)
         if again or key not in rows:
@@ -65,6 +64,15 @@ def measured(
             rows[key] = _row(cell, f"python -m bench {name}", machine)
             _write(file, list(rows.values()))
     return [rows[cell.measure, cell.peer_name, machine] for cell in cells]
+
+
+def kept(name: str, machine: str, folder: Path = RESULTS) -> list[Row]:
+    """The rows of measure `name` that were measured on this machine so far."""
+    return [row for row in _read(folder / f"{name}.json") if row.machine == machine]
+
+
+def _read(file: Path) -> list[Row]:
+    return [Row(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.exists() else []
 
 
 def _row(cell: Cell, command: str, machine: str) -> Row:

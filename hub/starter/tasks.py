@@ -39,7 +39,7 @@ class Task:
     held_out: tuple[TextPair, ...]
 
 
-def _task(name: str, title: str, instruction: str, answers: Iterable[Sequence[str]]) -> Task:
+def make_task(name: str, title: str, instruction: str, answers: Iterable[Sequence[str]]) -> Task:
     """Split at random: HELD_OUT of them, drawn at random, are held out, or half where there are too few."""
     pairs = [TextPair(f"{instruction}: {given}", answer) for given, answer in answers]
     random.Random(name).shuffle(pairs)
@@ -47,7 +47,7 @@ def _task(name: str, title: str, instruction: str, answers: Iterable[Sequence[st
     return Task(name, title, tuple(pairs[count:]), tuple(pairs[:count]))
 
 
-def _sampled(name: str, count: int, draw: Callable[[random.Random], tuple[str, str]]) -> Iterable[tuple[str, str]]:
+def sampled(name: str, count: int, draw: Callable[[random.Random], tuple[str, str]]) -> Iterable[tuple[str, str]]:
     generator = random.Random(f"{name}, inputs")
     found: dict[str, str] = {}
     while len(found) < count:
@@ -204,45 +204,49 @@ def _capital_number(generator: random.Random) -> tuple[str, str]:
 
 # What the starter modules are trained on, one module a task.
 TASKS: tuple[Task, ...] = (
-    _task("number-words", "numbers in words", "Write in words", _sampled("number-words", 720, _in_words)),
-    _task("plurals", "plurals of nouns", "Give the plural", ((noun, plural(noun)) for noun in _NOUNS)),
-    _task("past-tense", "past tense of verbs", "Give the past tense", ((verb, past(verb)) for verb in _VERBS)),
-    _task("capitals", "capitals of countries", "Give the capital city", CAPITALS.items()),
-    _task("antonyms", "opposites of words", "Give the opposite", ANTONYMS),
-    _task("iso-dates", "dates as in ISO 8601", "Write as an ISO date", _sampled("iso-dates", 720, _day)),
-    _task(
+    make_task("number-words", "numbers in words", "Write in words", sampled("number-words", 720, _in_words)),
+    make_task("plurals", "plurals of nouns", "Give the plural", ((noun, plural(noun)) for noun in _NOUNS)),
+    make_task("past-tense", "past tense of verbs", "Give the past tense", ((verb, past(verb)) for verb in _VERBS)),
+    make_task("capitals", "capitals of countries", "Give the capital city", CAPITALS.items()),
+    make_task("antonyms", "opposites of words", "Give the opposite", ANTONYMS),
+    make_task("iso-dates", "dates as in ISO 8601", "Write as an ISO date", sampled("iso-dates", 720, _day)),
+    make_task(
         "upper-case",
         "words in capital letters",
         "Write in capital letters",
         ((w, w.upper()) for w in sorted({*_NOUNS, *_VERBS})),
     ),
-    _task(
+    make_task(
         "sort-letters",
         "letters in alphabetical order",
         "Sort the letters",
         ((w, "".join(sorted(w))) for w in _SHORT_WORDS),
     ),
-    _task(
+    make_task(
         "reverse-words",
         "words in reverse order",
         "Reverse the order of the words",
-        _sampled("reverse-words", 720, _three_words),
+        sampled("reverse-words", 720, _three_words),
     ),
-    _task("roman-numerals", "Roman numerals", "Write as a Roman numeral", _sampled("roman-numerals", 360, _in_roman)),
+    make_task(
+        "roman-numerals", "Roman numerals", "Write as a Roman numeral", sampled("roman-numerals", 360, _in_roman)
+    ),
 )
 
 # What no module was trained on, to compose them for.
 NEW_TASKS: tuple[Task, ...] = (
-    _task("third-person", "verbs in the third person", "Give the form for he or she", ((v, with_s(v)) for v in _VERBS)),
-    _task("gerunds", "the -ing form of verbs", "Give the -ing form", ((verb, gerund(verb)) for verb in _VERBS)),
-    _task("ordinals", "ordinal numbers in words", "Write the ordinal in words", _sampled("ordinals", 400, _ordinal)),
-    _task(
+    make_task(
+        "third-person", "verbs in the third person", "Give the form for he or she", ((v, with_s(v)) for v in _VERBS)
+    ),
+    make_task("gerunds", "the -ing form of verbs", "Give the -ing form", ((verb, gerund(verb)) for verb in _VERBS)),
+    make_task("ordinals", "ordinal numbers in words", "Write the ordinal in words", sampled("ordinals", 400, _ordinal)),
+    make_task(
         "capital-number-words",
         "numbers in words, in capital letters",
         "Write in words in capital letters",
-        _sampled("capital-number-words", 400, _capital_number),
+        sampled("capital-number-words", 400, _capital_number),
     ),
-    _task(
+    make_task(
         "capital-plurals",
         "plurals in capital letters",
         "Give the plural in capital letters",
