@@ -95,7 +95,7 @@ def receive(
 class Checked:
     """A body that is hashed while it is read. Its last bytes are given out only when all have proved to be what they are named.
 
-    Without a hash it is held to its size alone.
+    Without a hash it is held to its size alone, and has no git_oid.
     """
 
     def __init__(self, sha256: str | None, size: int, pieces: Iterator[bytes]) -> None:
@@ -111,10 +111,12 @@ class Checked:
         return self._git.hexdigest()
 
     def stored(self, storage: Storage, key: str) -> str:
-        """Stream all of it to an object in S3; returns S3's ETag. Raises WrongBytes, or what the pieces raise."""
+        """Stream all of it to an object in S3; returns S3's ETag. Nothing is stored if it raises: WrongBytes, or what the pieces raise."""
         try:
             return storage.put_stream(key, self, self.size, sha256=self.sha256)
         except Unavailable:
+            if self.sha256 is None:
+                storage.delete_key(key)  # SeaweedFS keeps what came of a body that ends early, if no checksum was given
             if self.fault is not None:  # boto3 takes whatever a body raises for a failure of the connection
                 raise self.fault from None
             raise
@@ -132,8 +134,9 @@ class Checked:
 
     def _next(self) -> bytes:
         piece = next((piece for piece in self._pieces if piece), b"")
-        self._sha256.update(piece)
-        self._git.update(piece)
+        if self.sha256:
+            self._sha256.update(piece)
+            self._git.update(piece)
         self._seen += len(piece)
         if not piece or self._seen > self.size:
             raise WrongBytes(f"{self.size:,} bytes were announced and {self._seen:,} came; send the file again.")

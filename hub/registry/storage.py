@@ -41,9 +41,8 @@ class Storage:
 
     def drop_bucket(self) -> None:
         """Remove the bucket and everything in it: for test runs, which make one of their own."""
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
-            for found in page.get("Contents", []):
-                self._client.delete_object(Bucket=self.bucket, Key=found["Key"])
+        for key in self.keys(""):
+            self.delete_key(key)
         self._client.delete_bucket(Bucket=self.bucket)
 
     def ping(self) -> None:
@@ -78,14 +77,21 @@ class Storage:
         body = self._get(sha256, f"bytes={start}-{end - 1}")["Body"]
         return iter(lambda: body.read(CHUNK), b"")
 
-    def stream_key(self, key: str) -> Iterator[bytes]:
-        """The whole object under any key, a megabyte at a time. Raises NotFound if S3 does not have it."""
+    def stream_key(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Bytes start to end (exclusive) of the object under any key, a megabyte at a time. Raises NotFound if S3 does not have it."""
+        part = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
         try:
             with _answering():
-                body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
+                body = self._client.get_object(Bucket=self.bucket, Key=key, **part)["Body"]
         except self._client.exceptions.NoSuchKey:
             raise NotFound(f"There is no object {key} in storage.") from None
         return iter(lambda: body.read(CHUNK), b"")
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys that begin with `prefix`, in order, fetched as they are taken."""
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            for found in page.get("Contents", []):
+                yield str(found["Key"])
 
     def keys_older_than(self, prefix: str, when: datetime) -> Iterator[str]:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, lfs
+from hub.registry import checkpoints, jobs, lfs, xet
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
@@ -61,6 +61,7 @@ def sweep(services: Services) -> None:
     collect(services, grace)
     checkpoints.remove_ended(services)
     drop_parts(services, grace)
+    xet.drop_xorbs(services, datetime.now(UTC), grace)
 
 
 def resend(services: Services) -> int:

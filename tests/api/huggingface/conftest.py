@@ -7,11 +7,13 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from api.app import create_app
 from hub.lora import bases
@@ -33,7 +35,13 @@ class Server(uvicorn.Server):
 @pytest.fixture
 def hub_url(services: Services) -> Iterator[str]:
     """The address of the application on a port of its own, served by uvicorn in a thread."""
-    config = uvicorn.Config(create_app(services), port=0, log_config=None, timeout_graceful_shutdown=2)
+    with serving(create_app(services)) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2)
     server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -60,8 +68,14 @@ RunClient = Callable[..., str]
 StartClient = Callable[..., "subprocess.Popen[str]"]
 
 
+@pytest.fixture(params=["xet", "lfs"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """How clients send large files: as they come, which since 1.20 means by Xet, and with Xet switched off."""
+    return str(request.param)
+
+
 @pytest.fixture
-def start_client(hub_url: str, ann: Person, tmp_path: Path) -> StartClient:
+def start_client(hub_url: str, ann: Person, tmp_path: Path, transport: str) -> StartClient:
     """start_client(program, token=..., home=...): a process that knows the hub's address, with its output on one pipe."""
 
     def start(program: Program, *, token: str | None = ann.token, home: str = "home") -> "subprocess.Popen[str]":
@@ -71,7 +85,7 @@ def start_client(hub_url: str, ann: Person, tmp_path: Path) -> StartClient:
             "HOME": str(tmp_path),
             "HF_HOME": str(tmp_path / home),
             "HF_ENDPOINT": hub_url,
-            "HF_HUB_DISABLE_XET": "1",
+            **({"HF_HUB_DISABLE_XET": "1"} if transport == "lfs" else {}),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "OMP_WAIT_POLICY": "passive",
             "OMP_NUM_THREADS": "1",

@@ -1,0 +1,90 @@
+"""The upload half of Xet, which clients since huggingface_hub 1.20 send large files by. Downloads are plain: nothing here tells of Xet."""
+
+import tempfile
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api.huggingface.commit import refuse_pull_request
+from api.huggingface.common import FullName, RepoTypeDep, pieces, root_url
+from hub.http import ServicesDep, SessionDep, SignedIn
+from hub.registry import refs, signing, xet
+from hub.registry.db import transaction
+from hub.registry.errors import InvalidInput, TooLarge
+from hub.registry.services import Services
+from hub.registry.xet import Place
+from hub.xet_format import MAX_SHARD_BYTES
+
+router = APIRouter()
+
+
+class LengthRequired(InvalidInput):
+    status, code = 411, "length_required"
+
+
+@router.get("/api/{kind}/{namespace}/{name}/xet-write-token/{revision:path}")
+def write_token(
+    request: Request,
+    response: Response,
+    session: SessionDep,
+    viewer: SignedIn,
+    repo_type: RepoTypeDep,
+    full_name: FullName,
+    revision: str,
+    create_pr: str | None = None,
+) -> dict[str, Any]:
+    """The revision is looked at by the commit alone: clients also write None."""
+    refuse_pull_request(create_pr)
+    namespace = refs.writable(session, viewer, repo_type, full_name).namespace
+    access = xet.grant(signing.key(session), namespace)
+    address = f"{root_url(request)}/api/xet/{namespace}/{access.place.epoch}"
+    response.headers["X-Xet-Cas-Url"] = address
+    response.headers["X-Xet-Access-Token"] = access.token
+    response.headers["X-Xet-Token-Expiration"] = str(access.expires)
+    return {"accessToken": access.token, "exp": access.expires, "casUrl": address}
+
+
+def get_place(request: Request, services: ServicesDep, namespace: str, epoch: str) -> Place:
+    """The place that the request's token is for."""
+    place = Place(namespace, epoch)
+    with transaction(services.sessions) as session:
+        key = signing.key(session)
+    xet.check(key, place, request.headers.get("Authorization", "").removeprefix("Bearer "))
+    return place
+
+
+PlaceDep = Annotated[Place, Depends(get_place)]
+CAS = "/api/xet/{namespace}/{epoch}"
+
+
+@router.post(f"{CAS}/v1/xorb-grants/default/{{xorb}}")
+def grant(services: ServicesDep, place: PlaceDep, xorb: str) -> dict[str, Any]:
+    """Clients ask this for an address to send a xorb to. 200 means that it is here already, 404 that it is to be sent to the hub itself."""
+    xet.find(services.storage, place, xorb)
+    return {}
+
+
+@router.post(f"{CAS}/v1/xorbs/default/{{xorb}}")
+async def post_xorb(request: Request, services: ServicesDep, place: PlaceDep, xorb: str) -> dict[str, Any]:
+    size = request.headers.get("Content-Length", "")
+    if not size.isdecimal():
+        raise LengthRequired("A xorb is sent with its Content-Length.")
+    await run_in_threadpool(xet.receive_xorb, services, place, xorb, int(size), pieces(request))
+    return {"was_inserted": True}
+
+
+@router.post(f"{CAS}/v1/shards")
+@router.post(f"{CAS}/shards")  # hf_xet before 1.6
+async def post_shard(request: Request, services: ServicesDep, place: PlaceDep) -> dict[str, Any]:
+    await run_in_threadpool(_receive_shard, services, place, request)
+    return {"result": 1}
+
+
+def _receive_shard(services: Services, place: Place, request: Request) -> None:
+    with tempfile.TemporaryFile(prefix="loraloom-shard-") as shard:
+        for piece in pieces(request):
+            if shard.tell() + len(piece) > MAX_SHARD_BYTES:
+                raise TooLarge(f"The list of files has more than {MAX_SHARD_BYTES:,} bytes; upload in several commits.")
+            shard.write(piece)
+        xet.receive_shard(services, place, shard)

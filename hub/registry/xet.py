@@ -1,0 +1,237 @@
+"""Uploads by Xet: chunks are kept for some days, and the files that they make are built from them, hashed, and kept as any other.
+
+Xorbs lie in S3 by epoch and namespace, so that every process of the instance can answer for them, and nobody reads another namespace's.
+A client remembers for weeks which chunks it has sent to an address. So the address changes with the epoch, which is a day of this
+instance: what a client remembers of an epoch is kept for as long as it can ask for it.
+"""
+
+import hashlib
+import io
+import re
+import time
+import uuid
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import BinaryIO
+
+from hub import xet_format
+from hub.registry import blobs, lfs, signing
+from hub.registry.blobs import Checked
+from hub.registry.db import transaction
+from hub.registry.errors import InvalidInput, NotFound, NotSignedIn
+from hub.registry.repos import BytesMissing
+from hub.registry.services import Services
+from hub.registry.storage import Storage
+from hub.xet_format import Malformed, Segment, ShardFile
+
+XORBS = "xorbs/"
+HASH = re.compile(r"[0-9a-f]{64}")
+TOKEN_SECONDS = 3600  # clients ask for another one before it ends
+MAX_BODY_BYTES = xet_format.MAX_XORB_BYTES + xet_format.MAX_FOOTER_BYTES
+INDEXES = 64  # of xorbs, 64 KiB each at most, in memory while a file is built
+
+
+class BadXorb(InvalidInput):
+    """A xorb that is not what its hash or the format says."""
+
+    code = "bad_xorb"
+
+
+class BadShard(InvalidInput):
+    """A list of files that cannot be built from the chunks it names."""
+
+    code = "bad_shard"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the chunks of an upload lie."""
+
+    namespace: str
+    epoch: str
+
+    @property
+    def prefix(self) -> str:
+        return f"{XORBS}{self.epoch}/{self.namespace}/"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a client is told: where to send chunks, by which token, until when (Unix seconds)."""
+
+    place: Place
+    token: str
+    expires: int
+
+
+def epoch(key: bytes, day: datetime) -> str:
+    """The part behind the day is the instance's own: another one at the same address is not taken for this one."""
+    return f"{day:%Y%m%d}-{hashlib.sha256(b'xet epoch' + key).hexdigest()[:8]}"
+
+
+def grant(key: bytes, namespace: str) -> Access:
+    """For who may write in the namespace."""
+    place = Place(namespace, epoch(key, datetime.now(UTC)))
+    expires = int(time.time()) + TOKEN_SECONDS
+    return Access(place, f"xet_{expires}_{signing.sign(key, expires, 'xet', namespace)}", expires)
+
+
+def check(key: bytes, place: Place, token: str) -> None:
+    """Raises NotSignedIn or BadSignature unless `grant` gave the token for the namespace, NotFound if the epoch is over.
+
+    An upload that began in one epoch may go on through the next, with tokens that it got meanwhile.
+    """
+    match = re.fullmatch(r"xet_(\d{1,12})_([0-9a-f]{64})", token)
+    if match is None:
+        raise NotSignedIn("Chunks are sent with the token that /xet-write-token gave.")
+    signing.check(key, match[2], int(match[1]), "xet", place.namespace)
+    now = datetime.now(UTC)
+    # Tomorrow's too, as the clocks of two servers differ.
+    if place.epoch not in {epoch(key, now + timedelta(days=days)) for days in (-1, 0, 1)}:
+        raise NotFound("The time of this upload is over; start it again, which sends what is missing.")
+
+
+def receive_xorb(services: Services, place: Place, name: str, size: int, pieces: Iterator[bytes]) -> None:
+    """Stream a xorb into S3, checked as it passes. Raises BadXorb or WrongBytes, and then nothing is stored.
+
+    The index is what makes a xorb be there. It names the object with the bytes: of two senders of one xorb, who may have packed it
+    differently, each leaves an index and an object that fit.
+    """
+    if not HASH.fullmatch(name):
+        raise BadXorb(f"{name[:100]!r} is not the hash of a xorb in 64 lowercase hex digits.")
+    if not 0 < size <= MAX_BODY_BYTES:
+        raise BadXorb(f"The xorb {name} has {size:,} bytes; it must have 1 to {MAX_BODY_BYTES:,}.")
+    found = xet_format.XorbCheck()
+    data = f"{place.prefix}{name}.{uuid.uuid4().hex}"
+    Checked(None, size, _checked(name, found, pieces)).stored(services.storage, data)
+    index = Index(data, found.packed_ends, found.unpacked_ends).to_bytes()
+    services.storage.put_stream(f"{place.prefix}{name}", io.BytesIO(index), len(index))
+
+
+def _checked(name: str, found: xet_format.XorbCheck, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces, the last of them only if all together have proved to be the xorb: S3 keeps nothing that is cut off."""
+    last = b""
+    try:
+        for piece in pieces:
+            found.feed(piece)
+            if last:
+                yield last
+            last = piece
+        actual = found.end()
+    except Malformed as error:
+        raise BadXorb(f"The xorb {name} cannot be read: {error}.") from None
+    if actual != name:
+        raise BadXorb(f"The xorb has the hash {actual} and not {name}, as was announced; send it again.")
+    yield last
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the bytes of a xorb are, and where each of its chunks ends: in the object, and unpacked."""
+
+    key: str
+    packed_ends: "array[int]"
+    unpacked_ends: "array[int]"
+
+    def to_bytes(self) -> bytes:
+        return self.key.encode() + b"\n" + self.packed_ends.tobytes() + self.unpacked_ends.tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Index":
+        key, _, numbers = data.partition(b"\n")
+        ends = array("I")
+        ends.frombytes(numbers)
+        half = len(ends) // 2
+        return cls(key.decode(), ends[:half], ends[half:])
+
+    def packed(self, segment: Segment) -> tuple[int, int]:
+        return _between(self.packed_ends, segment)
+
+    def length(self, segment: Segment) -> int:
+        start, end = _between(self.unpacked_ends, segment)
+        return end - start
+
+
+def _between(ends: "array[int]", segment: Segment) -> tuple[int, int]:
+    return ends[segment.start - 1] if segment.start else 0, ends[segment.end - 1]
+
+
+def find(storage: Storage, place: Place, name: str) -> None:
+    """Raises NotFound unless the xorb has come to this place."""
+    if not HASH.fullmatch(name) or next(storage.keys(f"{place.prefix}{name}"), None) != f"{place.prefix}{name}":
+        raise NotFound(f"The xorb {name[:100]!r} has not come to {place.namespace!r}; send it.")
+
+
+def receive_shard(services: Services, place: Place, shard: BinaryIO) -> None:
+    """Build the files that a shard describes, and record that the namespace holds them.
+
+    All of it is checked before any file is built. Raises BadShard, BytesMissing where chunks are not there, WrongBytes where they make
+    another file than was announced.
+    """
+
+    @lru_cache(INDEXES)
+    def index(xorb: str) -> Index:
+        return _index(services.storage, place, xorb)
+
+    try:
+        announced = [_check_file(file, index) for file in xet_format.read_shard(shard)]
+        for file, (sha256, size) in zip(xet_format.read_shard(shard), announced, strict=True):
+            with transaction(services.sessions) as session:
+                held = lfs.sizes_held(session, place.namespace, [sha256])
+            if held.get(sha256) != size:
+                built = _built(services.storage, file, index)
+                blobs.receive(services.sessions, services.storage, place.namespace, sha256, size, built)
+    except Malformed as error:
+        raise BadShard(f"The list of files cannot be read: {error}.") from None
+
+
+def _check_file(file: ShardFile, index: Callable[[str], Index]) -> tuple[str, int]:
+    """The file's SHA-256 and size, as they are announced."""
+    if file.sha256 is None:
+        raise BadShard("A file comes without its SHA-256, which is its name here; use a client that sends it.")
+    size = 0
+    for segment in file.segments:
+        there = index(segment.xorb)
+        if not 0 <= segment.start < segment.end <= len(there.packed_ends):
+            raise BadShard(
+                f"The file {file.sha256} is said to have the chunks {segment.start} to {segment.end} of the xorb {segment.xorb}, "
+                f"which has {len(there.packed_ends)}."
+            )
+        if there.length(segment) != segment.length:
+            raise BadShard(
+                f"The file {file.sha256} is said to have {segment.length:,} bytes of the xorb {segment.xorb}; "
+                f"the chunks named have {there.length(segment):,}."
+            )
+        size += segment.length
+    lfs.check_object(file.sha256, size)
+    return file.sha256, size
+
+
+def _index(storage: Storage, place: Place, xorb: str) -> Index:
+    try:
+        return Index.from_bytes(b"".join(storage.stream_key(f"{place.prefix}{xorb}")))
+    except NotFound:
+        raise BytesMissing(
+            f"The xorb {xorb} has not come to {place.namespace!r}. If the client believes that it was sent, remove its "
+            "cache (the folder xet in HF_HOME) and upload again."
+        ) from None
+
+
+def _built(storage: Storage, file: ShardFile, index: Callable[[str], Index]) -> Iterator[bytes]:
+    for segment in file.segments:
+        there = index(segment.xorb)
+        chunks = xet_format.Chunks()
+        for piece in storage.stream_key(there.key, *there.packed(segment)):
+            yield b"".join(data for _, data in chunks.feed(piece))
+
+
+def drop_xorbs(services: Services, now: datetime, grace: timedelta) -> None:
+    """Remove what belongs to epochs that are over, when the grace period is over too."""
+    for key in services.storage.keys(XORBS):  # the oldest first, as epochs begin with their day
+        day = datetime.strptime(key.removeprefix(XORBS)[:8], "%Y%m%d").replace(tzinfo=UTC)
+        if now <= day + timedelta(days=2) + grace:
+            return
+        services.storage.delete_key(key)
