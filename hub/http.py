@@ -187,7 +187,10 @@ def install_error_handlers(app: FastAPI, page: Page, hub_shape: HubShape) -> Non
 
     def on_http_error(request: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        message = {404: "There is nothing at this address."}.get(error.status_code, str(error.detail))
+        message = {
+            404: "There is nothing at this address.",
+            405: f"The address is there, but not for {request.method}.",
+        }.get(error.status_code, str(error.detail))
         if wants_page(request):
             return page(request, error.status_code, code, message)
         if not request.url.path.startswith(OWN_SHAPE):

@@ -22,7 +22,7 @@ MEDIA_TYPE = "application/vnd.git-lfs+json"
 
 
 class Object(BaseModel):
-    oid: str
+    oid: str = Field(pattern=r"^[!-~]*$")  # the answer repeats it
     size: int
 
 

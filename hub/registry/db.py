@@ -39,10 +39,13 @@ def connect(database_url: str, *, pool_size: int = 10) -> sessionmaker[Session]:
 def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
     """One session, one transaction: committed at the end, rolled back by any exception.
 
-    Raises InvalidInput for a value that PostgreSQL cannot hold: a text with a NUL, a number beyond its column's range.
+    Raises InvalidInput for a value that PostgreSQL cannot hold: a text with a NUL or half a surrogate pair, a number beyond
+    its column's range.
     """
     try:
         with sessions() as session, session.begin():
             yield session
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"A value of the request is no text: {error.reason}.") from error
     except DataError as error:
         raise InvalidInput(f"A value of the request cannot be kept or looked for: {error.orig}.") from error
