@@ -140,14 +140,15 @@ def _settings(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _use(manifest: Mapping[str, Any]) -> list[str]:
+    auto = "AutoModelForSeq2SeqLM" if manifest["base"]["task_type"] == "SEQ_2_SEQ_LM" else "AutoModelForCausalLM"
     return [
         "## Use",
         "",
         "```python",
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
+        f"from transformers import {auto}",
         "",
-        f'base = AutoModelForCausalLM.from_pretrained("{manifest["base"]["id"]}")',
+        f'base = {auto}.from_pretrained("{manifest["base"]["id"]}")',
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
         "",

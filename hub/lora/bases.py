@@ -18,7 +18,9 @@ from gguf.quants import dequantize
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
@@ -53,7 +55,7 @@ class BuiltInUnavailable(LoraError):
 
 @dataclass(frozen=True)
 class Base:
-    """A causal language model ready to compute: evaluation mode, and no gradients for its own weights."""
+    """A language model, decoder alone or encoder and decoder, ready to compute: evaluation mode, and no gradients for its own weights."""
 
     id: str
     model: PreTrainedModel
@@ -67,6 +69,15 @@ class Base:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype  # type: ignore[no-any-return]
+
+    @property
+    def task_type(self) -> str:
+        """As PEFT's configs call it."""
+        return task_type(self.model)
+
+
+def task_type(model: PreTrainedModel) -> str:
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
 class WarmBases:
@@ -92,7 +103,7 @@ class WarmBases:
 
 
 def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Base:
-    """Load a causal language model and its tokenizer from safetensors; nothing is fetched, and no code of the folder runs.
+    """Load a language model that answers and its tokenizer from safetensors; nothing is fetched, and no code of the folder runs.
 
     Without `device` and `dtype`: on CUDA where there is one, in the dtype it was saved in; else on the CPU, in bfloat16 if the
     processor computes in it natively, in float32 otherwise. Raises BaseUnreadable.
@@ -109,7 +120,8 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model, found = (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM).from_pretrained(
             folder,
             dtype=dtype or "auto",
             local_files_only=True,
@@ -118,7 +130,7 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise BaseUnreadable(f"{folder} is no causal language model that transformers can load: {error}") from error
+        raise BaseUnreadable(f"{folder} is no language model that transformers can load: {error}") from error
     # transformers goes on with random numbers in place of weights that are missing or of another shape.
     if unfit := sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}):
         raise BaseUnreadable(

@@ -18,6 +18,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hub.lora.bases import Base
@@ -140,28 +141,50 @@ def target_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _token_losses(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss of every target token and the row it belongs to, both (targets,), in float32.
+    """The loss of every target token and the row it belongs to, both (targets,), in float32. An encoder-decoder reads the prompts and
+    writes the targets; any other model reads both in one row.
 
     With a vocabulary of 49,152 the logits over a prompt would cost more than the rest of the network and are never looked at. So
     only the hidden states that predict a target are let through to the output layer, by a hook in front of it: whatever an
     architecture does to its logits after that (soft-capping, scaling) is still done.
     """
-    labels = batch.labels.to(model.device)
-    rows, columns = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    given, labels = _decoded(model, batch) if model.config.is_encoder_decoder else _in_one(model, batch)
+    rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
 
     def only_targets(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (inputs[0][rows, columns].unsqueeze(0),)
 
     handle = model.get_output_embeddings().register_forward_pre_hook(only_targets)
     try:
-        logits = model(
-            input_ids=batch.input_ids.to(model.device),
-            attention_mask=batch.attention_mask.to(model.device),
-            use_cache=False,
-        ).logits.squeeze(0)
+        logits = model(**given, use_cache=False).logits.squeeze(0)
     finally:
         handle.remove()
-    return functional.cross_entropy(logits.float(), labels[rows, columns + 1], reduction="none"), rows
+    return functional.cross_entropy(logits.float(), labels[rows, columns], reduction="none"), rows
+
+
+def _in_one(model: PreTrainedModel, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """(what the model is called with, the token that each position shall predict)."""
+    given = {"input_ids": batch.input_ids.to(model.device), "attention_mask": batch.attention_mask.to(model.device)}
+    return given, batch.labels.to(model.device)[:, 1:]
+
+
+def _decoded(model: PreTrainedModel, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """The same with the prompts for the encoder and the targets, moved one to the right, for the decoder."""
+    is_target = batch.labels != IGNORED
+    prompts = [row[mask] for row, mask in zip(batch.input_ids, batch.attention_mask.bool() & ~is_target, strict=True)]
+    targets = [row[mask] for row, mask in zip(batch.labels, is_target, strict=True)]
+    config = model.config
+    given = {
+        "input_ids": pad_sequence(prompts, batch_first=True, padding_value=config.pad_token_id),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in prompts], batch_first=True),
+        "decoder_input_ids": pad_sequence(
+            [torch.cat([row.new_tensor([config.decoder_start_token_id]), row[:-1]]) for row in targets],
+            batch_first=True,
+            padding_value=config.pad_token_id,
+        ),
+    }
+    labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+    return {name: tensor.to(model.device) for name, tensor in given.items()}, labels.to(model.device)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -170,21 +193,22 @@ def _token_losses(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]
 def generate(base: Base, inputs: Sequence[str], template: str, *, max_new_tokens: int, batch_size: int) -> list[str]:
     """The most likely next token until the end of sequence, `max_new_tokens` at most; answers in the order of `inputs`, stripped.
 
-    Inputs of like length share a batch, padded on the left; a batch ends when all its answers have ended.
+    Inputs of like length share a batch, padded where an answer does not follow; a batch ends when all its answers have ended.
     """
     tokenizer = base.tokenizer
     greedy = _greedy(base, max_new_tokens)
     prompts = [_prompt(tokenizer, text, template) for text in inputs]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers = [""] * len(prompts)
+    decodes = base.model.config.is_encoder_decoder
+    side = "right" if decodes else "left"
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        shape = (len(chosen), len(prompts[chosen[-1]]))
-        input_ids = torch.full(shape, tokenizer.pad_token_id)
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        for row, index in enumerate(chosen):
-            input_ids[row, -len(prompts[index]) :] = torch.tensor(prompts[index])
-            attention_mask[row, -len(prompts[index]) :] = 1
+        rows = [torch.tensor(prompts[index]) for index in chosen]
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id, padding_side=side)
+        ones = [torch.ones_like(row) for row in rows]
+        attention_mask = pad_sequence(ones, batch_first=True, padding_side=side)
+        written = 0 if decodes else input_ids.shape[1]  # where the answer starts in what comes out
         with torch.inference_mode():
             output = base.model.generate(
                 input_ids=input_ids.to(base.device),
@@ -192,7 +216,7 @@ def generate(base: Base, inputs: Sequence[str], template: str, *, max_new_tokens
                 generation_config=greedy,
             )
         for index, text in zip(
-            chosen, tokenizer.batch_decode(output[:, shape[1] :], skip_special_tokens=True), strict=True
+            chosen, tokenizer.batch_decode(output[:, written:], skip_special_tokens=True), strict=True
         ):
             answers[index] = text.strip()
     return answers

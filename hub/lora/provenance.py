@@ -14,7 +14,7 @@ def surroundings(base: Base) -> dict[str, object]:
     """The base, the device and the libraries that a computation used, for a result's manifest."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     return {
-        "base": {"id": base.id, "fingerprint": base.fingerprint},
+        "base": {"id": base.id, "fingerprint": base.fingerprint, "task_type": base.task_type},
         "device": f"{base.device.type}, {base.dtype}, {torch.get_num_threads()} threads",
         "versions": versions,
     }

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hub.lora.adapter import Adapter, Pair, layers_of, peft_config
-from hub.lora.bases import Base
+from hub.lora.bases import Base, task_type
 from hub.lora.errors import LoraError
 from hub.lora.loraplus import BASE_CHANGING, Init
 
@@ -67,7 +67,7 @@ class Tuned:
             "lora_dropout": self.config.lora_dropout,
             "peft_type": "LORA",
             "target_modules": names if isinstance(names, str) else sorted(names),
-            "task_type": "CAUSAL_LM",
+            "task_type": self.base.task_type,
         }
         return Adapter("trained", config, pairs)
 
@@ -132,7 +132,7 @@ def _config(model: PreTrainedModel, shape: Shape) -> LoraConfig:
         use_rslora=shape.rslora,
         use_dora=shape.dora,
         fan_in_fan_out=_has_conv1d(model),
-        task_type="CAUSAL_LM",
+        task_type=task_type(model),
     )
 
 
