@@ -1,0 +1,219 @@
+"""hub.lora.reduce: the identity against autograd, predictions against measured changes, edits that leave every bit as it was."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hub.lora.bases import Base
+from hub.lora.compose import encoded, mean_loss
+from hub.lora.examples import Example
+from hub.lora.reduce import (
+    BLOCKS,
+    SHARES,
+    Cut,
+    Prefixes,
+    cut_weight,
+    edited,
+    gains,
+    gradients,
+    kept,
+    matrices,
+    scan,
+    slopes,
+)
+from tests.lora.conftest import likely_letters
+
+EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
+PATH = "model.layers.1.mlp.down_proj"
+
+
+def silent(_step: int, _total: int, _values: dict[str, float]) -> None:
+    return
+
+
+def bits(base: Base) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+
+
+def assert_untouched(base: Base, before: dict[str, Tensor]) -> None:
+    after = base.model.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in base.model.parameters())
+    assert not any(module._forward_pre_hooks for name, module in base.model.named_modules() if "layers" in name)
+    assert not any("forward" in vars(module) for module in base.model.modules())
+
+
+def test_gradients_are_autograds_and_leave_the_base_alone(tiny_base: Base) -> None:
+    before = bits(tiny_base)
+    one, three = (encoded(tiny_base, EXAMPLES[:count], "plain") for count in (1, 3))
+    batches = [*one, *encoded(tiny_base, EXAMPLES[1:], "plain")]
+    layers = matrices(tiny_base)
+    assert len(layers) == 14, "two blocks of seven; the output layer is none"
+    found = gradients(tiny_base, batches, layers)
+    assert_untouched(tiny_base, before)
+    weight = layers[PATH].weight
+    nudge = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        losses = []
+        for step in (1e-3, -1e-3):
+            weight.add_(step * nudge)
+            losses.append(mean_loss(tiny_base, three))
+            weight.copy_(before[f"{PATH}.weight"])
+    slope = (losses[0] - losses[1]) / 2e-3
+    assert float((found[PATH] * nudge).sum()) == pytest.approx(slope, rel=1e-2)
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_a_slope_is_the_derivative_with_respect_to_a_singular_value(tiny_base: Base, blocks: int) -> None:
+    """Against autograd through U diag(sigma) V^T, block by block."""
+    layer, batches = matrices(tiny_base)[PATH], encoded(tiny_base, EXAMPLES, "plain")
+    gradient = gradients(tiny_base, batches, {PATH: layer})[PATH]
+    found = slopes(layer.weight, gradient, blocks)
+    parts = [torch.linalg.svd(rows, full_matrices=False) for rows in layer.weight.detach().tensor_split(blocks)]
+    sigmas = [sigma.clone().requires_grad_(True) for _, sigma, _ in parts]
+    rebuilt = torch.cat([(u * sigma) @ vt for (u, _, vt), sigma in zip(parts, sigmas, strict=True)])
+    with torch.enable_grad():
+        expected = torch.autograd.grad((rebuilt * gradient).sum(), sigmas)
+    for (sigma, slope), (_, given, _), wanted in zip(found, parts, expected, strict=True):
+        torch.testing.assert_close(sigma, given)
+        torch.testing.assert_close(slope, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_predicted_gains_go_with_the_measured_ones(tiny_base: Base) -> None:
+    layers, batches = matrices(tiny_base), encoded(tiny_base, EXAMPLES, "plain")
+    slope = gradients(tiny_base, batches, layers)
+    before = mean_loss(tiny_base, batches)
+    predicted, measured = [], []
+    for path, layer in layers.items():
+        sigma = torch.linalg.svdvals(layer.weight)
+        share = (len(sigma) - 1) / len(sigma)  # the smallest value alone, where the first order is good
+        predicted += gains(layer.weight, slope[path], shares=[share], blocks=[1]).values()
+        with edited(layers, [Cut(path, share, 1)]):
+            measured.append(before - mean_loss(tiny_base, batches))
+    correlation = torch.corrcoef(torch.tensor([predicted, measured]))[0, 1]
+    assert correlation > 0.9
+    assert max(measured) - min(measured) > 0.02, "there is something to predict"
+
+
+def test_a_cut_is_the_nearest_matrix_of_that_rank_in_each_block() -> None:
+    weight = torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
+    assert torch.linalg.matrix_rank(cut_weight(weight, 0.5, 1)) == 3
+    for rows, given in zip(cut_weight(weight, 0.4, 3).tensor_split(3), weight.tensor_split(3), strict=True):
+        sigma = torch.linalg.svdvals(given)
+        count = kept(sigma, 0.4)
+        assert torch.linalg.matrix_rank(rows) == count
+        # Eckart and Young: no matrix of that rank is nearer.
+        assert float((given - rows).norm()) == pytest.approx(float(sigma[count:].norm()), rel=1e-4)
+    torch.testing.assert_close(cut_weight(weight, 1.0, 2), weight)
+
+
+@pytest.mark.parametrize(("length", "share", "count"), [(10, 0.9, 9), (10, 0.01, 1), (576, 0.05, 28), (7, 1.0, 7)])
+def test_a_share_is_rounded_down_but_not_to_nothing(length: int, share: float, count: int) -> None:
+    assert kept(torch.ones(length), share) == count
+
+
+@pytest.mark.parametrize("score", ["tail_taylor", "grad_sum", "neg_count"])
+def test_scores_are_what_they_are_called(score: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    weight, gradient = torch.randn(8, 5, generator=generator), torch.randn(8, 5, generator=generator)
+    found = gains(weight, gradient, score=score)  # type: ignore[arg-type]
+    assert found.keys() == {(share, count) for share in SHARES for count in BLOCKS if count <= 8}
+    u, sigma, vt = torch.linalg.svd(weight, full_matrices=False)
+    slope = [float(u[:, i] @ gradient @ vt[i]) for i in range(5)]
+    tail = range(3, 5)
+    expected = {
+        "tail_taylor": sum(float(sigma[i]) * slope[i] for i in tail),
+        "grad_sum": sum(slope[i] for i in tail),
+        "neg_count": sum(slope[i] > 0 for i in tail) / 2,
+    }
+    assert found[0.6, 1] == pytest.approx(expected[score], rel=1e-4)
+
+
+def test_edits_are_undone_bit_for_bit_even_after_an_error(tiny_base: Base) -> None:
+    before, layers = bits(tiny_base), matrices(tiny_base)
+
+    def fail() -> None:
+        with edited(layers, [Cut(path, 0.2, 2) for path in layers]):
+            assert not torch.equal(layers[PATH].weight, before[f"{PATH}.weight"])
+            raise RuntimeError("in between")
+
+    with pytest.raises(RuntimeError, match="in between"):
+        fail()
+    assert_untouched(tiny_base, before)
+
+
+@pytest.mark.parametrize("path", ["model.layers.0.self_attn.q_proj", PATH])
+def test_what_comes_before_the_cut_is_not_computed_again(tiny_base: Base, path: str) -> None:
+    layers, batches = matrices(tiny_base), encoded(tiny_base, EXAMPLES, "plain")
+    before, prefixes = bits(tiny_base), Prefixes(tiny_base, batches)
+    prefixes.mean_loss_from(path)  # the states are of the untouched base
+    with edited(layers, [Cut(path, 0.3, 1)]):
+        assert prefixes.mean_loss_from(path) == pytest.approx(mean_loss(tiny_base, batches), rel=1e-6)
+    ran: list[str] = []
+    handle = tiny_base.model.model.layers[0].mlp.register_forward_hook(lambda *_: ran.append("first block"))
+    prefixes.mean_loss_from(PATH)
+    handle.remove()
+    assert ran == []
+    assert_untouched(tiny_base, before)
+
+
+def test_a_planted_direction_is_found_and_cut(tiny_base: Base) -> None:
+    """A matrix of half the rank, and one more direction that is weaker than its others and along which the loss rises."""
+    spoilt = [Example(text, likely_letters(tiny_base, text, 4)) for text in ("a?", "bb?", "ccc?", "d?", "ee?", "f?")]
+    before = bits(tiny_base)
+    batches, layers = encoded(tiny_base, spoilt, "plain"), matrices(tiny_base)
+    layer = layers[PATH]
+    low = cut_weight(layer.weight.detach(), 0.5, 1)
+    try:
+        with torch.no_grad():
+            layer.weight.copy_(low)
+        clean = mean_loss(tiny_base, batches)
+        slope = gradients(tiny_base, batches, {PATH: layer})[PATH]
+        left, sigma, right = torch.linalg.svd(low)
+        # Outside of what is there, so that the singular values of the sum are those of the parts.
+        u, _, vt = torch.linalg.svd(left[:, 16:] @ left[:, 16:].T @ slope @ right[16:].T @ right[16:])
+        with torch.no_grad():
+            layer.weight.add_(0.9 * sigma[15] * torch.outer(u[:, 0], vt[0]))
+        harmed = mean_loss(tiny_base, batches)
+        assert harmed > clean
+        steps: list[tuple[int, int]] = []
+        found = scan(
+            tiny_base,
+            spoilt,
+            template="plain",
+            shares=[0.5],
+            blocks=[1],
+            top=14,
+            budget=14,
+            on_progress=lambda step, total, _: steps.append((step, total)),
+        )
+        assert found.before == pytest.approx(harmed, rel=1e-5)
+        assert gains(layer.weight, gradients(tiny_base, batches, {PATH: layer})[PATH], shares=[0.5])[0.5, 1] > 0, (
+            "it is predicted"
+        )
+        assert found.loss <= clean + 1e-5, "that one direction was cut, or something better"
+        assert [step for step, _ in steps] == list(range(1, len(found.trials) + 1))
+        assert all(step <= total == 28 for step, total in steps)
+        with edited(layers, found.cuts):
+            assert mean_loss(tiny_base, batches) == pytest.approx(found.loss, rel=1e-5), (
+                "the loss is of these very cuts"
+            )
+        assert list(found.matrices.values()) == sorted(found.matrices.values(), reverse=True)
+    finally:
+        with torch.no_grad():
+            layer.weight.copy_(before[f"{PATH}.weight"])
+    assert_untouched(tiny_base, before)
+
+
+def test_a_scan_that_is_stopped_leaves_the_base_as_it_was(tiny_base: Base) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, _total: int, _values: dict[str, float]) -> None:
+        if step == 3:
+            raise Stopped
+
+    before = bits(tiny_base)
+    with pytest.raises(Stopped):
+        scan(tiny_base, EXAMPLES, template="plain", on_progress=stop)
+    assert_untouched(tiny_base, before)

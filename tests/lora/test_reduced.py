@@ -1,0 +1,42 @@
+"""hub.lora.reduced: stock PEFT gives the reduced base's logits on the untouched one."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from hub.lora.adapter import write
+from hub.lora.bases import Base
+from hub.lora.reduce import Cut, edited, matrices
+from hub.lora.reduced import as_adapter
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+CUTS = (
+    Cut("model.layers.0.mlp.up_proj", 0.8, 1),
+    Cut("model.layers.1.self_attn.q_proj", 0.3, 4),
+    Cut("model.layers.1.mlp.down_proj", 0.05, 2),
+)
+
+
+def test_stock_peft_makes_the_reduced_base_of_the_untouched_one(tiny_base: Base, tmp_path: Path) -> None:
+    ids = torch.arange(40).view(2, 20) + 50
+    with torch.inference_mode():
+        with edited(matrices(tiny_base), CUTS):
+            expected = tiny_base.model(ids).logits
+        alone = tiny_base.model(ids).logits
+    write(as_adapter(tiny_base, CUTS), tmp_path / "reduction", dtype=torch.float32)
+    model = PeftModel.from_pretrained(copy.deepcopy(tiny_base.model), tmp_path / "reduction").eval()
+    with torch.inference_mode():
+        found = model(ids).logits
+    largest = float(expected.abs().max())
+    assert float((found - expected).abs().max()) < 1e-5 * largest
+    assert float((found - alone).abs().max()) > 0.01 * largest, "the cuts change something"
+
+
+def test_its_ranks_are_those_of_the_tails(tiny_base: Base) -> None:
+    ranks = {path: pair.rank for path, pair in as_adapter(tiny_base, CUTS).pairs.items()}
+    # 48 x 32 keeps 25 of 32; 4 blocks of 8 x 32 keep 2 of 8; 2 blocks of 16 x 48 keep the one that is the least.
+    assert list(ranks.values()) == [7, 4 * 6, 2 * 15]
