@@ -100,6 +100,44 @@ def training_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
     return "\n".join(lines)
 
 
+def reduction_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """The card of a reduction, made from its parameters and its manifest alone."""
+    front = {
+        "base_model": manifest["base"]["id"],
+        "datasets": [params["examples"]["repo"]],
+        "library_name": "peft",
+        "tags": ["lora", "loraloom", "reduction"],
+        "prompt_template": manifest["template"],
+    }
+    settings, loss = manifest["settings"], manifest["loss"]
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {params['result'].partition('/')[2]}",
+        "",
+        f"{manifest['base']['id']} with {len(manifest['cuts'])} matrices cut in rank, as an adapter for the untouched base. The "
+        f"cuts were chosen from one gradient ([arXiv 2510.20800](https://arxiv.org/abs/2510.20800), score `{settings['score']}`) "
+        f"and {len(manifest['trials'])} trials on {settings['examples']} examples of {params['examples']['repo']}, whose loss "
+        f"fell from {loss['before']:.4f} to {loss['after']:.4f} nats per target token.",
+        "",
+        *_measured(manifest["report"]),
+        *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
+        "## Cuts",
+        "",
+        "| matrix | share of singular values kept | row blocks | rank of the adapter |",
+        "|---|---|---|---|",
+        *[
+            f"| {cut['path']} | {cut['share']:g} | {cut['blocks']} | {cut['adapter_rank']} |"
+            for cut in manifest["cuts"]
+        ],
+        "",
+        *_use(manifest),
+    ]
+    return "\n".join(lines)
+
+
 SHOWN = 10  # rows of a curve: its shape; loraloom.json has all of it
 
 

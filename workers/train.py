@@ -10,20 +10,20 @@ import torch
 from hub.lora import adapter
 from hub.lora.adapter import Adapter
 from hub.lora.batches import split
-from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
-from hub.lora.examples import Example, paired_bootstrap
+from hub.lora.evaluate import Scores, evaluate
+from hub.lora.examples import Example
 from hub.lora.lr_search import Search, search_rate
 from hub.lora.provenance import surroundings
-from hub.lora.report import ENOUGH, SLACK, check_held_out, longest_target
+from hub.lora.report import SLACK, check_held_out, longest_target
 from hub.lora.train import Recipe, Trained, train
 from hub.registry.repos import Parent
 from workers.card import training_card
 from workers.compose import dataset_template, input_of
+from workers.paired import METRICS, paired_report
 from workers.work import Outcome, Work
 
 VALIDATED = 200  # examples at most: enough to tell states apart, few enough to cost little beside the training
 POINTS = 500  # of a curve
-METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")
 WORDS = {"base": "the base alone", "start": "the module it started from", "lora": "plain LoRA at the same budget"}
 
 
@@ -174,6 +174,9 @@ def _manifest(
     """Everything that made this adapter, so that the same manifest gives the same bytes. No times, no job ids."""
     params, ours = work.params, arms["module"]
     roles = ("start", "examples", "held_out")
+    made_by = {
+        name: {"learning_rate": arm.recipe.learning_rate, "ratio": arm.recipe.rate_ratio} for name, arm in arms.items()
+    }
     return {
         "method": "lora" if ours.recipe.rate_ratio == 1 else "loraplus",
         "template": params["template"],
@@ -191,7 +194,7 @@ def _manifest(
         "kept_step": ours.trained.step,
         "curve": {name: _curve(arm.trained) for name, arm in arms.items()},
         "search": {name: asdict(arm.search) for name, arm in arms.items() if arm.search},
-        "report": _report(scores, arms, params["recipe"]["seed"]) if scores else None,
+        "report": paired_report(scores, "module", WORDS, made_by, seed=params["recipe"]["seed"]) if scores else None,
         "warnings": list(warnings),
     }
 
@@ -205,44 +208,6 @@ def _curve(trained: Trained) -> dict[str, Any]:
         "losses": [sum(part) / len(part) for part in parts],
         "validations": trained.validations,
     }
-
-
-def _report(scores: Mapping[str, Scores], arms: Mapping[str, Arm], seed: int) -> dict[str, Any]:
-    made_by = {
-        name: {"learning_rate": arm.recipe.learning_rate, "ratio": arm.recipe.rate_ratio} for name, arm in arms.items()
-    }
-    shown = [
-        {
-            "name": name,
-            "made_by": made_by.get(name, {}),
-            **{str(metric): asdict(estimate) for metric, estimate in each.estimates.items()},
-        }
-        for name, each in scores.items()
-    ]
-    comparisons = [
-        {"against": name, **{str(metric): _difference(scores["module"], each, metric, seed) for metric in METRICS}}
-        for name, each in scores.items()
-        if name != "module"
-    ]
-    count = len(scores["module"].values["exact_match"])
-    return {"held_out": count, "arms": shown, "comparisons": comparisons, "verdict": _verdict(comparisons, count)}
-
-
-def _difference(ours: Scores, theirs: Scores, metric: Metric, seed: int) -> dict[str, float]:
-    return asdict(Estimate(*paired_bootstrap(ours.values[metric], theirs.values[metric], seed=seed)))
-
-
-def _verdict(comparisons: Sequence[Mapping[str, Any]], count: int) -> str:
-    if count < ENOUGH:
-        return f"No claim: {count} held-out examples are too few, {ENOUGH} are needed."
-    said = []
-    for line in comparisons:
-        exact = line["exact_match"]
-        word = "better than" if exact["low"] > 0 else "worse than" if exact["high"] < 0 else "not told apart from"
-        said.append(
-            f"{word} {WORDS[line['against']]} ({exact['mean']:+.2f} [{exact['low']:+.2f}, {exact['high']:+.2f}] in exact match)"
-        )
-    return f"On {count} held-out examples the module is {'; '.join(said)}."
 
 
 def _scores(work: Work, data: Data, scores: Mapping[str, Scores]) -> list[dict[str, Any]]:

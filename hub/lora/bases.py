@@ -143,6 +143,15 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
     return Base(id, model.to(device).eval().requires_grad_(False), tokenizer, digest)
 
 
+def as_stored(base: Base) -> Base:
+    """The base with the very weights that its folder holds, on the CPU where they had to be loaded again; `load` may have rounded them."""
+    folder = Path(base.model.name_or_path)
+    stored = AutoConfig.from_pretrained(folder, local_files_only=True).dtype or torch.float32
+    if base.dtype == stored:
+        return base
+    return load(folder, id=base.id, device=torch.device("cpu"), dtype=stored)
+
+
 def _contiguous(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
     """The last position of each prompt is a strided view, for which torch's matmul copies the whole output matrix once a row."""
     return (inputs[0].contiguous(),)

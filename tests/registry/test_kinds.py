@@ -488,3 +488,25 @@ def test_targets_that_the_base_does_not_have_are_refused_with_those_it_has(
 def test_a_training_that_contradicts_itself_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         REQUESTS.validate_python(training(**fields))
+
+
+def reduction(**more: Any) -> dict[str, Any]:
+    return {"kind": "reduce", "name": "ann/result", "base": TINY, "examples": {"dataset": "ann/task"}, **more}
+
+
+def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person, resolve: Resolve) -> None:
+    base(services)
+    examples = dataset(services, ann, "ann/task")
+    submission = resolve(reduction(top=3))
+    assert (submission.queue, submission.inputs) == ("gpu", [Input(examples.id, "dataset")])
+    settings = {key: submission.params[key] for key in ("score", "top", "budget", "seed")}
+    assert settings == {"score": "tail_taylor", "top": 3, "budget": 10, "seed": 0}
+    assert json.loads(json.dumps(submission.params)) == submission.params
+    with pytest.raises(BaseNotFound):
+        resolve(reduction(base="no/such"))
+
+
+@pytest.mark.parametrize("fields", [{"score": "energy"}, {"budget": 0}, {"top": 0}, {"shares": [0.5]}])
+def test_a_reduction_without_a_known_score_or_any_trial_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(fields))):
+        REQUESTS.validate_python(reduction(**fields))

@@ -27,7 +27,6 @@ from tests.conftest import Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE, download, lease_is_over, results, steps
-from workers import train as module
 from workers.runner import Runner
 
 
@@ -264,14 +263,3 @@ def test_the_request_asks_for_what_the_method_knows() -> None:
     for name, value in vars(Recipe(**request.recipe())).items():
         if name not in ("steps", "learning_rate", "batch_size"):
             assert value == getattr(Recipe(), name), name
-
-
-def test_a_verdict_claims_only_what_the_interval_and_the_number_of_examples_allow() -> None:
-    def line(against: str, low: float, high: float) -> dict[str, Any]:
-        return {"against": against, "exact_match": {"mean": (low + high) / 2, "low": low, "high": high}}
-
-    lines = [line("base", 0.1, 0.3), line("start", -0.3, -0.1), line("lora", -0.1, 0.1)]
-    assert module._verdict(lines, 99).startswith("No claim")
-    verdict = module._verdict(lines, 100)
-    for words in ("better than the base alone", "worse than the module it started", "not told apart from plain LoRA"):
-        assert words in verdict

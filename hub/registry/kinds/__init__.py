@@ -17,6 +17,7 @@ from hub.registry.kinds.common import (
 from hub.registry.kinds.compose import ComposeRequest
 from hub.registry.kinds.evaluate import EvaluateRequest
 from hub.registry.kinds.generate import GenerateRequest
+from hub.registry.kinds.reduce import ReduceRequest
 from hub.registry.kinds.train import TrainRequest
 
 __all__ = [
@@ -31,4 +32,6 @@ __all__ = [
     "check_not_wider",
 ]
 
-JobRequest = Annotated[ComposeRequest | EvaluateRequest | GenerateRequest | TrainRequest, Field(discriminator="kind")]
+JobRequest = Annotated[
+    ComposeRequest | EvaluateRequest | GenerateRequest | ReduceRequest | TrainRequest, Field(discriminator="kind")
+]

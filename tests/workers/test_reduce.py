@@ -1,0 +1,105 @@
+"""Job kind `reduce`: from examples to the reduced base as an adapter, which stock PEFT loads on the untouched one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from sqlalchemy import select
+from starlette.testclient import TestClient
+from transformers import AutoModelForCausalLM
+
+from hub.lora.bases import Base
+from hub.lora.reduce import Cut, edited, matrices
+from hub.registry.db import transaction
+from hub.registry.models import Lineage
+from hub.registry.services import Services
+from tests.conftest import Person
+from tests.lora.conftest import likely_letters
+from tests.support import examples_file, upload
+from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit
+from tests.workers.test_runner import download
+from workers.runner import Runner
+
+
+def reduction(**changes: Any) -> dict[str, Any]:
+    """The body of a small reduction; `library` has registered its base."""
+    body = {
+        "kind": "reduce",
+        "name": "ann/cut",
+        "base": "tests/tiny",
+        "examples": {"inline": EXAMPLES},
+        "budget": 6,
+        "template": "plain",
+    }
+    return body | changes
+
+
+@pytest.mark.usefixtures("library")
+def test_the_reduced_base_is_an_adapter_that_peft_loads_on_the_untouched_one(
+    client: TestClient,
+    services: Services,
+    ann: Person,
+    submit: Submit,
+    runner: Runner,
+    tiny_base: Base,
+    tiny_folder: Path,
+    tmp_path: Path,
+) -> None:
+    assert upload(client, ann.headers, "ann/rows", {"a.jsonl": examples_file(30)}, kind="datasets").status_code == 201
+    job_id = submit(reduction(examples={"dataset": "ann/rows"}, held_out={"inline": HELD_OUT}))
+    runner.run(job_id)
+    job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
+    assert job["state"] == "succeeded", job["error"]
+    result = job["result"]
+    assert result["loss"]["after"] < result["loss"]["before"]
+    assert len(result["matrices"]) == 14
+    assert [arm["name"] for arm in result["report"]["arms"]] == ["base", "reduction"]
+    assert "Only 30 examples decide the cuts; the paper takes 100." in result["warnings"]
+    losses = {arm["name"]: arm["target_loss"]["mean"] for arm in result["report"]["arms"]}
+    assert losses["base"] != losses["reduction"]
+
+    folder = download(client, ann, "ann/cut", tmp_path / "cut")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), folder)
+    tokens = torch.arange(1, 41).view(2, 20)
+    cuts = [Cut(cut["path"], cut["share"], cut["blocks"]) for cut in result["cuts"]]
+    with torch.inference_mode():
+        theirs = model(tokens).logits
+        with edited(matrices(tiny_base), cuts):
+            ours = tiny_base.model(tokens).logits
+        untouched = tiny_base.model(tokens).logits
+    assert float((theirs - ours).abs().max()) < 1e-5 * float(ours.abs().max())
+    assert float((ours - untouched).abs().max()) > 1e-2 * float(ours.abs().max()), "the cuts change something"
+
+    manifest = json.loads((folder / "loraloom.json").read_text())
+    assert {**manifest, "inputs": 0} == {**manifest, **result, "inputs": 0}, "the job says what the manifest says"
+    stored = load_file(folder / "adapter_model.safetensors")
+    for cut in result["cuts"]:
+        assert len(stored[f"base_model.model.{cut['path']}.lora_A.weight"]) == cut["adapter_rank"]
+    card = (folder / "README.md").read_text()
+    for said in ("prompt_template: plain", "ann/rows", "## Cuts", f"| {result['cuts'][0]['path']} |"):
+        assert said in card
+    with transaction(services.sessions) as session:
+        lineage = session.scalars(select(Lineage).where(Lineage.child == job["result_commit"])).all()
+    assert sorted(line.role for line in lineage) == ["dataset", "dataset"]
+    page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
+    assert f"<td>{result['cuts'][0]['path']}</td>" in page
+
+
+@pytest.mark.usefixtures("library")
+def test_where_no_cut_helps_there_is_no_adapter_and_the_job_says_so(
+    client: TestClient, ann: Person, submit: Submit, runner: Runner, tiny_base: Base
+) -> None:
+    rows = [{"input": text, "target": likely_letters(tiny_base, text, 3)} for text in ("one", "another", "last")]
+    job_id = submit(reduction(examples={"inline": rows}, budget=1, top=1))
+    runner.run(job_id)
+    job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
+    assert job["state"] == "succeeded", job["error"]
+    assert job["result"]["cuts"] == []
+    assert job["result"]["loss"]["after"] == job["result"]["loss"]["before"]
+    assert any("the base is best as it is" in warning for warning in job["result"]["warnings"])
+    assert job["result_commit"] is None
+    assert client.get("/v1/adapters/ann/cut", headers=ann.headers).status_code == 404

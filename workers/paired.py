@@ -1,0 +1,59 @@
+"""The report of a result beside what it is compared with, example by example."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hub.lora.evaluate import Estimate, Metric, Scores
+from hub.lora.examples import paired_bootstrap
+from hub.lora.report import ENOUGH
+
+METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")
+
+
+def paired_report(
+    scores: Mapping[str, Scores],
+    ours: str,
+    words: Mapping[str, str],
+    made_by: Mapping[str, Mapping[str, Any]],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Arms, differences of `ours` to each other arm with paired intervals, and a sentence; `words` say what the other arms are."""
+    shown = [
+        {
+            "name": name,
+            "made_by": made_by.get(name, {}),
+            **{str(metric): asdict(estimate) for metric, estimate in each.estimates.items()},
+        }
+        for name, each in scores.items()
+    ]
+    comparisons = [
+        {"against": name, **{str(metric): _difference(scores[ours], each, metric, seed) for metric in METRICS}}
+        for name, each in scores.items()
+        if name != ours
+    ]
+    count = len(scores[ours].values["exact_match"])
+    return {
+        "held_out": count,
+        "arms": shown,
+        "comparisons": comparisons,
+        "verdict": _verdict(comparisons, ours, words, count),
+    }
+
+
+def _difference(ours: Scores, theirs: Scores, metric: Metric, seed: int) -> dict[str, float]:
+    return asdict(Estimate(*paired_bootstrap(ours.values[metric], theirs.values[metric], seed=seed)))
+
+
+def _verdict(comparisons: Sequence[Mapping[str, Any]], ours: str, words: Mapping[str, str], count: int) -> str:
+    if count < ENOUGH:
+        return f"No claim: {count} held-out examples are too few, {ENOUGH} are needed."
+    said = []
+    for line in comparisons:
+        exact = line["exact_match"]
+        word = "better than" if exact["low"] > 0 else "worse than" if exact["high"] < 0 else "not told apart from"
+        said.append(
+            f"{word} {words[line['against']]} ({exact['mean']:+.2f} [{exact['low']:+.2f}, {exact['high']:+.2f}] in exact match)"
+        )
+    return f"On {count} held-out examples the {ours} is {'; '.join(said)}."
