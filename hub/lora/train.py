@@ -8,12 +8,13 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from hub.lora import checkpoint
@@ -24,7 +25,9 @@ from hub.lora.checkpoint import Ending, Standing
 from hub.lora.errors import LoraError
 from hub.lora.examples import Example, OnProgress, Tokens, pad, target_loss
 from hub.lora.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set_share, share_of_rate
+from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
 from hub.lora.memory import check_memory, said_with_what_to_lower
+from hub.lora.partition import Mask
 from hub.lora.tuned import NothingToTrain, Shape, Tuned, tuned
 
 VALIDATIONS = 10  # how often a run is validated if it is not said otherwise
@@ -104,7 +107,7 @@ class Trained:
     """`adapter` is the state at `step`: that of the least validation loss, or the last one where nothing was validated.
 
     `losses` has the mean target loss of each step's batches before its update, `validations` (step, loss) with step 0 the untrained state.
-    `tokens` and `seconds` are of the training steps of this process alone.
+    `tokens` and `seconds` are of the training steps of this process alone, `optimizer_bytes` what its optimiser kept between steps.
     """
 
     adapter: Adapter
@@ -116,6 +119,7 @@ class Trained:
     too_long: int
     tokens: int
     seconds: float
+    optimizer_bytes: int
 
     @property
     def validation_loss(self) -> float | None:
@@ -140,8 +144,37 @@ def train(
     thread count and versions. Where a loss is not finite the run ends with its best state, or raises TrainingDiverged if no
     validation found one better than the start. Raises NothingToTrain, CheckpointMismatch, NotEnoughMemory.
     """
+    with tuned(base, recipe.shape, start, recipe.seed) as layers:
+        return train_layers(
+            layers,
+            examples,
+            recipe,
+            template=template,
+            validation=validation,
+            start=start,
+            checkpoints=checkpoints,
+            on_progress=on_progress,
+        )
+
+
+def train_layers(
+    layers: Tuned,
+    examples: Sequence[Example],
+    recipe: Recipe,
+    *,
+    template: str,
+    validation: Sequence[Example] = (),
+    start: Adapter | None = None,
+    mask: Mask | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_progress: OnProgress,
+) -> Trained:
+    """`train` on layers that are there already and stay; with a `mask`, only its elements move, and only they have optimiser state."""
+    base = layers.base
     if not examples:
         raise NothingToTrain("There are no examples to train on. Give at least one.")
+    if mask is not None and not len(mask):
+        raise NothingToTrain("The mask lets nothing move. Raise the shares of the common elements, or theta.")
     fit, checked = (fitting(base, each, template, recipe.max_length) for each in (examples, validation))
     if not fit.rows:
         raise NothingToTrain(
@@ -156,12 +189,10 @@ def train(
         seed=recipe.seed,
     )
     check_memory(base, max(len(row) for row in fit.rows), recipe.batch_size)
-    digest = _digest(base, recipe, [*fit.rows, *checked.rows], start)
-    with (
-        said_with_what_to_lower(recipe.batch_size, recipe.max_length),
-        tuned(base, recipe.shape, start, recipe.seed) as layers,
-    ):
-        run = _Run(layers, recipe, fit.rows, checked.rows, batches, digest, checkpoints, on_progress)
+    digest = _digest(base, recipe, [*fit.rows, *checked.rows], start, mask)
+    masks = masks_of(layers.parameters(), mask) if mask is not None else {}
+    with said_with_what_to_lower(recipe.batch_size, recipe.max_length), without_gradient_outside(masks):
+        run = _Run(layers, recipe, fit.rows, checked.rows, batches, digest, masks, checkpoints, on_progress)
         run.to_the_end()
         if run.standing.best:
             for name, parameter in run.parameters.items():
@@ -169,11 +200,13 @@ def train(
         return run.result(layers.adapter(), fit.too_long + checked.too_long)
 
 
-def _digest(base: Base, recipe: Recipe, rows: Sequence[Tokens], start: Adapter | None) -> str:
+def _digest(base: Base, recipe: Recipe, rows: Sequence[Tokens], start: Adapter | None, mask: Mask | None) -> str:
     content = [base.fingerprint, str(base.dtype), asdict(recipe), [[row.prompt, row.target] for row in rows]]
     digest = hashlib.sha256(json.dumps(content).encode())
     for path, pair in sorted(start.pairs.items()) if start else ():
         digest.update(f"{path} {pair.scaling} {pair.a.double().sum()} {pair.b.double().sum()}".encode())
+    if mask is not None:
+        digest.update(mask.bits.tobytes())
     return digest.hexdigest()
 
 
@@ -188,6 +221,7 @@ class _Run:
         validation: Sequence[Tokens],
         batches: Sequence[Sequence[Sequence[int]]],
         digest: str,
+        masks: Mapping[nn.Parameter, Tensor],
         checkpoints: Checkpoints | None,
         on_progress: OnProgress,
     ) -> None:
@@ -195,6 +229,8 @@ class _Run:
         self.batches, self.digest, self.checkpoints, self.on_progress = batches, digest, checkpoints, on_progress
         self.parameters = layers.parameters()
         self.optimizer = make_optimizer(self.base.model, recipe.learning_rate, recipe.rate_ratio, recipe.weight_decay)
+        if masks:
+            self.optimizer = PackedAdamW(self.optimizer.param_groups, masks)
         self.validate_every = recipe.validate_every or max(1, len(batches) // VALIDATIONS)
         self.seconds, self.tokens, self.saved_at = 0.0, 0, time.monotonic()
         found = checkpoints.load() if checkpoints else None
@@ -310,4 +346,5 @@ class _Run:
             too_long=too_long,
             tokens=self.tokens,
             seconds=self.seconds,
+            optimizer_bytes=state_bytes(self.optimizer),
         )

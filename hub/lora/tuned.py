@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MethodType
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -41,12 +41,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A base whose layers at `layers`, by path, are PEFT's; `initial` holds their pairs where those were taken out of the base."""
+    """A base whose layers at `layers`, by path, are PEFT's; `initial` holds their pairs where those were taken out of the base.
+
+    `wrapper` is PEFT's model around the base's own, for trainers that want one.
+    """
 
     base: Base
     layers: Mapping[str, LoraLayer]
     initial: Mapping[str, Pair]
     config: LoraConfig
+    wrapper: PeftModel
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {name: each for name, each in self.base.model.named_parameters() if each.requires_grad}
@@ -95,7 +99,7 @@ def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterato
         # PiSSA puts other weights in place of the base's; these are the ones to put back.
         weights = {path: layer.weight.data for path, layer in model.named_modules() if _is_linear(layer)}
         try:
-            _inject(model, config)
+            wrapper = _inject(model, config)
             layers = _lora_layers(model.train())
             _check_linear(layers)
             if start is not None:
@@ -109,7 +113,7 @@ def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterato
             )
             for layer in layers.values():
                 _compute_in_the_dtype_of_the_base(layer)
-            yield Tuned(base, layers, initial, config)
+            yield Tuned(base, layers, initial, config, wrapper)
         finally:
             # PEFT's own unload() needs the wrapper, which there is none of when PEFT refused half-way.
             for path, layer in _lora_layers(model).items():
@@ -142,14 +146,14 @@ def _config_of(start: Adapter, model: PreTrainedModel) -> LoraConfig:
     return LoraConfig(**peft_config(start) | changes)
 
 
-def _inject(model: PreTrainedModel, config: LoraConfig) -> None:
+def _inject(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     with warnings.catch_warnings():
         # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         # About tied embeddings: what is no linear layer is refused below, and a pair on the output layer alone is meant so.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
         try:
-            get_peft_model(model, config)
+            return get_peft_model(model, config)
         except ValueError as error:
             raise NothingToTrain(f"PEFT cannot put a LoRA on {config.target_modules}: {error}") from error
 
@@ -189,10 +193,11 @@ def _compute_in_the_dtype_of_the_base(layer: LoraLayer) -> None:
 
 
 def _forward(layer: LoraLayer, x: Tensor) -> Tensor:
-    a, b = layer.lora_A[_NAME].weight.to(x.dtype), layer.lora_B[_NAME].weight.to(x.dtype)
+    (name,) = layer.active_adapters  # another one than ours while a trainer computes with its reference
+    a, b = layer.lora_A[name].weight.to(x.dtype), layer.lora_B[name].weight.to(x.dtype)
     output = layer.base_layer(x)
-    low = nn.functional.linear(layer.lora_dropout[_NAME](x), a)
-    flat = torch.addmm(output.flatten(0, -2), low.flatten(0, -2), b.T, alpha=layer.scaling[_NAME])
+    low = nn.functional.linear(layer.lora_dropout[name](x), a)
+    flat = torch.addmm(output.flatten(0, -2), low.flatten(0, -2), b.T, alpha=layer.scaling[name])
     return flat.view_as(output)
 
 
