@@ -1,6 +1,6 @@
 """Model cards of results: Markdown that says what the adapter is, how good it is beside its controls, and how to load it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -109,7 +109,10 @@ def reduction_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> st
         "tags": ["lora", "loraloom", "reduction"],
         "prompt_template": manifest["template"],
     }
-    settings, loss = manifest["settings"], manifest["loss"]
+    licence = params.get("module", {}).get("licence")
+    if licence:
+        front["license"] = licence
+    loss = manifest["loss"]
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
@@ -117,25 +120,48 @@ def reduction_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> st
         "",
         f"# {params['result'].partition('/')[2]}",
         "",
-        f"{manifest['base']['id']} with {len(manifest['cuts'])} matrices cut in rank, as an adapter for the untouched base. The "
-        f"cuts were chosen from one gradient ([arXiv 2510.20800](https://arxiv.org/abs/2510.20800), score `{settings['score']}`) "
-        f"and {len(manifest['trials'])} trials on {settings['examples']} examples of {params['examples']['repo']}, whose loss "
-        f"fell from {loss['before']:.4f} to {loss['after']:.4f} nats per target token.",
+        f"{_reduced_from(params, manifest)} On the {manifest['settings']['examples']} examples of {params['examples']['repo']} that "
+        f"decided it, the loss went from {loss['before']:.4f} to {loss['after']:.4f} nats per target token.",
         "",
         *_measured(manifest["report"]),
         *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
+        *(_cuts(manifest["cuts"]) if "cuts" in manifest else _ranks(manifest["ranks"])),
+        *_use(manifest),
+    ]
+    return "\n".join(lines)
+
+
+def _reduced_from(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    score, base = manifest["settings"]["score"], manifest["base"]["id"]
+    if manifest["settings"]["subject"] == "module":
+        components, parameters = manifest["components"], manifest["parameters"]
+        return (
+            f"{params['module']['repo']} made smaller: {components['kept']} of {components['given']} components of its updates, "
+            f"{parameters['kept']:,} of {parameters['given']:,} parameters, chosen by the score `{score}` for a loss at most "
+            f"{manifest['settings']['loss_budget']:g} higher."
+        )
+    with_module = f" with {params['module']['repo']} merged" if "module" in params else ""
+    return (
+        f"{base}{with_module} with {len(manifest['cuts'])} matrices cut in rank, as an adapter for the untouched base. The cuts were "
+        f"chosen from one gradient ([arXiv 2510.20800](https://arxiv.org/abs/2510.20800), score `{score}`) and "
+        f"{len(manifest['trials'])} trials."
+    )
+
+
+def _cuts(cuts: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
         "## Cuts",
         "",
         "| matrix | share of singular values kept | row blocks | rank of the adapter |",
         "|---|---|---|---|",
-        *[
-            f"| {cut['path']} | {cut['share']:g} | {cut['blocks']} | {cut['adapter_rank']} |"
-            for cut in manifest["cuts"]
-        ],
+        *[f"| {cut['path']} | {cut['share']:g} | {cut['blocks']} | {cut['adapter_rank']} |" for cut in cuts],
         "",
-        *_use(manifest),
     ]
-    return "\n".join(lines)
+
+
+def _ranks(ranks: Mapping[str, int]) -> list[str]:
+    rows = [f"| {path} | {rank} |" for path, rank in ranks.items()]
+    return ["## Ranks", "", "| matrix | rank |", "|---|---|", *rows, ""]
 
 
 SHOWN = 10  # rows of a curve: its shape; loraloom.json has all of it

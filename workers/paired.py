@@ -7,6 +7,7 @@ from typing import Any
 from hub.lora.evaluate import Estimate, Metric, Scores
 from hub.lora.examples import paired_bootstrap
 from hub.lora.report import ENOUGH
+from workers.work import Work
 
 METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")
 
@@ -40,6 +41,26 @@ def paired_report(
         "comparisons": comparisons,
         "verdict": _verdict(comparisons, ours, words, count),
     }
+
+
+def registered(work: Work, scores: Mapping[str, Scores], ours: str) -> list[dict[str, Any]]:
+    """The figures of the result, whose commit the runner adds, and of the base, as the registry keeps them."""
+    if not scores:
+        return []
+    source = work.params["held_out"]
+    what = {
+        "base_id": work.base.id,
+        "dataset_commit": source["commit"],
+        "dataset_path": source["path"],
+        "template": work.params["template"],
+        "examples": len(scores[ours].answers),
+    }
+    found = []
+    for name, pins in ((ours, {}), ("base", {"commit_id": None})):
+        for metric, estimate in scores[name].estimates.items():
+            figures = {"metric": metric, "value": estimate.mean, "low": estimate.low, "high": estimate.high}
+            found.append({**what, **pins, **figures})
+    return found
 
 
 def _difference(ours: Scores, theirs: Scores, metric: Metric, seed: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from hub.lora.train import Recipe, Trained, train
 from hub.registry.repos import Parent
 from workers.card import training_card
 from workers.compose import dataset_template, input_of
-from workers.paired import METRICS, paired_report
+from workers.paired import METRICS, paired_report, registered
 from workers.work import Outcome, Work
 
 VALIDATED = 200  # examples at most: enough to tell states apart, few enough to cost little beside the training
@@ -64,7 +64,7 @@ def run(work: Work) -> Outcome:
         },
         folder=work.out,
         parents=_parents(work.params),
-        scores=_scores(work, data, scores),
+        scores=registered(work, scores, "module"),
         message=f"Train on {len(data.learnt)} examples",
     )
 
@@ -208,26 +208,6 @@ def _curve(trained: Trained) -> dict[str, Any]:
         "losses": [sum(part) / len(part) for part in parts],
         "validations": trained.validations,
     }
-
-
-def _scores(work: Work, data: Data, scores: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """The figures of the result, whose commit the runner adds, and of the base."""
-    if not scores:
-        return []
-    source = work.params["held_out"]
-    what = {
-        "base_id": work.base.id,
-        "dataset_commit": source["commit"],
-        "dataset_path": source["path"],
-        "template": work.params["template"],
-        "examples": len(data.held_out or ()),
-    }
-    found = []
-    for name, pins in (("module", {}), ("base", {"commit_id": None})):
-        for metric, estimate in scores[name].estimates.items():
-            figures = {"metric": metric, "value": estimate.mean, "low": estimate.low, "high": estimate.high}
-            found.append({**what, **pins, **figures})
-    return found
 
 
 def _parents(params: Mapping[str, Any]) -> list[Parent]:

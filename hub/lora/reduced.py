@@ -1,24 +1,35 @@
 """What a reduction hands back: the reduced base as an adapter for the untouched one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, Pair
+from hub.lora.adapter import Adapter, Pair, layers_of
 from hub.lora.bases import Base
 from hub.lora.forms import target_names
-from hub.lora.reduce import Cut, kept, matrices
+from hub.lora.reduce import Cut, NothingToReduce, kept, matrices
 
 
-def as_adapter(base: Base, cuts: Sequence[Cut]) -> Adapter:
+def as_adapter(base: Base, cuts: Sequence[Cut], merged_in: Adapter | None = None) -> Adapter:
     """The cut tails with the opposite sign, exactly: the base with this adapter is the reduced base.
 
-    A cut to few values leaves a tail of nearly full rank, so such an adapter is large, often larger than the matrix itself; its ranks are
-    those of the pairs. With row blocks B is block-diagonal.
+    With `merged_in` the cuts are those of the base with that adapter merged, and both together are handed back. A cut to few values leaves
+    a tail of nearly full rank, so such an adapter is large, often larger than the matrix itself; its ranks are those of the pairs. With row
+    blocks B is block-diagonal.
     """
     layers = matrices(base)
-    pairs = {cut.path: _tail(layers[cut.path].weight.float(), cut) for cut in cuts}
+    pairs = dict(merged_in.pairs) if merged_in else {}
+    for cut in cuts:
+        weight = layers[cut.path].weight.cpu().float()
+        under = pairs.get(cut.path)
+        if under is None:
+            pairs[cut.path] = _tail(weight, cut)
+        else:
+            tail = _tail(weight + _delta(under, weight), cut)
+            up = torch.cat([under.scaling * under.b.float(), tail.b], dim=1)
+            pairs[cut.path] = Pair(torch.cat([under.a.float(), tail.a]), up, 1.0)
     config = {
         "base_model_name_or_path": base.id,
         "fan_in_fan_out": False,
@@ -36,3 +47,32 @@ def _tail(weight: Tensor, cut: Cut) -> Pair:
         a.append(vt[count:])
         b.append(-u[:, count:] * sigma[count:])
     return Pair(torch.cat(a), torch.block_diag(*b), 1.0)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def merged(base: Base, adapter: Adapter | None) -> Iterator[None]:
+    """Within the block the adapter is part of the base's weights; afterwards every bit is as it was. None is the base alone.
+
+    Raises WrongBase, UnsupportedAdapter, and NothingToReduce where a layer is no linear layer of the base's blocks.
+    """
+    pairs = adapter.pairs if adapter else {}
+    if adapter and not layers_of(base.model, adapter).keys() <= matrices(base).keys():
+        raise NothingToReduce(
+            f"{adapter.name} adapts other layers than the linear ones of {base.id}'s blocks; leave it out."
+        )
+    layers = {path: base.model.get_submodule(path) for path in pairs}
+    before = {path: layer.weight.detach().clone() for path, layer in layers.items()}
+    try:
+        with torch.no_grad():
+            for path, pair in pairs.items():
+                weight = layers[path].weight
+                weight.copy_(weight.float() + _delta(pair, weight))
+        yield
+    finally:
+        with torch.no_grad():
+            for path, weight in before.items():
+                layers[path].weight.copy_(weight)
+
+
+def _delta(pair: Pair, like: Tensor) -> Tensor:
+    return pair.scaling * (pair.b.to(like.device).float() @ pair.a.to(like.device).float())

@@ -178,4 +178,6 @@ def without(adapter: Adapter, parts: Mapping[str, Components], gone: Sequence[tu
         if left:
             root = part.sigma[left].sqrt()
             pairs[path] = Pair(root[:, None] * part.vt[left], part.u[:, left] * root, 1.0)
-    return Adapter(adapter.name, adapter.config, pairs)
+    # Names would make PEFT look for the matrices that dropped out as well.
+    config = adapter.config if len(pairs) == len(parts) else {**adapter.config, "target_modules": sorted(pairs)}
+    return Adapter(adapter.name, config, pairs)

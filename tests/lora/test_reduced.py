@@ -7,10 +7,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hub.lora.adapter import write
+from hub.lora.adapter import read, write
 from hub.lora.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
-from hub.lora.reduced import as_adapter
+from hub.lora.reduced import as_adapter, merged
+from tests.lora.conftest import MakeAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -34,6 +35,23 @@ def test_stock_peft_makes_the_reduced_base_of_the_untouched_one(tiny_base: Base,
     largest = float(expected.abs().max())
     assert float((found - expected).abs().max()) < 1e-5 * largest
     assert float((found - alone).abs().max()) > 0.01 * largest, "the cuts change something"
+
+
+def test_a_base_with_an_adapter_merged_is_handed_back_whole(
+    tiny_base: Base, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    """Layers that were only cut, only adapted, and both."""
+    module = read(make_adapter("under", targets=["q_proj", "v_proj"]))
+    before = {name: tensor.clone() for name, tensor in tiny_base.model.state_dict().items()}
+    ids = torch.arange(40).view(2, 20) + 50
+    with torch.inference_mode(), merged(tiny_base, module), edited(matrices(tiny_base), CUTS):
+        expected = tiny_base.model(ids).logits
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_base.model.state_dict().items())
+    write(as_adapter(tiny_base, CUTS, module), tmp_path / "reduction", dtype=torch.float32)
+    model = PeftModel.from_pretrained(copy.deepcopy(tiny_base.model), tmp_path / "reduction").eval()
+    with torch.inference_mode():
+        found = model(ids).logits
+    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 def test_its_ranks_are_those_of_the_tails(tiny_base: Base) -> None:

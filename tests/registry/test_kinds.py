@@ -496,17 +496,35 @@ def reduction(**more: Any) -> dict[str, Any]:
 
 def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person, resolve: Resolve) -> None:
     base(services)
+    module = adapter(services, ann, "ann/a")
     examples = dataset(services, ann, "ann/task")
     submission = resolve(reduction(top=3))
     assert (submission.queue, submission.inputs) == ("gpu", [Input(examples.id, "dataset")])
-    settings = {key: submission.params[key] for key in ("score", "top", "budget", "seed")}
-    assert settings == {"score": "tail_taylor", "top": 3, "budget": 10, "seed": 0}
+    fields = ("subject", "score", "top", "budget", "seed", "loss_budget")
+    settings = {key: submission.params[key] for key in fields if key in submission.params}
+    assert settings == {"subject": "base", "score": "tail_taylor", "top": 3, "budget": 10, "seed": 0}
     assert json.loads(json.dumps(submission.params)) == submission.params
+    smaller = resolve(reduction(base=None, subject="module", module={"repo": "ann/a"}))
+    assert smaller.inputs == [Input(module.id, "module"), Input(examples.id, "dataset")]
+    settings = {key: smaller.params[key] for key in fields if key in smaller.params}
+    assert settings == {"subject": "module", "score": "fisher", "seed": 0, "loss_budget": 0.01}
     with pytest.raises(BaseNotFound):
         resolve(reduction(base="no/such"))
 
 
-@pytest.mark.parametrize("fields", [{"score": "energy"}, {"budget": 0}, {"top": 0}, {"shares": [0.5]}])
-def test_a_reduction_without_a_known_score_or_any_trial_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=next(iter(fields))):
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"score": "mass"}, "score"),
+        ({"budget": 0}, "budget"),
+        ({"shares": [0.5]}, "shares"),
+        ({"subject": "module"}, "name the module that shall be smaller"),
+        ({"subject": "module", "module": {"repo": "ann/a"}, "top": 3}, "top has no meaning for a module"),
+        ({"loss_budget": 0.1}, "loss_budget has no meaning for a base"),
+        ({"score": "fisher"}, "the score fisher is none for a base; choose tail_taylor, grad_sum, neg_count"),
+        ({"subject": "module", "module": {"repo": "ann/a"}, "score": "neg_count"}, "none for a module"),
+    ],
+)
+def test_a_reduction_that_contradicts_itself_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
         REQUESTS.validate_python(reduction(**fields))

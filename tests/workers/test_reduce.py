@@ -58,7 +58,7 @@ def test_the_reduced_base_is_an_adapter_that_peft_loads_on_the_untouched_one(
     assert result["loss"]["after"] < result["loss"]["before"]
     assert len(result["matrices"]) == 14
     assert [arm["name"] for arm in result["report"]["arms"]] == ["base", "reduction"]
-    assert "Only 30 examples decide the cuts; the paper takes 100." in result["warnings"]
+    assert "Only 30 examples decide what goes; the paper takes 100." in result["warnings"]
     losses = {arm["name"]: arm["target_loss"]["mean"] for arm in result["report"]["arms"]}
     assert losses["base"] != losses["reduction"]
 
@@ -100,6 +100,54 @@ def test_where_no_cut_helps_there_is_no_adapter_and_the_job_says_so(
     assert job["state"] == "succeeded", job["error"]
     assert job["result"]["cuts"] == []
     assert job["result"]["loss"]["after"] == job["result"]["loss"]["before"]
-    assert any("the base is best as it is" in warning for warning in job["result"]["warnings"])
+    assert any("it is best as it is" in warning for warning in job["result"]["warnings"])
     assert job["result_commit"] is None
     assert client.get("/v1/adapters/ann/cut", headers=ann.headers).status_code == 404
+
+
+@pytest.mark.parametrize("subject", ["base", "module"])
+def test_a_module_is_made_smaller_or_merged_into_the_base_that_is_reduced(
+    client: TestClient,
+    services: Services,
+    ann: Person,
+    submit: Submit,
+    runner: Runner,
+    library: list[str],
+    tiny_folder: Path,
+    tmp_path: Path,
+    subject: str,
+) -> None:
+    more = {"loss_budget": 0.5} if subject == "module" else {"budget": 20, "top": 14}
+    body = {
+        "kind": "reduce",
+        "name": "ann/result",
+        "subject": subject,
+        "module": {"repo": library[0]},
+        "examples": {"inline": EXAMPLES},
+        "held_out": {"inline": HELD_OUT},
+        "template": "plain",
+        **more,
+    }
+    job_id = submit(body)
+    runner.run(job_id)
+    job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
+    assert job["state"] == "succeeded", job["error"]
+    result = job["result"]
+    assert [arm["name"] for arm in result["report"]["arms"]] == ["base", "module", "reduction"]
+    folder = download(client, ann, "ann/result", tmp_path / "result")
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), folder)
+    card = (folder / "README.md").read_text()
+    if subject == "module":
+        assert result["components"]["kept"] < result["components"]["given"] == 16
+        assert result["loss"]["after"] <= result["loss"]["before"] + 0.5
+        assert sum(result["ranks"].values()) == result["components"]["kept"]
+        assert f"{library[0]} made smaller: {result['components']['kept']} of 16 components" in card
+    else:
+        assert result["loss"]["after"] < result["loss"]["before"]
+        assert f"with {library[0]} merged" in card
+    with transaction(services.sessions) as session:
+        lineage = session.scalars(select(Lineage).where(Lineage.child == job["result_commit"])).all()
+    assert sorted(line.role for line in lineage) == ["dataset", "module"]
+    found = client.get("/v1/adapters/ann/result", headers=ann.headers).json()
+    assert {score["metric"] for score in found["scores"]} == {"exact_match", "target_loss"}
+    assert client.get(f"/jobs/{job_id}", headers=ann.headers).status_code == 200

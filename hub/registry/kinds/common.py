@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry import bases, repos
 from hub.registry.errors import Forbidden, InvalidInput
+from hub.registry.inspect import NOT_PLAIN
 from hub.registry.jobs import Submission
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.repos import VISIBILITIES, Visibility
@@ -188,6 +189,15 @@ def agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | Non
                 )
                 raise IncompatibleModules(f"{module['repo']} does not fit {base.id}: the base {what}.")
     return {"id": base.id, "path": base.path, "fingerprint": base.fingerprint}
+
+
+def check_plain(module: dict[str, Any]) -> None:
+    """Raises IncompatibleModules where the module is more than a product of A and B on each layer."""
+    odd = [flag for flag in module["facts"]["flags"] if flag in NOT_PLAIN]
+    if odd:
+        raise IncompatibleModules(
+            f"{module['repo']} uses {odd[0]}, which a weighted sum of A and B cannot express; leave it out."
+        )
 
 
 def common_template(modules: Sequence[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from hub.registry.kinds.common import (
     Strict,
     Template,
     agree,
+    check_plain,
     common_template,
     pin_examples,
     pin_module,
@@ -185,11 +186,7 @@ def check_composable(modules: Sequence[dict[str, Any]], form: str) -> None:
         if place in seen:
             raise IncompatibleModules(f"{module['repo']} is chosen twice; every module may take part once.")
         seen.add(place)
-        odd = [flag for flag in module["facts"]["flags"] if flag in NOT_PLAIN]
-        if odd:
-            raise IncompatibleModules(
-                f"{module['repo']} uses {odd[0]}, which a weighted sum of A and B cannot express; leave it out."
-            )
+        check_plain(module)
     if form in ON_FACTORS:
         _check_equal_ranks(modules, form)
 

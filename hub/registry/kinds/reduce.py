@@ -1,33 +1,67 @@
-"""The kind `reduce`: Compress to Impress."""
+"""The kind `reduce`: Compress to Impress for a base, and the same idea for an adapter."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry.jobs import Input, Submission
-from hub.registry.kinds.common import Examples, Module, ResultRequest, Template, agree, pin_examples
+from hub.registry.kinds.common import (
+    Examples,
+    Module,
+    ResultRequest,
+    Template,
+    agree,
+    check_plain,
+    common_template,
+    pin_examples,
+    without_facts,
+)
 from hub.registry.teams import Viewer
+
+OF_A_BASE = ("tail_taylor", "grad_sum", "neg_count")
+OF_A_MODULE = ("fisher", "tail_taylor", "energy")
 
 
 class ReduceRequest(ResultRequest):
-    """Compress to Impress: make a base better at a task by cutting singular values of a few of its matrices (arXiv 2510.20800)."""
+    """Make a base better at a task by cutting singular values of a few of its matrices (arXiv 2510.20800), or a module smaller."""
 
     kind: Literal["reduce"]
-    base: str
+    subject: Literal["base", "module"] = "base"
+    base: str | None = Field(None, description="left out: the module's")
+    module: Module | None = Field(
+        None, description="what is made smaller, or what is merged into the base before it is reduced"
+    )
     examples: Examples = Field(description="what the gradient and the trials are of; the paper takes 100")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
-    score: Literal["tail_taylor", "grad_sum", "neg_count"] = "tail_taylor"
-    top: int = Field(5, ge=1, le=100, description="matrices that are tried")
+    score: Literal["tail_taylor", "grad_sum", "neg_count", "fisher", "energy"] | None = Field(
+        None, description="left out: tail_taylor for a base, fisher for a module"
+    )
+    top: int = Field(5, ge=1, le=100, description="of a base: matrices that are tried")
     budget: int = Field(
-        10, ge=1, le=1_000, description="cuts that are tried one by one; joining them may take as many trials again"
+        10, ge=1, le=1_000, description="of a base: cuts tried one by one; joining them may take as many trials again"
+    )
+    loss_budget: float = Field(
+        0.01, ge=0, le=10, description="of a module: nats per target token that being smaller may cost"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap; nothing else is drawn")
-    template: Template = "chat"
+    template: Template | None = Field(None, description="left out: the one the module was trained with, else chat")
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "ReduceRequest":
+        if self.subject == "module" and self.module is None:
+            raise ValueError("name the module that shall be smaller")
+        foreign = ("top", "budget") if self.subject == "module" else ("loss_budget",)
+        if given := [name for name in foreign if name in self.model_fields_set]:
+            raise ValueError(f"{given[0]} has no meaning for a {self.subject}; leave it out")
+        scores = OF_A_MODULE if self.subject == "module" else OF_A_BASE
+        if self.score is not None and self.score not in scores:
+            raise ValueError(f"the score {self.score} is none for a {self.subject}; choose {', '.join(scores)}")
+        return self
 
     def named_modules(self) -> Sequence[Module]:
-        return []
+        return [self.module] if self.module else []
 
     def sources(self) -> Mapping[str, Examples]:
         held_out = {"held_out.jsonl": self.held_out} if self.held_out else {}
@@ -38,18 +72,28 @@ class ReduceRequest(ResultRequest):
         return self.model_copy(update=changed)
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
+        modules = self.pinned_modules(session, viewer)
+        base = agree(session, modules, self.base)
+        for module in modules:
+            check_plain(module)
         sources = {"examples": self.examples, "held_out": self.held_out}
         pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
-        inputs = [Input(source["commit"], "dataset") for source in pinned.values()]
+        inputs = [Input(module["commit"], "module") for module in modules]
+        inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
+        fields = {"loss_budget"} if self.subject == "module" else {"top", "budget"}
         return Submission(
             kind=self.kind,
             queue="gpu",
             params={
                 "result": self.name,
-                "base": agree(session, [], self.base),
+                "subject": self.subject,
+                "base": base,
+                **({"module": without_facts(modules[0])} if modules else {}),
                 **pinned,
-                **self.model_dump(include={"score", "top", "budget", "seed", "template"}),
+                **self.model_dump(include=fields | {"seed"}),
+                "score": self.score or ("fisher" if self.subject == "module" else "tail_taylor"),
+                "template": self.template or common_template(modules),
             },
             inputs=inputs,
             namespace=namespace,
