@@ -19,6 +19,7 @@ class Cache:
         self.blobs = folder / "blobs"
         self.trees = folder / "trees"
         self.bases = folder / "bases"
+        self.decompositions = folder / "decompositions"
         self._storage = storage
         for path in (self.blobs, self.trees, self.bases):
             path.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ def _reduced_from(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
     return (
         f"{base}{with_module} with {len(manifest['cuts'])} matrices cut in rank, as an adapter for the untouched base. The cuts were "
         f"chosen from one gradient ([arXiv 2510.20800](https://arxiv.org/abs/2510.20800), score `{score}`) and "
-        f"{len(manifest['trials'])} trials."
+        f"{len(manifest['trials'])} trials (`{manifest['settings']['variant']}`)."
     )
 
 

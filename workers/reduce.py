@@ -13,9 +13,10 @@ from hub.lora.bases import as_stored
 from hub.lora.evaluate import Scores, evaluate
 from hub.lora.examples import Example
 from hub.lora.provenance import surroundings
-from hub.lora.reduce import edited, matrices, scan
+from hub.lora.reduce import edited, matrices
 from hub.lora.reduced import as_adapter, merged
 from hub.lora.report import SLACK, check_held_out, longest_target
+from hub.lora.scan import VARIANTS, scan
 from hub.lora.smaller import smaller
 from hub.registry.repos import Parent
 from workers.card import reduction_card
@@ -75,20 +76,23 @@ def _reduced(
             work.base,
             examples,
             template=params["template"],
+            variant=VARIANTS[params["variant"]],
             score=params["score"],
             top=params["top"],
             budget=params["budget"],
+            seed=params["seed"],
+            decompose=work.decompose,
             on_progress=work.progress,
         )
     # Of weights that were rounded to compute faster, the tails would be others than those of the base that users load.
-    made = as_adapter(as_stored(work.base), reduction.cuts, module) if reduction.cuts else None
+    made = as_adapter(as_stored(work.base), reduction.cuts, module, work.decompose) if reduction.cuts else None
     scores = {}
     if made is not None and held_out is not None:
         scores["base"] = _measured(work, "base", held_out)
         if module is not None:
             with applied(work.base.model, module):
                 scores["module"] = _measured(work, "module", held_out)
-        with merged(work.base, module), edited(matrices(work.base), reduction.cuts):
+        with merged(work.base, module), edited(matrices(work.base), reduction.cuts, work.decompose):
             scores["reduction"] = _measured(work, "reduction", held_out)
     ranks = {path: pair.rank for path, pair in made.pairs.items()} if made else {}
     found = {
@@ -172,7 +176,7 @@ def _manifest(work: Work, made: Made, examples: int, warnings: Sequence[str]) ->
     """Everything that made this adapter, so that the same manifest gives the same bytes. No times, no job ids."""
     params = work.params
     settings = {
-        key: params[key] for key in ("subject", "score", "top", "budget", "loss_budget", "seed") if key in params
+        key: params[key] for key in ("subject", "variant", "score", "top", "budget", "loss_budget", "seed") if key in params
     }
     report: Mapping[str, Any] | None = None
     if made.scores:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import Base, WarmBases, convert_built_in
+from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.registry import bases, blobs, jobs, kinds, repos
 from hub.registry.db import transaction
@@ -162,7 +163,8 @@ class Runner:
             def place(stage: str) -> StoredPlace:
                 return StoredPlace(self.services, progress.lease, stage.replace(" ", "-"), Path(scratch))
 
-            work = Work(job.id, job.params, base, out, self._fetch, self._hashes, progress, place)
+            kept = Kept(self.cache.decompositions)
+            work = Work(job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept)
             return KINDS[job.kind](work)
 
     def _base(self, wanted: Mapping[str, Any]) -> Base:

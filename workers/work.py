@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from hub.lora import adapter
 from hub.lora.adapter import Adapter
 from hub.lora.bases import Base
+from hub.lora.decompose import Decompose
 from hub.lora.errors import LoraError
 from hub.lora.examples import Example, parse_jsonl
 from hub.lora.train import Checkpoints
@@ -35,6 +36,7 @@ class Work:
     hashes: Callable[[str], Mapping[str, str]]  # commit id -> path -> SHA-256
     progress: Progress
     place: Callable[[str], Checkpoints]  # name of a stage -> where it keeps its place between attempts
+    decompose: Decompose  # keeps what it found on this worker's disk
 
     def module(self, pinned: Mapping[str, Any]) -> Adapter:
         """A pinned module, named so that two versions of one repo stay apart."""

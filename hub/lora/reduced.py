@@ -8,11 +8,14 @@ from torch import Tensor
 
 from hub.lora.adapter import Adapter, Pair, layers_of
 from hub.lora.bases import Base
+from hub.lora.decompose import Decompose, svd
 from hub.lora.forms import target_names
 from hub.lora.reduce import Cut, NothingToReduce, kept, matrices
 
 
-def as_adapter(base: Base, cuts: Sequence[Cut], merged_in: Adapter | None = None) -> Adapter:
+def as_adapter(
+    base: Base, cuts: Sequence[Cut], merged_in: Adapter | None = None, decompose: Decompose = svd
+) -> Adapter:
     """The cut tails with the opposite sign, exactly: the base with this adapter is the reduced base.
 
     With `merged_in` the cuts are those of the base with that adapter merged, and both together are handed back. A cut to few values leaves
@@ -22,12 +25,12 @@ def as_adapter(base: Base, cuts: Sequence[Cut], merged_in: Adapter | None = None
     layers = matrices(base)
     pairs = dict(merged_in.pairs) if merged_in else {}
     for cut in cuts:
-        weight = layers[cut.path].weight.cpu().float()
+        weight = layers[cut.path].weight.cpu()
         under = pairs.get(cut.path)
         if under is None:
-            pairs[cut.path] = _tail(weight, cut)
+            pairs[cut.path] = _tail(weight, cut, decompose)
         else:
-            tail = _tail(weight + _delta(under, weight), cut)
+            tail = _tail(weight.float() + _delta(under, weight), cut, decompose)
             up = torch.cat([under.scaling * under.b.float(), tail.b], dim=1)
             pairs[cut.path] = Pair(torch.cat([under.a.float(), tail.a]), up, 1.0)
     config = {
@@ -39,13 +42,13 @@ def as_adapter(base: Base, cuts: Sequence[Cut], merged_in: Adapter | None = None
     return Adapter("reduction", config, pairs)
 
 
-def _tail(weight: Tensor, cut: Cut) -> Pair:
+def _tail(weight: Tensor, cut: Cut, decompose: Decompose) -> Pair:
     a, b = [], []
     for rows in weight.tensor_split(cut.blocks):
-        u, sigma, vt = torch.linalg.svd(rows, full_matrices=False)
-        count = kept(sigma, cut.share)
-        a.append(vt[count:])
-        b.append(-u[:, count:] * sigma[count:])
+        found = decompose(rows)
+        count = kept(found.sigma, cut.share)
+        a.append(found.vt[count:])
+        b.append(-found.u[:, count:] * found.sigma[count:])
     return Pair(torch.cat(a), torch.block_diag(*b), 1.0)  # type: ignore[no-untyped-call]
 
 

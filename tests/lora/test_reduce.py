@@ -11,17 +11,14 @@ from hub.lora.reduce import (
     BLOCKS,
     SHARES,
     Cut,
-    Prefixes,
     cut_weight,
     edited,
     gains,
     gradients,
     kept,
     matrices,
-    scan,
     slopes,
 )
-from tests.lora.conftest import likely_letters
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 PATH = "model.layers.1.mlp.down_proj"
@@ -139,81 +136,4 @@ def test_edits_are_undone_bit_for_bit_even_after_an_error(tiny_base: Base) -> No
 
     with pytest.raises(RuntimeError, match="in between"):
         fail()
-    assert_untouched(tiny_base, before)
-
-
-@pytest.mark.parametrize("path", ["model.layers.0.self_attn.q_proj", PATH])
-def test_what_comes_before_the_cut_is_not_computed_again(tiny_base: Base, path: str) -> None:
-    layers, batches = matrices(tiny_base), encoded(tiny_base, EXAMPLES, "plain")
-    before, prefixes = bits(tiny_base), Prefixes(tiny_base, batches)
-    prefixes.mean_loss_from(path)  # the states are of the untouched base
-    with edited(layers, [Cut(path, 0.3, 1)]):
-        assert prefixes.mean_loss_from(path) == pytest.approx(mean_loss(tiny_base, batches), rel=1e-6)
-    ran: list[str] = []
-    handle = tiny_base.model.model.layers[0].mlp.register_forward_hook(lambda *_: ran.append("first block"))
-    prefixes.mean_loss_from(PATH)
-    handle.remove()
-    assert ran == []
-    assert_untouched(tiny_base, before)
-
-
-def test_a_planted_direction_is_found_and_cut(tiny_base: Base) -> None:
-    """A matrix of half the rank, and one more direction that is weaker than its others and along which the loss rises."""
-    spoilt = [Example(text, likely_letters(tiny_base, text, 4)) for text in ("a?", "bb?", "ccc?", "d?", "ee?", "f?")]
-    before = bits(tiny_base)
-    batches, layers = encoded(tiny_base, spoilt, "plain"), matrices(tiny_base)
-    layer = layers[PATH]
-    low = cut_weight(layer.weight.detach(), 0.5, 1)
-    try:
-        with torch.no_grad():
-            layer.weight.copy_(low)
-        clean = mean_loss(tiny_base, batches)
-        slope = gradients(tiny_base, batches, {PATH: layer})[PATH]
-        left, sigma, right = torch.linalg.svd(low)
-        # Outside of what is there, so that the singular values of the sum are those of the parts.
-        u, _, vt = torch.linalg.svd(left[:, 16:] @ left[:, 16:].T @ slope @ right[16:].T @ right[16:])
-        with torch.no_grad():
-            layer.weight.add_(0.9 * sigma[15] * torch.outer(u[:, 0], vt[0]))
-        harmed = mean_loss(tiny_base, batches)
-        assert harmed > clean
-        steps: list[tuple[int, int]] = []
-        found = scan(
-            tiny_base,
-            spoilt,
-            template="plain",
-            shares=[0.5],
-            blocks=[1],
-            top=14,
-            budget=14,
-            on_progress=lambda step, total, _: steps.append((step, total)),
-        )
-        assert found.before == pytest.approx(harmed, rel=1e-5)
-        assert gains(layer.weight, gradients(tiny_base, batches, {PATH: layer})[PATH], shares=[0.5])[0.5, 1] > 0, (
-            "it is predicted"
-        )
-        assert found.loss <= clean + 1e-5, "that one direction was cut, or something better"
-        assert [step for step, _ in steps] == list(range(1, len(found.trials) + 1))
-        assert all(step <= total == 28 for step, total in steps)
-        with edited(layers, found.cuts):
-            assert mean_loss(tiny_base, batches) == pytest.approx(found.loss, rel=1e-5), (
-                "the loss is of these very cuts"
-            )
-        assert list(found.matrices.values()) == sorted(found.matrices.values(), reverse=True)
-    finally:
-        with torch.no_grad():
-            layer.weight.copy_(before[f"{PATH}.weight"])
-    assert_untouched(tiny_base, before)
-
-
-def test_a_scan_that_is_stopped_leaves_the_base_as_it_was(tiny_base: Base) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(step: int, _total: int, _values: dict[str, float]) -> None:
-        if step == 3:
-            raise Stopped
-
-    before = bits(tiny_base)
-    with pytest.raises(Stopped):
-        scan(tiny_base, EXAMPLES, template="plain", on_progress=stop)
     assert_untouched(tiny_base, before)

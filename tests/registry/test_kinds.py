@@ -500,9 +500,16 @@ def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person
     examples = dataset(services, ann, "ann/task")
     submission = resolve(reduction(top=3))
     assert (submission.queue, submission.inputs) == ("gpu", [Input(examples.id, "dataset")])
-    fields = ("subject", "score", "top", "budget", "seed", "loss_budget")
+    fields = ("subject", "variant", "score", "top", "budget", "seed", "loss_budget")
     settings = {key: submission.params[key] for key in fields if key in submission.params}
-    assert settings == {"subject": "base", "score": "tail_taylor", "top": 3, "budget": 10, "seed": 0}
+    assert settings == {
+        "subject": "base",
+        "variant": "cl-100g-100e",
+        "score": "tail_taylor",
+        "top": 3,
+        "budget": 10,
+        "seed": 0,
+    }
     assert json.loads(json.dumps(submission.params)) == submission.params
     smaller = resolve(reduction(base=None, subject="module", module={"repo": "ann/a"}))
     assert smaller.inputs == [Input(module.id, "module"), Input(examples.id, "dataset")]
@@ -517,6 +524,7 @@ def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person
     [
         ({"score": "mass"}, "score"),
         ({"budget": 0}, "budget"),
+        ({"variant": "cl"}, "variant"),
         ({"shares": [0.5]}, "shares"),
         ({"subject": "module"}, "name the module that shall be smaller"),
         ({"subject": "module", "module": {"repo": "ann/a"}, "top": 3}, "top has no meaning for a module"),

@@ -35,6 +35,10 @@ class ReduceRequest(ResultRequest):
     )
     examples: Examples = Field(description="what the gradient and the trials are of; the paper takes 100")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
+    variant: Literal["laser", "100g-std", "100g-100e", "cl-100g-100e"] = Field(
+        "cl-100g-100e",
+        description="of a base: which cuts are tried, and how many examples give the gradient and measure a cut",
+    )
     score: Literal["tail_taylor", "grad_sum", "neg_count", "fisher", "energy"] | None = Field(
         None, description="left out: tail_taylor for a base, fisher for a module"
     )
@@ -45,14 +49,14 @@ class ReduceRequest(ResultRequest):
     loss_budget: float = Field(
         0.01, ge=0, le=10, description="of a module: nats per target token that being smaller may cost"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap; nothing else is drawn")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the examples that a variant draws and of the bootstrap")
     template: Template | None = Field(None, description="left out: the one the module was trained with, else chat")
 
     @model_validator(mode="after")
     def fits_together(self) -> "ReduceRequest":
         if self.subject == "module" and self.module is None:
             raise ValueError("name the module that shall be smaller")
-        foreign = ("top", "budget") if self.subject == "module" else ("loss_budget",)
+        foreign = ("variant", "top", "budget") if self.subject == "module" else ("loss_budget",)
         if given := [name for name in foreign if name in self.model_fields_set]:
             raise ValueError(f"{given[0]} has no meaning for a {self.subject}; leave it out")
         scores = OF_A_MODULE if self.subject == "module" else OF_A_BASE
@@ -81,7 +85,7 @@ class ReduceRequest(ResultRequest):
         inputs = [Input(module["commit"], "module") for module in modules]
         inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
-        fields = {"loss_budget"} if self.subject == "module" else {"top", "budget"}
+        fields = {"loss_budget"} if self.subject == "module" else {"variant", "top", "budget"}
         return Submission(
             kind=self.kind,
             queue="gpu",
