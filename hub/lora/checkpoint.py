@@ -27,10 +27,12 @@ class CheckpointMismatch(LoraError):
 
 @dataclass
 class Standing:
-    """What has happened up to `step`: each step's loss, (step, loss) of each validation, the step and parameters of the best one."""
+    """What has happened up to `step`: each step's loss, or its other numbers, (step, loss) of each validation, the step and parameters
+    of the best one."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
     validations: list[tuple[int, float]] = field(default_factory=list)
     ending: Ending | None = None
     best_step: int | None = None

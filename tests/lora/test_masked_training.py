@@ -71,6 +71,6 @@ def test_a_masked_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(tiny_
 
 
 def test_a_mask_that_lets_nothing_move_is_refused(tiny_base: Base) -> None:
-    with tuned(tiny_base, replace(RECIPE, init="default").shape, None, 0) as layers:
-        with pytest.raises(NothingToTrain, match="lets nothing move"):
-            fit(layers, mask_of(layers, 0.0))
+    plain = replace(RECIPE, init="default").shape
+    with tuned(tiny_base, plain, None, 0) as layers, pytest.raises(NothingToTrain, match="lets nothing move"):
+        fit(layers, mask_of(layers, 0.0))

@@ -1,0 +1,64 @@
+"""What reinforcement rewards: named functions of an answer, combined with weights. Nothing that a model wrote is ever run.
+
+Where an answer has <answer> tags, what is between the last pair of them is judged, else all of it. Those of LoRA-PAR's code
+(arXiv 2507.20999) are here under names of our own; its total is WEIGHTS_OF_THE_PAPER.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from hub.lora.examples import exact_match, numeric_match
+
+RewardName = Literal["exact_match", "numeric_match", "integer", "strict_format", "soft_format", "tags", "length"]
+REWARDS: tuple[RewardName, ...] = get_args(RewardName)
+
+WEIGHTS_OF_THE_PAPER: dict[RewardName, float] = {
+    "numeric_match": 2.0,
+    "integer": 0.5,
+    "strict_format": 0.5,
+    "soft_format": 0.5,
+    "tags": 0.5,
+}
+
+_LAST_ANSWER = re.compile(r"<answer>(?!.*<answer>)(.*?)</answer>", re.DOTALL)
+_STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n?", re.DOTALL)
+_SOFT = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>\s*", re.DOTALL)
+_TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was written, how many tokens that took, how many it may take at most, and what should have come out."""
+
+    text: str
+    tokens: int
+    room: int
+    target: str
+
+
+def answered(text: str) -> str:
+    """What of an answer is judged."""
+    found = _LAST_ANSWER.search(text)
+    return found[1].strip() if found else text.strip()
+
+
+def _tags(answer: Answer) -> float:
+    """A quarter for each tag that stands there exactly once, less a thousandth for each character after the last one."""
+    once = sum(answer.text.count(tag) == 1 for tag in _TAGS) / len(_TAGS)
+    _, closed, rest = answer.text.rpartition("</answer>")
+    return max(0.0, once - (0.001 * len(rest.strip()) if closed else 0.0))
+
+
+# Each from 0 to 1; (answer) -> reward.
+FUNCTIONS: dict[RewardName, Callable[[Answer], float]] = {
+    "exact_match": lambda answer: float(exact_match(answered(answer.text), answer.target)),
+    "numeric_match": lambda answer: float(numeric_match(answered(answer.text), answer.target)),
+    "integer": lambda answer: float(re.fullmatch(r"-?\d+", answered(answer.text)) is not None),
+    "strict_format": lambda answer: float(_STRICT.fullmatch(answer.text) is not None),
+    "soft_format": lambda answer: float(_SOFT.fullmatch(answer.text) is not None),
+    "tags": _tags,
+    # Shorter is better, all else being equal; an answer that was cut off gets nothing.
+    "length": lambda answer: 1 - min(answer.tokens, answer.room) / answer.room,
+}
