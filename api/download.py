@@ -3,11 +3,12 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from hub.registry.errors import HubError
 from hub.registry.models import Commit, TreeEntry
@@ -18,6 +19,22 @@ RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 class RangeNotSatisfiable(HubError):
     status, code = 416, "range_not_satisfiable"
+
+
+class Streamed(StreamingResponse):
+    """Bytes as they come. A client who goes away at any piece leaves no connection or thread behind: their source is closed at once."""
+
+    def __init__(
+        self, pieces: Generator[bytes], media_type: str, headers: Mapping[str, str], status: int = 200
+    ) -> None:
+        super().__init__(pieces, status, headers, media_type)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._pieces.close()
 
 
 def send_file(storage: Storage, entry: TreeEntry, commit: Commit, range_header: str | None) -> Response:
@@ -42,7 +59,7 @@ def send_file(storage: Storage, entry: TreeEntry, commit: Commit, range_header: 
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
     headers["Content-Length"] = str(end - start)
     body = storage.stream(entry.sha256, start, end)
-    return StreamingResponse(body, status_code=status, headers=headers, media_type="application/octet-stream")
+    return Streamed(body, "application/octet-stream", headers, status)
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int]:
@@ -62,7 +79,7 @@ def parse_range(header: str | None, size: int) -> tuple[int, int]:
 
 def send_zip(storage: Storage, name: str, entries: Sequence[TreeEntry]) -> Response:
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.zip"}
-    return StreamingResponse(stream_zip(storage, entries), headers=headers, media_type="application/zip")
+    return Streamed(stream_zip(storage, entries), "application/zip", headers)
 
 
 class Sink(io.RawIOBase):
@@ -84,7 +101,7 @@ class Sink(io.RawIOBase):
         return taken
 
 
-def stream_zip(storage: Storage, entries: Sequence[TreeEntry]) -> Iterator[bytes]:
+def stream_zip(storage: Storage, entries: Sequence[TreeEntry]) -> Generator[bytes]:
     """A zip of the files, stored without compression: weights do not shrink. The same files give the same bytes."""
     sink = Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, link_next, time, warn_text
+from api.huggingface.through import ReadThrough
 from api.huggingface.tree import POINTER_BYTES
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry import catalog, refs, repos
@@ -18,7 +19,7 @@ from hub.registry.repos import RepoNotFound
 from hub.registry.storage import Storage
 from hub.registry.trees import is_lfs
 
-router = APIRouter(prefix="/api/{kind}")
+router = APIRouter(prefix="/api/{kind}", route_class=ReadThrough)
 
 CARD = "README.md"
 SORTS: dict[str, Sort] = {"createdAt": "created", "lastModified": "modified"}

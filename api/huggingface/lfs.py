@@ -15,6 +15,7 @@ from hub.registry.errors import HubError, InvalidInput
 from hub.registry.lfs import Grant
 from hub.registry.repos import RepoType
 from hub.registry.services import Services
+from hub.registry.storage import MAX_OBJECT_BYTES
 
 router = APIRouter()
 
@@ -103,7 +104,7 @@ def _verify(services: Services, viewer: SignedIn, repo_type: RepoType, full_name
 
 
 Expires = Annotated[int, Query(ge=0)]
-Size = Annotated[int, Query(ge=1, le=lfs.MAX_FILE_BYTES)]
+Size = Annotated[int, Query(ge=1, le=MAX_OBJECT_BYTES)]
 
 
 @router.put("/api/lfs/{namespace}/{oid}/content")

@@ -6,10 +6,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from api.huggingface.common import FullName, RepoTypeDep
+from api.huggingface.through import ReadThrough
 from hub.http import SessionDep, SignedIn, ViewerDep
 from hub.registry import refs, repos
 
-router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
 
 
 @router.get("/refs")

@@ -1,13 +1,16 @@
 """Downloads: /{namespace}/{name}/resolve/{revision}/{path}, with what clients need to know of a file in the headers."""
 
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 
-from api.download import RANGE, parse_range
+from api.download import RANGE, Streamed, parse_range
 from api.huggingface.common import FullName, revision_and_path
+from api.huggingface.through import serves
 from hub.http import ServicesDep, identify
 from hub.registry import refs
 from hub.registry.db import transaction
@@ -52,34 +55,58 @@ def _resolve(
 ) -> Response:
     """ETags are those of the Hub: the SHA-256 of an LFS file, git's blob id of another."""
     revision, path = revision_and_path(request, "resolve")
-    with transaction(services.sessions) as session:  # one for both, as no other request is made as often
-        viewer = identify(request, session)
-        commit_id, entry = refs.find_file(session, viewer, repo_type, full_name, revision, path)
-    filename = path.rpartition("/")[2]
-    etag = f'"{entry.sha256 if is_lfs(path, entry.size) else entry.git_oid}"'
-    headers = {
+    storage = services.storage
+    try:
+        with transaction(services.sessions) as session:  # one for both, as no other request is made as often
+            viewer = identify(request, session)
+            commit_id, entry = refs.find_file(session, viewer, repo_type, full_name, revision, path)
+    except RepoNotFound:
+        if not serves(request):
+            raise
+        upstream = services.upstream
+        file = upstream.file(repo_type, full_name, revision, path)
+        pieces = partial(upstream.stream, repo_type, full_name, path, file)
+        return _send(request, file.commit, path, file.etag, file.size, pieces, range_header)
+    etag = entry.sha256 if is_lfs(path, entry.size) else entry.git_oid
+    address = storage.presigned_url(entry.sha256, path.rpartition("/")[2])
+    if address:
+        # Of a redirect clients read these instead, as its own length and the ETag that S3 gives mean something else.
+        linked = {"X-Linked-Size": str(entry.size), "X-Linked-ETag": f'"{etag}"'}
+        return RedirectResponse(address, status_code=302, headers=_headers(commit_id, path, etag) | linked)
+    pieces = partial(storage.stream, entry.sha256)
+    return _send(request, commit_id, path, etag, entry.size, pieces, range_header)
+
+
+def _headers(commit_id: str, path: str, etag: str) -> dict[str, str]:
+    return {
         "X-Repo-Commit": commit_id,
-        "ETag": etag,
+        "ETag": f'"{etag}"',
         "Accept-Ranges": "bytes",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename)}",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rpartition('/')[2])}",
         # Uploaded bytes are data, whatever they look like: no browser may run them as a page of this hub.
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
     }
-    address = services.storage.presigned_url(entry.sha256, filename)
-    if address:
-        # Of a redirect clients read these instead, as its own length and the ETag that S3 gives mean something else.
-        linked = {"X-Linked-Size": str(entry.size), "X-Linked-ETag": etag}
-        return RedirectResponse(address, status_code=302, headers=headers | linked)
-    start, end = parse_range(range_header, entry.size)
+
+
+def _send(
+    request: Request,
+    commit_id: str,
+    path: str,
+    etag: str,
+    size: int,
+    pieces: Callable[[int, int], Generator[bytes]],
+    range_header: str | None,
+) -> Response:
+    headers = _headers(commit_id, path, etag)
+    start, end = parse_range(range_header, size)
     status = 200
-    if range_header and RANGE.fullmatch(
-        range_header.strip()
-    ):  # also where the range is the whole: Rust clients read the size there
+    # Also where the range is the whole: Rust clients read the size there.
+    if range_header and RANGE.fullmatch(range_header.strip()):
         status = 206
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     headers["Content-Length"] = str(end - start)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type="application/octet-stream")
-    body = services.storage.stream(entry.sha256, start, end)
-    return StreamingResponse(body, status_code=status, headers=headers, media_type="application/octet-stream")
+    body = pieces(start, end)
+    return Streamed(body, "application/octet-stream", headers, status)

@@ -7,12 +7,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
+from api.huggingface.through import ReadThrough
 from hub.http import SessionDep, ViewerDep
 from hub.registry import refs, trees
 from hub.registry.models import Commit, User
 from hub.registry.trees import Item, is_lfs
 
-router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
 
 POINTER_BYTES = 134  # of the small file that stands for an LFS file in git; clients want a number
 PAGE = 1_000

@@ -16,9 +16,9 @@ from hub.registry.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.models import Blob
 from hub.registry.repos import BytesMissing
 from hub.registry.services import Services
+from hub.registry.storage import MAX_OBJECT_BYTES
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-MAX_FILE_BYTES = 5 * 2**30  # what S3 takes as one object in one request
 UPLOAD_SECONDS = 6 * 3600  # how long an address is good for
 PARTS = "parts/"
 
@@ -58,9 +58,9 @@ def check_object(oid: str, size: int) -> None:
         raise InvalidInput(
             f"The size {size} of {oid} is not that of a file for LFS; send an empty file with the commit."
         )
-    if size > MAX_FILE_BYTES:
+    if size > MAX_OBJECT_BYTES:
         raise TooLarge(
-            f"A file of {size:,} bytes is larger than the {MAX_FILE_BYTES:,} that one file may have; "
+            f"A file of {size:,} bytes is larger than the {MAX_OBJECT_BYTES:,} that one file may have; "
             "save it in shards (max_shard_size of save_pretrained)."
         )
 

@@ -11,6 +11,7 @@ from hub.registry.errors import Unavailable
 from hub.registry.queue import QUEUES, Queue
 from hub.registry.settings import Settings
 from hub.registry.storage import Storage
+from hub.registry.upstream import Upstream
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Services:
     sessions: sessionmaker[Session]
     storage: Storage
     queue: Queue
+    upstream: Upstream
 
     def check(self) -> None:
         """Raise Unavailable naming the first service that does not answer."""
@@ -31,15 +33,18 @@ class Services:
         self.queue.depth(QUEUES[0])
 
     def close(self) -> None:
-        """Give back every database connection."""
+        """Give back every connection."""
+        self.upstream.close()
         bind = self.sessions.kw["bind"]
         bind.dispose()
 
 
 def connect(settings: Settings) -> Services:
+    storage = Storage(settings)
     return Services(
         settings,
         db.connect(settings.database_url),
-        Storage(settings),
+        storage,
         Queue(settings.broker_url, settings.broker_prefix),
+        Upstream(settings, storage),
     )

@@ -28,6 +28,14 @@ class Settings(BaseSettings):
     starter: bool = Field(True, description="publish the starter library when the instance is first seeded")
     max_upload_bytes: int = Field(4 * 2**30, description="largest body of one upload")
     lfs_part_bytes: int = Field(512 * 2**20, description="files larger than this come by LFS in parts of this size")
+    upstream_url: str | None = Field(
+        None, description="another hub whose repos are answered for here, e.g. https://huggingface.co; unset means none"
+    )
+    upstream_token: str | None = Field(None, description="the token that this hub shows to the upstream, if any")
+    upstream_namespaces: str = Field(
+        "", description="namespaces of the upstream that are answered for, with spaces between"
+    )
+    upstream_days: float = Field(30.0, description="how long what came from the upstream is kept")
     lease_seconds: float = Field(30.0, description="how long a worker holds a job between two heartbeats")
     checkpoint_seconds: float = Field(30.0, description="pause between two checkpoints of a training job")
     sweep_seconds: float = Field(5.0, description="pause between two rounds of the sweep")

@@ -1,9 +1,10 @@
 """Bytes in S3, named by their SHA-256. Nothing here is ever overwritten with other bytes: the server checks the hash that names them."""
 
 import base64
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
+from io import BytesIO
 from typing import Any, BinaryIO, Protocol
 
 import boto3
@@ -14,10 +15,15 @@ from hub.registry.errors import NotFound, Unavailable
 from hub.registry.settings import Settings
 
 CHUNK = 1 << 20
+MAX_OBJECT_BYTES = 5 * 2**30  # what S3 takes in one request
 
 
 class Readable(Protocol):
     def read(self, length: int = -1, /) -> bytes: ...
+
+
+class Body(Readable, Protocol):
+    def close(self) -> None: ...
 
 
 def blob_key(sha256: str) -> str:
@@ -70,14 +76,13 @@ class Storage:
             return b""
         return bytes(self._get(sha256, f"bytes={offset}-{offset + length - 1}")["Body"].read())
 
-    def stream(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
+    def stream(self, sha256: str, start: int, end: int) -> Generator[bytes]:
         """Bytes start to end (exclusive), a megabyte at a time. The object is asked for before the first piece is taken."""
         if start >= end:
-            return iter(())
-        body = self._get(sha256, f"bytes={start}-{end - 1}")["Body"]
-        return iter(lambda: body.read(CHUNK), b"")
+            return _pieces(BytesIO())
+        return _pieces(self._get(sha256, f"bytes={start}-{end - 1}")["Body"])
 
-    def stream_key(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    def stream_key(self, key: str, start: int = 0, end: int | None = None) -> Generator[bytes]:
         """Bytes start to end (exclusive) of the object under any key, a megabyte at a time. Raises NotFound if S3 does not have it."""
         part = {} if end is None else {"Range": f"bytes={start}-{end - 1}"}
         try:
@@ -85,7 +90,7 @@ class Storage:
                 body = self._client.get_object(Bucket=self.bucket, Key=key, **part)["Body"]
         except self._client.exceptions.NoSuchKey:
             raise NotFound(f"There is no object {key} in storage.") from None
-        return iter(lambda: body.read(CHUNK), b"")
+        return _pieces(body)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with `prefix`, in order, fetched as they are taken."""
@@ -140,6 +145,13 @@ class Storage:
                 ExpiresIn=600,
             )
         )
+
+
+def _pieces(body: Body) -> Generator[bytes]:
+    """A megabyte at a time. To close it before its end gives the connection back."""
+    with closing(body):
+        while piece := body.read(CHUNK):
+            yield piece
 
 
 @contextmanager

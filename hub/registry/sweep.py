@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, lfs, xet
+from hub.registry import checkpoints, jobs, lfs, upstream, xet
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
@@ -60,8 +60,9 @@ def sweep(services: Services) -> None:
     grace = timedelta(hours=settings.blob_grace_hours)
     collect(services, grace)
     checkpoints.remove_ended(services)
-    drop_parts(services, grace)
+    drop_old(services, lfs.PARTS, grace)  # of uploads that nobody completed
     xet.drop_xorbs(services, datetime.now(UTC), grace)
+    drop_old(services, upstream.KEPT, timedelta(days=settings.upstream_days))
 
 
 def resend(services: Services) -> int:
@@ -115,9 +116,9 @@ def purge(session: Session, after: timedelta) -> int:
     return len(old)
 
 
-def drop_parts(services: Services, grace: timedelta) -> None:
-    """Remove parts of uploads that nobody completed."""
-    for key in services.storage.keys_older_than(lfs.PARTS, datetime.now(UTC) - grace):
+def drop_old(services: Services, prefix: str, age: timedelta) -> None:
+    """Remove objects that were stored so long ago."""
+    for key in services.storage.keys_older_than(prefix, datetime.now(UTC) - age):
         services.storage.delete_key(key)
 
 

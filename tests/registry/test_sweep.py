@@ -297,7 +297,9 @@ def test_a_collection_that_was_killed_gives_nobody_bytes_that_are_gone_and_is_fi
     (file,) = incoming({"x": f"killed {after}".encode()})
     uploaded(services, file)
     age(services)
-    dying = Services(services.settings, services.sessions, DyingStorage(services, after=after), services.queue)
+    dying = Services(
+        services.settings, services.sessions, DyingStorage(services, after=after), services.queue, services.upstream
+    )
     with pytest.raises(InterruptedError):
         sweep.collect(dying, GRACE)
     with transaction(services.sessions) as session:
@@ -405,8 +407,8 @@ def test_of_two_sweeps_one_works_and_the_other_takes_over(services: Services, su
 def test_parts_of_an_upload_that_nobody_completed_go_after_the_grace_period(services: Services) -> None:
     grant = Grant("ann", "0" * 64, 5, 0)
     lfs.receive_part(services, grant, 1, 5, iter([b"12345"]))
-    sweep.drop_parts(services, timedelta(hours=1))
+    sweep.drop_old(services, lfs.PARTS, timedelta(hours=1))
     assert b"".join(services.storage.stream_key(f"parts/ann/{'0' * 64}/1")) == b"12345"
-    sweep.drop_parts(services, -timedelta(hours=1))
+    sweep.drop_old(services, lfs.PARTS, -timedelta(hours=1))
     with pytest.raises(NotFound):
         services.storage.stream_key(f"parts/ann/{'0' * 64}/1")

@@ -1,0 +1,58 @@
+"""Routes that also answer for repos of an upstream hub, where one is configured (hub.registry.upstream)."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from api.huggingface.common import root_url
+from hub.http import get_services, identify
+from hub.registry.db import transaction
+from hub.registry.repos import RepoNotFound
+
+MAX_FORM_BYTES = 1 << 20
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def serves(request: Request) -> bool:
+    """Whether the repo that a route asked for in vain is one of the upstream's."""
+    services = get_services(request)
+    full_name = f"{request.path_params.get('namespace')}/{request.path_params.get('name')}"
+    with transaction(services.sessions) as session:
+        return services.upstream.serves(session, identify(request, session), full_name)
+
+
+class ReadThrough(APIRoute):
+    """What a GET, or a form, asks of a repo that is not here is asked of the upstream."""
+
+    def get_route_handler(self) -> Handler:
+        local = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            form = await _form(request)  # before it is parsed, which takes it away
+            try:
+                return await local(request)
+            except RepoNotFound:
+                asks = request.method == "GET" or form
+                if not asks or not await run_in_threadpool(serves, request):
+                    raise
+            return await run_in_threadpool(_ask, request, form)
+
+        return answer
+
+
+async def _form(request: Request) -> bytes:
+    """The form of a question about some paths; empty if it is none, or too large to be passed on."""
+    length = request.headers.get("Content-Length", "")
+    asks = request.method == "POST" and request.url.path.split("/")[5:6] == ["paths-info"]
+    return await request.body() if asks and length.isdecimal() and int(length) <= MAX_FORM_BYTES else b""
+
+
+def _ask(request: Request, form: bytes) -> Response:
+    path = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
+    answer = get_services(request).upstream.ask(path, request.url.query, form)
+    link = {"Link": f'<{root_url(request)}{answer.following}>; rel="next"'} if answer.following else {}
+    return JSONResponse(answer.body, headers=link)

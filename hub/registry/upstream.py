@@ -1,0 +1,310 @@
+"""Read-through: repos of another hub, in namespaces that the operator lists, answered as if they were here, and kept by commit.
+
+What is asked of the upstream is a question of the protocol about one repo, at the configured address, with the upstream's own token, which
+goes to no other host. The caller's token is not sent along. Bytes and answers pass through this hub; nobody is redirected to the upstream.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import quote, unquote
+
+import httpx2 as httpx
+from sqlalchemy.orm import Session
+
+from hub.registry.blobs import Checked
+from hub.registry.errors import HubError, NotFound, Unavailable
+from hub.registry.models import Namespace
+from hub.registry.refs import COMMIT_ID
+from hub.registry.repos import FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
+from hub.registry.settings import Settings
+from hub.registry.storage import CHUNK, MAX_OBJECT_BYTES, Storage
+from hub.registry.teams import Viewer
+
+log = logging.getLogger(__name__)
+
+KEPT = "upstream/"
+SHA256 = re.compile(r"[0-9a-f]{64}")
+GIT_OID = re.compile(r"[0-9a-f]{40}")
+REVISION = 6  # which piece of /api/models/{namespace}/{name}/tree/{revision} and its like
+MAX_ANSWER_BYTES = 64 << 20
+AHEAD = 8  # pieces of a file that its reader may be ahead of S3
+HOPS = 3
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the upstream: `etag` is the SHA-256 of one for LFS, git's blob id of another."""
+
+    commit: str
+    etag: str
+    size: int
+
+    def check(self, seen: int, sha256: str, git_oid: str) -> None:
+        """Raises Unavailable unless what came, in so many bytes, is what the upstream said. Other hubs may have ETags of other kinds."""
+        wrong_hash = (SHA256.fullmatch(self.etag) and sha256 != self.etag) or (
+            GIT_OID.fullmatch(self.etag) and git_oid != self.etag
+        )
+        if seen != self.size or wrong_hash:
+            raise Unavailable("The upstream hub sent other bytes than it announced; try again later.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the upstream in JSON, and the address of the next page, if there is one, from the path on."""
+
+    body: Any
+    following: str | None
+
+
+class Upstream:
+    """Another hub. Its connections are opened when they are first needed."""
+
+    def __init__(self, settings: Settings, storage: Storage) -> None:
+        self.namespaces = frozenset(settings.upstream_namespaces.split())
+        self.url = str(httpx.URL(settings.upstream_url or "")).rstrip("/")
+        self._storage = storage
+        token = {"Authorization": f"Bearer {settings.upstream_token}"} if settings.upstream_token else {}
+        # httpx leaves the token out where a redirect leads to another host. A .netrc could name secrets for such hosts: hence no trust_env.
+        self._client = httpx.Client(headers={"User-Agent": "loraloom", **token}, timeout=30, trust_env=False)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def serves(self, session: Session, viewer: Viewer | None, full_name: str) -> bool:
+        """To who is signed in, repos of namespaces that are listed and do not exist here."""
+        namespace = full_name.partition("/")[0]
+        listed = bool(self.url) and viewer is not None and namespace in self.namespaces
+        return listed and session.get(Namespace, namespace) is None
+
+    def ask(self, path: str, query: str, form: bytes = b"") -> Answer:
+        """GET a question about a repo, or POST it with a form. What is asked of a commit is kept, as it cannot change.
+
+        Raises RepoNotFound, RevisionNotFound, FileNotInRepo, Unavailable.
+        """
+        pieces = [unquote(piece) for piece in path.split("/")]
+        address = f"{_safe(pieces)}{'?' if query else ''}{query}"
+        lasting = len(pieces) > REVISION and COMMIT_ID.fullmatch(pieces[REVISION])
+        key = f"{KEPT}answers/{_digest(address.encode(), form)}"
+        if lasting and (kept := self._kept(key)):
+            return Answer(**kept)
+        kind = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
+        request = self._client.build_request(
+            "POST" if form else "GET", f"{self.url}{address}", headers=kind, content=form
+        )
+        response, content = self._send(request)
+        try:
+            body = json.loads(content)
+        except ValueError:  # also where it redirects the question to another host
+            raise Unavailable("The upstream hub answers with something else than JSON; try again later.") from None
+        answer = Answer(_without_xet(body), self._following(response))
+        if lasting:
+            self._keep(key, asdict(answer))
+        return answer
+
+    def file(self, repo_type: RepoType, full_name: str, revision: str, path: str) -> File:
+        """What a file is; of a commit it is asked once. Raises as `ask` does."""
+        address = _resolve(repo_type, full_name, revision, path)
+        key = f"{KEPT}files/{_digest(address.encode())}"
+        lasting = COMMIT_ID.fullmatch(revision)
+        if lasting and (kept := self._kept(key)):
+            return File(**kept)
+        request = self._client.build_request("HEAD", f"{self.url}{address}", headers={"Accept-Encoding": "identity"})
+        told: Mapping[str, str] = self._send(request)[0].headers
+        etag = (told.get("X-Linked-ETag") or told.get("ETag", "")).removeprefix("W/").strip('"')
+        size = told.get("X-Linked-Size") or told.get("Content-Length", "")
+        commit = told.get("X-Repo-Commit", "")
+        if not COMMIT_ID.fullmatch(commit) or not re.fullmatch(r"[!-~]+", etag) or not re.fullmatch(r"\d{1,18}", size):
+            raise Unavailable(f"The upstream hub does not say what {path!r} of {full_name} is; try again later.")
+        found = File(commit, etag, int(size))
+        if lasting:
+            self._keep(key, asdict(found))
+        return found
+
+    def stream(
+        self, repo_type: RepoType, full_name: str, path: str, file: File, start: int, end: int
+    ) -> Generator[bytes]:
+        """Bytes start to end (exclusive). A whole file is kept while it passes; a part of one that is not kept only passes.
+
+        The first piece is there when this returns, so that an upstream that does not answer is an error and no short file.
+        """
+        if start >= end:
+            return _begun(b"", ())
+        address = _resolve(repo_type, full_name, file.commit, path)
+        key = f"{KEPT}bytes/{_digest(address.encode(), f'{file.etag} {file.size}'.encode())}"
+        try:
+            return self._storage.stream_key(key, start, end)
+        except NotFound:
+            whole = (start, end) == (0, file.size)
+        pieces = self._fetched(address, {} if whole else {"Range": f"bytes={start}-{end - 1}"})
+        if whole:
+            pieces = _checked(file, pieces)
+            if file.size <= MAX_OBJECT_BYTES:
+                pieces = self._keeping(key, file, pieces)
+        return _begun(next(pieces, b""), pieces)
+
+    def _fetched(self, address: str, byte_range: dict[str, str]) -> Generator[bytes]:
+        asked = {"Accept-Encoding": "identity", **byte_range}
+        try:
+            with self._client.stream("GET", f"{self.url}{address}", headers=asked, follow_redirects=True) as response:
+                if response.status_code != (206 if byte_range else 200):
+                    raise Unavailable(f"The upstream hub answers {response.status_code} instead of a file.")
+                yield from response.iter_bytes(CHUNK)
+        except httpx.RequestError as error:
+            raise Unavailable(f"The upstream hub does not answer: {type(error).__name__}.") from None
+
+    def _keeping(self, key: str, file: File, pieces: Generator[bytes]) -> Generator[bytes]:
+        """The same pieces, which a thread puts into S3 as they pass.
+
+        A reader may go away at any piece. Then this generator is closed in the thread of the event loop, where nothing may wait.
+        """
+        passing: SimpleQueue[bytes | None] = SimpleQueue()
+        room = threading.Semaphore(AHEAD)
+
+        def taken() -> Generator[bytes]:
+            while (piece := passing.get()) is not None:
+                room.release()
+                yield piece
+
+        def store() -> None:
+            arriving = taken()
+            try:
+                Checked(file.etag if SHA256.fullmatch(file.etag) else None, file.size, arriving).stored(
+                    self._storage, key
+                )
+            except HubError as error:  # the reader has been told, or has his file all the same
+                log.warning("a file of the upstream was not kept", extra={"reason": error.message})
+            finally:
+                deque(arriving, maxlen=0)  # whatever went wrong with S3, the reader is not held up
+
+        storing = threading.Thread(target=store, daemon=True)
+        storing.start()
+        try:
+            for piece in pieces:
+                room.acquire()
+                passing.put(piece)
+                yield piece
+        finally:
+            passing.put(None)
+        storing.join()  # who has read a file to its end finds it kept
+
+    def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+        """The answer and its body; of a renamed repo, the answer at its new name. A file's redirect to where its bytes are is an answer."""
+        for _ in range(HOPS):
+            try:
+                with closing(self._client.send(request, stream=True)) as response:
+                    content = _content(response)
+            except httpx.RequestError as error:
+                raise Unavailable(f"The upstream hub does not answer: {type(error).__name__}.") from None
+            there = response.next_request
+            if there is None or not str(there.url).startswith(f"{self.url}/"):
+                break
+            request = there
+        _check(response)
+        return response, content
+
+    def _following(self, response: httpx.Response) -> str | None:
+        """The next page's path and query. Its host does not matter: the caller will ask for it here, and we at the configured address."""
+        link = response.links.get("next", {}).get("url")
+        if link is None:
+            return None
+        try:
+            there = response.url.join(link).raw_path.decode("ascii")
+        except httpx.InvalidURL:
+            there = ""
+        root = httpx.URL(f"{self.url}/").path
+        if not there.startswith(
+            root
+        ):  # what does not begin with a slash could change our own host in the caller's eyes
+            raise Unavailable("The upstream hub names no address for the next page that can be read; try again later.")
+        return f"/{there.removeprefix(root)}"
+
+    def _kept(self, key: str) -> Any:
+        try:
+            return json.loads(b"".join(self._storage.stream_key(key)))
+        except NotFound:
+            return None
+
+    def _keep(self, key: str, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self._storage.put_stream(key, BytesIO(data), len(data))
+
+
+def _resolve(repo_type: RepoType, full_name: str, revision: str, path: str) -> str:
+    prefix = ["datasets"] if repo_type == "dataset" else []
+    return _safe(["", *prefix, *full_name.split("/"), "resolve", revision, *path.split("/")])
+
+
+def _safe(pieces: list[str]) -> str:
+    """The path with these pieces. None of them may lead out of the repo, as the upstream's token goes with the question."""
+    if any(part in (".", "..") for piece in pieces for part in piece.replace("\\", "/").split("/")):
+        raise RepoNotFound("There is no such address of a repo.")
+    return "/".join(quote(piece, safe="") for piece in pieces)
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
+
+
+def _begun(first: bytes, others: Iterable[bytes]) -> Generator[bytes]:
+    yield first
+    yield from others
+
+
+def _checked(file: File, pieces: Generator[bytes]) -> Generator[bytes]:
+    """The same pieces. If they are not what the file's hash and size say, this raises Unavailable before the last one is given out."""
+    seen, sha256 = 0, hashlib.sha256()
+    git = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+    for piece in pieces:
+        seen += len(piece)
+        sha256.update(piece)
+        git.update(piece)
+        if seen >= file.size:
+            file.check(seen, sha256.hexdigest(), git.hexdigest())
+        yield piece
+    file.check(seen, sha256.hexdigest(), git.hexdigest())
+
+
+def _content(response: httpx.Response) -> bytes:
+    """The body of an answer, which is small if the upstream is in order."""
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise Unavailable(f"The upstream hub answers with more than {MAX_ANSWER_BYTES:,} bytes.")
+    return bytes(body)
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code < 400:
+        return
+    code = response.headers.get("X-Error-Code")
+    if response.status_code in (401, 403, 404):
+        if code == "RevisionNotFound":
+            raise RevisionNotFound("The upstream hub has no such revision.")
+        if code == "EntryNotFound":
+            commit = response.headers.get("X-Repo-Commit", "")
+            known = {"commit": commit} if COMMIT_ID.fullmatch(commit) else {}
+            raise FileNotInRepo("The upstream hub has no such file.", **known)
+        if code == "GatedRepo":
+            raise RepoNotFound(
+                "The upstream hub gives out this repo when its terms are accepted, which this hub's token has not done."
+            )
+        raise RepoNotFound("There is no such repo here, nor on the upstream hub.")
+    raise Unavailable(f"The upstream hub answers {response.status_code}; try again later.")
+
+
+def _without_xet(body: Any) -> Any:
+    """Clients that see a file's Xet hash ask for it by Xet, which this hub does not offer for downloads."""
+    if isinstance(body, dict):
+        return {name: _without_xet(value) for name, value in body.items() if name != "xetHash"}
+    return [_without_xet(value) for value in body] if isinstance(body, list) else body

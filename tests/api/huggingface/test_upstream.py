@@ -1,0 +1,373 @@
+"""Read-through of another hub: a second instance of this one, with its own database, users and tokens."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import httpx2
+import pytest
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.app import create_app
+from hub.registry import schema, sweep, teams, upstream
+from hub.registry.db import transaction
+from hub.registry.errors import Unavailable
+from hub.registry.models import Namespace
+from hub.registry.services import Services, connect
+from hub.registry.settings import Settings
+from hub.registry.storage import Storage
+from hub.registry.teams import Viewer
+from tests.api.huggingface import talk
+from tests.api.huggingface.conftest import RunClient, serving
+from tests.conftest import Person
+from tests.support import peft_folder
+
+FILES = {
+    **peft_folder(),
+    "sub dir/ünïcode & 100%.txt": "Grüße".encode(),
+    "empty": b"",
+    "large.npz": bytes(range(256)) * 12_000,
+}
+
+
+class Other:
+    """The other hub. Remembers what it was asked, with which token; can be switched off, and made to answer `instead`."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.services = connect(settings.model_copy(update={"database_url": url}))
+        self.app = create_app(self.services)
+        self.asked: list[tuple[str, str]] = []  # method and path, token
+        self.off = False
+        self.instead: dict[str, ASGIApp] = {}  # by method and the beginning of the path
+        with transaction(self.services.sessions) as session:
+            user = teams.create_user(session, "labs")
+            _, token = teams.create_token(session, user.id, "the other hub's reader")
+        self.labs = Person("labs", token, Viewer(user.id, "labs", False))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            token = dict(scope["headers"]).get(b"authorization", b"").decode()
+            self.asked.append((f"{scope['method']} {scope['path']}", token))
+            told = [app for asked, app in self.instead.items() if self.asked[-1][0].startswith(asked)]
+            for app in [Response(status_code=500)] if self.off else told:
+                await app(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def transport() -> str:
+    return "xet"
+
+
+@pytest.fixture
+def other(base_settings: Settings) -> Iterator[Other]:
+    name = f"loraloom_other_{uuid.uuid4().hex[:12]}"
+    other = Other(base_settings, schema.copy_database(base_settings.database_url, name))
+    yield other
+    other.services.close()
+    schema.drop_database(schema.server_url(base_settings.database_url), name)
+
+
+@pytest.fixture
+def head(other: Other) -> str:
+    """The commit of a private repo of the other hub."""
+    with TestClient(other.app, base_url="http://testserver") as client:
+        talk.create(client, other.labs, "labs/base", private=True)
+        head = talk.committed(client, other.labs, "labs/base", FILES)
+    other.asked.clear()
+    return head
+
+
+@pytest.fixture
+def settings(settings: Settings, other: Other, head: str) -> Iterator[Settings]:
+    with serving(other) as url:
+        token = other.labs.token
+        yield settings.model_copy(
+            update={"upstream_url": url, "upstream_token": token, "upstream_namespaces": "labs more"}
+        )
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(services: Services) -> Iterator[None]:
+    yield
+    sweep.drop_old(services, upstream.KEPT, timedelta(seconds=-60))  # the bucket is that of all tests
+
+
+def test_off_by_default(base_settings: Settings) -> None:
+    assert (base_settings.upstream_url, base_settings.upstream_namespaces) == (None, "")
+
+
+DOWNLOAD = """
+    from huggingface_hub import HfApi, HfFileSystem, snapshot_download
+    print(snapshot_download("labs/base", local_dir="{0}", revision="{1}"))
+    assert HfApi().get_paths_info("labs/base", ["empty"], revision="{1}")[0].size == 0
+"""
+
+
+def test_a_stock_client_downloads_and_what_came_stays(
+    run_client: RunClient, other: Other, head: str, ann: Person, services: Services
+) -> None:
+    run_client(DOWNLOAD.format("first", "main"))
+    place = services.settings.cache_dir.parent
+    for path, data in FILES.items():
+        assert (place / "first" / path).read_bytes() == data
+    # The other hub has heard of no token but its own, and its token has gone to nobody.
+    assert {token for _, token in other.asked} == {f"Bearer {other.labs.token}"}
+    fetched = [question for question, _ in other.asked if question.startswith("GET /labs/base/resolve")]
+    assert len(fetched) == len([path for path, data in FILES.items() if data])
+    other.asked.clear()
+    run_client("""
+        from huggingface_hub import snapshot_download
+        snapshot_download("labs/base", local_dir="second")
+    """, home="elsewhere")  # fmt: skip
+    assert (place / "second/large.npz").read_bytes() == FILES["large.npz"]
+    assert not [question for question, _ in other.asked if question.startswith("GET /labs/base/resolve")]
+
+
+def test_a_commit_is_kept_also_when_the_upstream_is_away(
+    client: TestClient, other: Other, head: str, ann: Person
+) -> None:
+    questions = [
+        f"/api/models/labs/base/revision/{head}",
+        f"/api/models/labs/base/tree/{head}?recursive=true",
+        f"/labs/base/resolve/{head}/large.npz",
+        f"/labs/base/resolve/{head}/README.md",
+    ]
+    before = [client.get(question, headers=ann.headers) for question in questions]
+    assert [answer.status_code for answer in before] == [200] * 4
+    other.off = True
+    other.asked.clear()
+    again = [client.get(question, headers=ann.headers) for question in questions]
+    assert [answer.content for answer in again] == [answer.content for answer in before]
+    assert other.asked == []
+    told = talk.told(client.get("/api/models/labs/base", headers=ann.headers), 503)
+    assert other.labs.token not in told
+
+
+def test_headers_and_ranges_are_those_of_a_file_here(client: TestClient, head: str, ann: Person) -> None:
+    large, small = FILES["large.npz"], FILES["README.md"]
+    for path, data, etag in [
+        ("large.npz", large, talk.sha256(large)),
+        ("README.md", small, talk.git_oid(small)),
+        ("empty", b"", talk.git_oid(b"")),
+    ]:
+        answer = client.head(f"/labs/base/resolve/main/{path}", headers=ann.headers)
+        assert answer.headers["X-Repo-Commit"] == head
+        assert (answer.headers["ETag"], answer.headers["Content-Length"]) == (f'"{etag}"', str(len(data)))
+    for _ in range(2):  # as it comes, and when the whole has been kept
+        part = client.get("/labs/base/resolve/main/large.npz", headers={**ann.headers, "Range": "bytes=1000-2999"})
+        assert (part.status_code, part.content) == (206, large[1000:3000])
+        assert part.headers["Content-Range"] == f"bytes 1000-2999/{len(large)}"
+        assert client.get("/labs/base/resolve/main/large.npz", headers=ann.headers).content == large
+
+
+def test_pages_lead_on_through_this_hub(client: TestClient, other: Other, ann: Person) -> None:
+    seen, url = [], "/api/models/labs/base/tree/main?limit=2&recursive=true"
+    while url:
+        page = client.get(url, headers=ann.headers)
+        seen += [item["path"] for item in page.json()]
+        link = page.headers.get("Link", "")
+        assert link == "" or link.startswith("<http://testserver/api/models/labs/base/tree/main?")
+        url = link.removeprefix("<http://testserver").partition(">")[0]
+    assert {path for path in seen if path != "sub dir"} == set(FILES)
+
+
+def test_only_who_is_signed_in_and_only_what_is_listed(
+    client: TestClient, services: Services, other: Other, ann: Person, make_user: Callable[..., Person]
+) -> None:
+    paths = ["/api/models/{}", "/api/models/{}/tree/main", "/{}/resolve/main/README.md", "/api/models/{}/refs"]
+    for path in paths:
+        for name, headers in [("labs/base", {}), ("unlisted/base", ann.headers), ("ann/absent", ann.headers)]:
+            talk.told(client.get(path.format(name), headers=headers), 404, "RepoNotFound")
+    assert other.asked == []
+    for path in paths:
+        talk.told(client.get(path.format("labs/absent"), headers=ann.headers), 404, "RepoNotFound")
+        assert client.get(path.format("labs/base"), headers=ann.headers).status_code == 200
+    talk.told(client.get("/api/models/labs/base/revision/absent", headers=ann.headers), 404, "RevisionNotFound")
+    talk.told(client.get("/labs/base/resolve/main/absent", headers=ann.headers), 404, "EntryNotFound")
+    talk.told(talk.commit(client, ann, "labs/base", talk.inline("a", b"a")), 404, "RepoNotFound")
+    other.asked.clear()
+    with transaction(services.sessions) as session:
+        session.add(Namespace(name="labs", owner_id=ann.viewer.id))
+    for path in paths:  # now the namespace is one of this hub
+        talk.told(client.get(path.format("labs/base"), headers=ann.headers), 404, "RepoNotFound")
+    assert other.asked == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/models/labs/base/tree/main/%2E%2E/%2E%2E/%2E%2E/%2E%2E/whoami-v2",
+        "/api/models/labs/base/tree/main/..%2F..%2F..%2F..%2F..%2Fwhoami-v2",
+        "/api/models/labs/base/revision/..%2F..%2F..%2F..%2Fwhoami-v2",
+        "/api/models/labs/base/revision/..%5C..%5Cwhoami-v2",
+        "/api/models/labs/%2E%2E/revision/main",
+        "/labs/base/resolve/main/..%2F..%2F..%2F..%2Fapi%2Fwhoami-v2",
+        "/labs/base/resolve/..%2F..%2F..%2Fapi%2Fwhoami-v2/x",
+    ],
+)
+def test_no_address_leads_out_of_the_repo(client: TestClient, other: Other, ann: Person, path: str) -> None:
+    """The upstream's token goes with each question, so that no other must be asked by it."""
+    assert client.get(path, headers=ann.headers).status_code == 404
+    assert other.asked == []
+
+
+def test_the_bytes_may_lie_on_another_host_which_never_sees_the_token(
+    client: TestClient, other: Other, ann: Person, head: str
+) -> None:
+    """As on a hub that redirects to S3. That host gets no token, neither the upstream's nor the caller's."""
+    seen: list[dict[bytes, bytes]] = []
+    data = FILES["large.npz"]
+
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            seen.append(dict(scope["headers"]))
+            await Response(data)(scope, receive, send)
+
+    linked = {"X-Repo-Commit": head, "X-Linked-ETag": f'"{talk.sha256(data)}"', "X-Linked-Size": str(len(data))}
+    with serving(elsewhere) as url:
+        redirect = RedirectResponse(f"{url}/signed?for=this", 302, headers=linked)
+        other.instead = {f"{method} /labs/base/resolve": redirect for method in ("HEAD", "GET")}
+        assert client.get("/labs/base/resolve/main/large.npz", headers=ann.headers).content == data
+    assert len(seen) == 1  # nothing but the bytes is asked for there
+    assert b"authorization" not in seen[0]
+
+
+def test_a_repo_that_was_renamed_is_found_at_its_new_name(
+    client: TestClient, other: Other, ann: Person, head: str
+) -> None:
+    for kind, path in [("GET", "/api/models/labs/old"), ("HEAD", "/labs/old/resolve/main/README.md")]:
+        other.instead[f"{kind} {path}"] = RedirectResponse(path.replace("old", "base"), 307)
+    assert client.get("/api/models/labs/old", headers=ann.headers).json()["sha"] == head
+    answer = client.head("/labs/old/resolve/main/README.md", headers=ann.headers)
+    assert answer.headers["X-Repo-Commit"] == head
+
+
+def test_whatever_else_the_upstream_answers_is_an_error_with_a_sentence(
+    client: TestClient, other: Other, ann: Person, services: Services, head: str
+) -> None:
+    info, tree, file = "/api/models/labs/base", "/api/models/labs/base/tree/main", "/labs/base/resolve/main/README.md"
+    good = {"X-Repo-Commit": head, "ETag": '"x"', "Content-Length": "3"}
+    lies: list[tuple[str, str, ASGIApp]] = [
+        (info, f"GET {info}", Response("<html>")),
+        (info, f"GET {info}", RedirectResponse("http://127.0.0.1:9/api/models/labs/base")),
+        (info, f"GET {info}", RedirectResponse(info)),  # for ever
+        (info, f"GET {info}", RedirectResponse("http://[")),
+        (info, f"GET {info}", Response(b"no gzip", headers={"Content-Encoding": "gzip"})),
+        (info, f"GET {info}", Response(status_code=429)),
+        (info, f"GET {info}", StreamingResponse(b" " * (1 << 20) for _ in range(100))),
+        (tree, f"GET {tree}", Response("[]", headers={"Link": '<x:@elsewhere/next>; rel="next"'})),
+        (tree, f"GET {tree}", Response("[]", headers={"Link": '<http://host:port/>; rel="next"'})),
+        (file, "HEAD /labs", Response()),
+        (file, "HEAD /labs", Response(headers={**good, "X-Repo-Commit": "main"})),
+        (file, "HEAD /labs", Response(headers={**good, "ETag": '"\xff"'})),
+        (file, "HEAD /labs", Response(headers={**good, "X-Linked-Size": "9" * 5_000})),
+        (file, "GET /labs", Response(status_code=404)),
+        (file, "GET /labs", RedirectResponse("http://127.0.0.1:9/")),
+    ]
+    for path, asked, lie in lies:
+        other.instead = {asked: lie}
+        said = talk.told(client.get(path, headers=ann.headers), 503)
+        assert "upstream hub" in said
+        assert other.labs.token not in said
+    other.instead = {f"GET {tree}": Response("[]", headers={"Link": '<http://elsewhere/a?b=c>; rel="next"'})}
+    assert client.get(tree, headers=ann.headers).headers["Link"] == '<http://testserver/a?b=c>; rel="next"'
+    other.instead = {"GET /api": Response(status_code=403, headers={"X-Error-Code": "GatedRepo"})}
+    assert "terms" in talk.told(client.get(info, headers=ann.headers), 404, "RepoNotFound")
+    assert [*services.storage.keys(upstream.KEPT)] == []
+
+
+def test_an_upstream_that_is_not_there_is_an_error_with_a_sentence(services: Services, ann: Person, head: str) -> None:
+    settings = services.settings.model_copy(update={"upstream_url": "http://127.0.0.1:9"})
+    alone = connect(settings)
+    with TestClient(create_app(alone)) as client:
+        for path in ("/api/models/labs/base", "/labs/base/resolve/main/README.md"):
+            assert "ConnectError" in talk.told(client.get(path, headers=ann.headers), 503)
+    alone.close()
+
+
+@pytest.mark.parametrize("path", ["large.npz", "README.md"])  # by SHA-256, by git's id
+def test_wrong_bytes_end_before_the_last_and_are_not_kept(
+    hub_url: str, services: Services, other: Other, ann: Person, path: str
+) -> None:
+    data = FILES[path]
+    for wrong in (bytes(len(data)), data[:-1], data + b"x"):
+        other.instead = {"GET /labs/base/resolve": Response(wrong)}
+        with pytest.raises(
+            (httpx2.RemoteProtocolError, httpx2.HTTPStatusError)
+        ):  # cut off, or known before the first byte
+            httpx2.get(f"{hub_url}/labs/base/resolve/main/{path}", headers=ann.headers).raise_for_status()
+    wait_until_all_is_stored()
+    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")] == []
+    other.instead = {}
+    assert httpx2.get(f"{hub_url}/labs/base/resolve/main/{path}", headers=ann.headers).content == data
+
+
+def storing() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "(store)" in thread.name]
+
+
+def wait_until_all_is_stored() -> None:
+    deadline = time.monotonic() + 30
+    while storing():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_reader_who_goes_away_leaves_no_thread_and_nothing_kept(
+    hub_url: str, services: Services, other: Other, ann: Person, head: str
+) -> None:
+    size = 200 << 20
+    going_on = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(size >> 20):
+            going_on.wait(0.01)
+            yield bytes(1 << 20)
+
+    headers = {"X-Repo-Commit": head, "ETag": '"of-another-kind"', "Content-Length": str(size)}
+    other.instead = {
+        "HEAD /labs/base/resolve": Response(headers=headers),
+        "GET /labs/base/resolve": StreamingResponse(endless(), headers=headers),
+    }
+    with httpx2.stream("GET", f"{hub_url}/labs/base/resolve/main/large.npz", headers=ann.headers) as answer:
+        next(answer.iter_bytes())
+        assert len(storing()) == 1
+    wait_until_all_is_stored()
+    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")] == []
+    assert httpx2.get(f"{hub_url}/api/whoami-v2", headers=ann.headers, timeout=5).status_code == 200
+
+
+def test_a_file_passes_also_where_s3_takes_nothing(
+    client: TestClient, other: Other, ann: Person, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **named: object) -> str:
+        raise Unavailable("S3 is full.")
+
+    monkeypatch.setattr(Storage, "put_stream", refuse)
+    answer = client.get("/labs/base/resolve/main/large.npz", headers=ann.headers)
+    assert answer.content == FILES["large.npz"]
+    assert storing() == []
+
+
+def test_what_is_asked_of_a_branch_is_not_kept(client: TestClient, other: Other, ann: Person, head: str) -> None:
+    """Not even where a file is called like a commit."""
+    for path in ("/api/models/labs/base/tree/main", f"/api/models/labs/base/tree/main/{head}"):
+        client.get(path, headers=ann.headers)
+        other.asked.clear()
+        client.get(path, headers=ann.headers)
+        assert len(other.asked) == 1
+
+
+def test_what_came_is_removed_in_time(client: TestClient, services: Services, ann: Person) -> None:
+    client.get("/labs/base/resolve/main/large.npz", headers=ann.headers)
+    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")]
+    sweep.drop_old(services, upstream.KEPT, timedelta(days=1))
+    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")]
+    sweep.drop_old(services, upstream.KEPT, timedelta(seconds=-60))
+    assert [*services.storage.keys(upstream.KEPT)] == []
