@@ -1,0 +1,432 @@
+"""Reduction: the paper's four variants beside each other on four tasks, how good the predictions are, and adapters made smaller.
+
+Each task has two answers to choose from and 2,000 items. As LASER does (arXiv 2312.13558, and its code), the first fifth chooses and
+the rest is for testing, of which all arms here answer the same HELD_OUT. LASER measures the accuracy of every cell of its grid on the whole
+first fifth; on a CPU a seeded tenth of the cells is measured and the time multiplied by ten, so its accuracy is that of the best of the
+tenth. All arms share one evaluator in batches, which is kinder to LASER than its own code, which loads the model and answers one by one.
+
+Smaller adapters: four modules of the starter library, beside truncation by energy over all matrices, PEFT's `convert_to_lora` by energy,
+and the truncated SVD at one rank for all matrices, each at no fewer parameters than ours.
+
+Memory: the gradient of every matrix of a random model of 1.1 billion parameters in bfloat16, and the scores of one of each shape.
+"""
+
+import json
+import multiprocessing
+import random
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, convert_to_lora
+from scipy.stats import spearmanr
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from bench.harness import RESULTS, Cell
+from hub.lora.adapter import Adapter, Pair, applied, read
+from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.compose import encoded, mean_loss
+from hub.lora.decompose import svd
+from hub.lora.evaluate import Scores, evaluate
+from hub.lora.examples import Example
+from hub.lora.reduce import Cut, edited, gains, gradients, matrices
+from hub.lora.scan import VARIANTS, grid, scan, scored
+from hub.lora.smaller import cheapest_first, components, costs, smaller, without
+from hub.starter.tasks import TASKS, TEMPLATE
+from hub.starter.words import CAPITALS, REGULAR_NOUNS
+
+ROOT = Path(__file__).parent.parent
+ITEMS, CHOOSING, HELD_OUT, SHARE_OF_GRID = 2_000, 400, 500, 10
+TRIALS = RESULTS / "reduce-trials.json"
+OURS = ("100g-std", "100g-100e", "cl-100g-100e")
+
+
+# --- the tasks --------------------------------------------------------------------------------------------------------
+
+
+def _capital(draw: random.Random) -> Example:
+    (country, capital), (_, other) = draw.sample(sorted(CAPITALS.items()), 2)
+    return _either(draw, f"Which city is the capital of {country}", capital, other)
+
+
+def _larger(draw: random.Random) -> Example:
+    small, large = sorted(draw.sample(range(10, 1_000), 2))
+    return _either(draw, "Which number is larger", str(large), str(small))
+
+
+def _earlier(draw: random.Random) -> Example:
+    first, second = sorted(draw.sample(list(REGULAR_NOUNS), 2))
+    return _either(draw, "Which word comes first in a dictionary", first, second)
+
+
+def _boolean(draw: random.Random) -> Example:
+    """Four values joined by and and or, of which `and` binds more tightly."""
+    values, signs = [draw.random() < 0.5 for _ in range(4)], [draw.random() < 0.5 for _ in range(4)]
+    joints = [draw.choice(("and", "or")) for _ in range(3)]
+    text = " ".join(
+        f"{'' if sign else 'not '}{value if sign else not value} {joint}".strip()
+        for value, sign, joint in zip(values, signs, [*joints, ""], strict=True)
+    )
+    groups, product = [], values[0]
+    for joint, value in zip(joints, values[1:], strict=True):
+        if joint == "or":
+            groups.append(product)
+        product = (product and value) if joint == "and" else value
+    return Example(f"{text} is", str(any([*groups, product])), ["True", "False"])
+
+
+def _either(draw: random.Random, question: str, right: str, wrong: str) -> Example:
+    choices = draw.sample([right, wrong], 2)
+    return Example(f"{question}, {choices[0]} or {choices[1]}?", right, choices)
+
+
+QUESTIONS: dict[str, Callable[[random.Random], Example]] = {
+    "capital": _capital,
+    "larger number": _larger,
+    "dictionary order": _earlier,
+    "boolean": _boolean,
+}
+
+
+@cache
+def _items(task: str) -> tuple[list[Example], list[Example]]:
+    """(those that choose, those held out); none of the latter is among the former."""
+    draw = random.Random(task)
+    items = [QUESTIONS[task](draw) for _ in range(ITEMS)]
+    choosing = items[:CHOOSING]
+    seen = {item.input for item in choosing}
+    return choosing, [item for item in items[CHOOSING:] if item.input not in seen][:HELD_OUT]
+
+
+# --- the four variants ------------------------------------------------------------------------------------------------
+
+
+def _evaluated(items: Sequence[Example]) -> Scores:
+    return evaluate(_base(), None, items, template=TEMPLATE, metrics=("choice", "target_loss"), on_progress=_silent)
+
+
+def _laser(task: str) -> dict[str, Any]:
+    """A seeded tenth of the grid, each cell on all choosing items; the best accuracy wins, the lower loss among equals."""
+    choosing, _ = _items(task)
+    layers = matrices(_base())
+    cells = grid(layers, VARIANTS["laser"])
+    drawn = random.Random(f"{task}, grid").sample(cells, len(cells) // SHARE_OF_GRID)
+    started, trials = time.perf_counter(), []
+    for cut in drawn:
+        with edited(layers, (cut,)):
+            found = _evaluated(choosing).estimates
+        trials.append({"cut": asdict(cut), "accuracy": found["choice"].mean, "loss": found["target_loss"].mean})
+    seconds = (time.perf_counter() - started) * len(cells) / len(drawn)
+    best = max(trials, key=lambda trial: (trial["accuracy"], -trial["loss"]))
+    return {"seconds": seconds, "trials": len(cells), "items": len(choosing), "cuts": [best["cut"]], "measured": trials}
+
+
+def _ours(variant: str, task: str) -> dict[str, Any]:
+    choosing, _ = _items(task)
+    started = time.perf_counter()
+    found = scan(_base(), choosing, template=TEMPLATE, variant=VARIANTS[variant], on_progress=_silent)
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "trials": len(found.trials),
+        "items": VARIANTS[variant].tried or len(choosing),
+        "cuts": [asdict(cut) for cut in found.cuts],
+        "measured": [
+            {"cut": asdict(trial.cuts[0]), "predicted": trial.predicted, "gain": found.before - trial.loss}
+            for trial in found.trials
+            if len(trial.cuts) == 1
+        ],
+    }
+
+
+@cache
+def _arm(arm: str, task: str) -> dict[str, Any]:
+    """What an arm found and how it answers the held-out items; kept, as the figures of several cells come from it."""
+
+    def run() -> dict[str, Any]:
+        if arm == "base":
+            made: dict[str, Any] = {"seconds": 0.0, "trials": 0, "items": 0, "cuts": [], "measured": []}
+        else:
+            made = _laser(task) if arm == "laser" else _ours(arm, task)
+        with edited(matrices(_base()), [Cut(**cut) for cut in made["cuts"]]):
+            scores = _evaluated(_items(task)[1])
+        return {**made, "values": dict(scores.values)}
+
+    return _kept(f"{arm} | {task}", run)
+
+
+def _kept(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(TRIALS.read_text(encoding="utf-8")) if TRIALS.exists() else {}
+    if name not in known:
+        known[name] = compute()
+        TRIALS.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    found: dict[str, Any] = known[name]
+    return found
+
+
+def _variant_cells(task: str) -> list[Cell]:
+    def accuracy(arm: str) -> float:
+        return statistics.fmean(_arm(arm, task)["values"]["choice"])
+
+    cells = []
+    for arm in ("base", "laser", *OURS):
+        cells += [
+            Cell(f"{task} | {arm} | accuracy", "share", lambda arm=arm: (accuracy(arm), None), better="higher"),
+            Cell(
+                f"{task} | {arm} | loss",
+                "nats/token",
+                lambda arm=arm: (statistics.fmean(_arm(arm, task)["values"]["target_loss"]), None),
+            ),
+        ]
+    for arm in OURS:
+        cells.append(
+            Cell(
+                f"{task} | {arm} | seconds",
+                "s",
+                lambda arm=arm: (_arm(arm, task)["seconds"], _arm("laser", task)["seconds"]),
+                "LASER's whole grid",
+                target=20 if arm == "cl-100g-100e" else None,
+            )
+        )
+        cells += [
+            Cell(f"{task} | {arm} | {word}", "", lambda arm=arm, word=word: (float(_arm(arm, task)[word]), None))
+            for word in ("trials", "items")
+        ]
+    return cells
+
+
+# --- how good the predictions are -------------------------------------------------------------------------------------
+
+
+@cache
+def _predictions(task: str) -> dict[str, Any]:
+    """Predicted and measured gain of the cells that LASER measured, and the five matrices that score best of those in its grid."""
+
+    def run() -> dict[str, Any]:
+        layers = {path: layer for path, layer in matrices(_base()).items() if path.endswith(("gate_proj", "down_proj"))}
+        choosing = _items(task)[0]
+        graded = encoded(_base(), random.Random(0).sample(choosing, 100), TEMPLATE)
+        tables = scored(_base(), graded, layers, VARIANTS["laser"], "tail_taylor", svd, lambda _: None)
+        before = statistics.fmean(_evaluated(choosing).values["target_loss"])
+        pairs = [
+            (tables[trial["cut"]["path"]][Cut(**trial["cut"])], before - trial["loss"], trial["cut"]["share"])
+            for trial in _arm("laser", task)["measured"]
+        ]
+        top = sorted(tables, key=lambda path: -max(tables[path].values()))[:5]
+        return {"pairs": pairs, "top": top}
+
+    return _kept(f"predictions | {task}", run)
+
+
+def _prediction_cells(task: str) -> list[Cell]:
+    def correlation(least: float) -> float:
+        predicted, measured, _ = zip(*[pair for pair in _predictions(task)["pairs"] if pair[2] >= least], strict=True)
+        return float(spearmanr(predicted, measured).statistic)
+
+    def in_top() -> float:
+        return float(_arm("laser", task)["cuts"][0]["path"] in _predictions(task)["top"])
+
+    return [
+        Cell(
+            f"{task} | predicted against measured gain, all shares",
+            "rank correlation",
+            lambda: (correlation(0.0), None),
+        ),
+        Cell(
+            f"{task} | predicted against measured gain, shares 0.6 and more",
+            "rank correlation",
+            lambda: (correlation(0.6), None),
+        ),
+        Cell(f"{task} | the best cell's matrix is among the five best scored of 60", "", lambda: (in_top(), None)),
+    ]
+
+
+# --- smaller adapters -------------------------------------------------------------------------------------------------
+
+MODULES = ("number-words", "past-tense", "antonyms", "roman-numerals")
+LOSS_BUDGET = 0.01
+
+
+@cache
+def _sizes(name: str) -> dict[str, dict[str, float]]:
+    """By way of making it smaller: parameters, and loss and exact match on the held-out examples."""
+
+    def run() -> dict[str, Any]:
+        (task,) = [task for task in TASKS if task.name == name]
+        examples = [Example(pair.input, pair.target) for pair in task.train[:100]]
+        held_out = [Example(pair.input, pair.target) for pair in task.held_out]
+        given = read(ROOT / "hub/starter/modules" / name)
+        ours = smaller(_base(), given, examples, template=TEMPLATE, loss_budget=LOSS_BUDGET, on_progress=_silent)
+        size = _parameters(ours.adapter)
+        made = {
+            "as given": given,
+            "ours": ours.adapter,
+            "first-order score": _ordered(given, examples, "tail_taylor", size),
+            "energy over all matrices": _ordered(given, examples, "energy", size),
+            "truncated SVD, one rank": _one_rank(given, size),
+            "PEFT convert_to_lora by energy": _converted(name, given, size),
+        }
+        found = {}
+        for way, adapter in made.items():
+            scores = evaluate(
+                _base(),
+                adapter,
+                held_out,
+                template=TEMPLATE,
+                metrics=("exact_match", "target_loss"),
+                on_progress=_silent,
+            )
+            means = {metric: estimate.mean for metric, estimate in scores.estimates.items()}
+            with applied(_base().model, adapter):
+                loss = mean_loss(_base(), encoded(_base(), examples, TEMPLATE))
+            found[way] = {"parameters": _parameters(adapter), "loss on the examples": loss, **means}
+        return found
+
+    return _kept(f"smaller | {name}", run)
+
+
+def _ordered(given: Adapter, examples: Sequence[Example], order: Any, size: int) -> Adapter:
+    """Components dropped in this order as long as no fewer parameters than `size` are left."""
+    parts = components(given)
+    falling = cheapest_first(costs(_base(), given, parts, encoded(_base(), examples, TEMPLATE), order=order))
+    gone, left = 0, _parameters(given)
+    for path, _ in falling:
+        left -= sum(parts[path].u.shape[:1]) + parts[path].vt.shape[1]
+        if left < size:
+            break
+        gone += 1
+    return without(given, parts, falling[:gone])
+
+
+def _one_rank(given: Adapter, size: int) -> Adapter:
+    parts = components(given)
+    each = sum(len(part.u) + part.vt.shape[1] for part in parts.values())
+    rank = -(-size // each)
+    pairs = {
+        path: Pair(part.sigma[:rank, None] * part.vt[:rank], part.u[:, :rank], 1.0) for path, part in parts.items()
+    }
+    return Adapter(given.name, given.config, pairs)
+
+
+def _converted(name: str, given: Adapter, size: int) -> Adapter:
+    """By PEFT at the least energy that leaves no fewer parameters than `size`; its rule is known, so the energy can be computed."""
+    parts = components(given)
+
+    def parameters(energy: float) -> int:
+        total = 0
+        for part in parts.values():
+            shares = (part.sigma**2).cumsum(0) / (part.sigma**2).sum()
+            total += (int((shares < energy).sum()) + 1) * (len(part.u) + part.vt.shape[1])
+        return total
+
+    energy = next(energy / 1_000 for energy in range(1, 1_000) if parameters(energy / 1_000) >= size)
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(_folder()), ROOT / "hub/starter/modules" / name
+    )
+    _, state = convert_to_lora(model, rank=energy)
+    pairs = {}
+    for path in parts:
+        key = next(key for key in state if key.endswith(f"{path}.lora_A.weight"))
+        a, b = state[key], state[key.replace("lora_A", "lora_B")]
+        pairs[path] = Pair(a, b, 1.0)
+    return Adapter(name, dict(given.config), pairs)
+
+
+def _parameters(given: Adapter) -> int:
+    return sum(pair.a.numel() + pair.b.numel() for pair in given.pairs.values())
+
+
+def _size_cells(name: str) -> list[Cell]:
+    cells = []
+    for figure, unit in (("parameters", ""), ("target_loss", "nats/token"), ("exact_match", "share")):
+        for way in (
+            "as given",
+            "first-order score",
+            "energy over all matrices",
+            "truncated SVD, one rank",
+            "PEFT convert_to_lora by energy",
+        ):
+            cells.append(
+                Cell(
+                    f"smaller {name} | {figure}",
+                    unit,
+                    lambda way=way, figure=figure: (_sizes(name)["ours"][figure], _sizes(name)[way][figure]),
+                    way,
+                    better="higher" if figure == "exact_match" else "lower",
+                )
+            )
+    return cells
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+SHAPE = LlamaConfig(  # of TinyLlama
+    vocab_size=32_000,
+    hidden_size=2_048,
+    intermediate_size=5_632,
+    num_hidden_layers=22,
+    num_attention_heads=32,
+    num_key_value_heads=4,
+    tie_word_embeddings=False,
+)
+
+
+def _score_a_large_model(answers: Any) -> None:
+    with torch.device("meta"):
+        model = LlamaForCausalLM(SHAPE).to(torch.bfloat16)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    model.model.rotary_emb = type(model.model.rotary_emb)(SHAPE)  # its buffers are no parameters
+    tokenizer = AutoTokenizer.from_pretrained(_folder())
+    large = Base("random", model.eval().requires_grad_(False), tokenizer, "")
+    batches = encoded(large, [_larger(random.Random(seed)) for seed in range(100)], TEMPLATE)
+    for batch in batches:
+        batch.input_ids.remainder_(SHAPE.vocab_size)
+        batch.labels.copy_(torch.where(batch.labels < 0, batch.labels, batch.labels % SHAPE.vocab_size))
+    layers = matrices(large)
+    slopes = gradients(large, batches, layers)
+    for path in list(layers)[:7]:  # one of each shape
+        gains(layers[path].weight, slopes[path], blocks=(1,))
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024 / weights)
+
+
+def _peak() -> tuple[float, None]:
+    """Of a process of its own, the interpreter and torch included, over the weights' bytes."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    child = context.Process(target=_score_a_large_model, args=(answers,))
+    child.start()
+    peak: float = answers.get()
+    child.join()
+    return peak, None
+
+
+def _silent(_step: int, _total: int, _values: dict[str, float]) -> None:
+    return
+
+
+def cells() -> Sequence[Cell]:
+    found = [cell for task in QUESTIONS for cell in _variant_cells(task)]
+    found += [cell for task in QUESTIONS for cell in _prediction_cells(task)]
+    found += [cell for name in MODULES for cell in _size_cells(name)]
+    return [*found, Cell("peak memory of scoring a model of 1.1 billion parameters, over its weights", "", _peak)]
+
+
+def _folder() -> Path:
+    return convert_built_in(ROOT / "data/bench" / BUILT_IN_SHA256[:12])
+
+
+@cache
+def _base() -> Base:
+    logging.disable_progress_bar()
+    return load(_folder(), id=BUILT_IN_ID)
