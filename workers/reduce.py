@@ -176,7 +176,9 @@ def _manifest(work: Work, made: Made, examples: int, warnings: Sequence[str]) ->
     """Everything that made this adapter, so that the same manifest gives the same bytes. No times, no job ids."""
     params = work.params
     settings = {
-        key: params[key] for key in ("subject", "variant", "score", "top", "budget", "loss_budget", "seed") if key in params
+        key: params[key]
+        for key in ("subject", "variant", "score", "top", "budget", "loss_budget", "seed")
+        if key in params
     }
     report: Mapping[str, Any] | None = None
     if made.scores:
