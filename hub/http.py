@@ -23,7 +23,8 @@ COOKIE = "loraloom_session"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
+    # Async, as FastAPI gives a thread to each dependency that is not, which costs more than this does.
     services: Services = request.app.state.services
     return services
 

@@ -17,14 +17,15 @@ PIECE = 1 << 20
 MAX_WARNINGS = 10
 
 
-def get_repo_type(kind: Literal["models", "datasets"]) -> RepoType:
+# Async, as FastAPI gives a thread to each dependency that is not.
+async def get_repo_type(kind: Literal["models", "datasets"]) -> RepoType:
     return "model" if kind == "models" else "dataset"
 
 
 RepoTypeDep = Annotated[RepoType, Depends(get_repo_type)]  # for routes below /api/{kind}/{namespace}/{name}
 
 
-def get_full_name(namespace: str, name: str) -> str:
+async def get_full_name(namespace: str, name: str) -> str:
     return f"{namespace}/{name}"
 
 

@@ -9,9 +9,10 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from api.huggingface.common import root_url
-from hub.http import get_services, identify
+from hub.http import identify
 from hub.registry.db import transaction
 from hub.registry.repos import RepoNotFound
+from hub.registry.services import Services
 
 MAX_FORM_BYTES = 1 << 20
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -19,7 +20,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 def serves(request: Request) -> bool:
     """Whether the repo that a route asked for in vain is one of the upstream's."""
-    services = get_services(request)
+    services: Services = request.app.state.services
     full_name = f"{request.path_params.get('namespace')}/{request.path_params.get('name')}"
     with transaction(services.sessions) as session:
         return services.upstream.serves(session, identify(request, session), full_name)
@@ -53,6 +54,7 @@ async def _form(request: Request) -> bytes:
 
 def _ask(request: Request, form: bytes) -> Response:
     path = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
-    answer = get_services(request).upstream.ask(path, request.url.query, form)
+    services: Services = request.app.state.services
+    answer = services.upstream.ask(path, request.url.query, form)
     link = {"Link": f'<{root_url(request)}{answer.following}>; rel="next"'} if answer.following else {}
     return JSONResponse(answer.body, headers=link)

@@ -2,8 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import delete, select
+from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -57,6 +58,21 @@ def place(session: Session, viewer: Viewer | None, repo_type: RepoType, full_nam
     return Place(full_name, repo, repos.resolve(session, repo, match[2]))
 
 
+@lru_cache(1_000)  # to build it takes as long as to run it
+def _file_query(viewer: Viewer | None, by_commit: bool) -> Select[str, TreeEntry]:
+    query = (
+        select(Commit.id, TreeEntry)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .join(TreeEntry, TreeEntry.tree == Commit.tree)
+        .where(Repo.type == bindparam("type"), Repo.namespace == bindparam("namespace"), Repo.name == bindparam("name"))
+        .where(Repo.deleted_at.is_(None), TreeEntry.path == bindparam("path"), teams.readable(viewer))
+    )
+    if by_commit:
+        return query.where(Commit.id == bindparam("revision"))
+    named = Ref.name == bindparam("revision")
+    return query.join(Ref, Ref.commit_id == Commit.id).where(Ref.repo_id == Repo.id, named)
+
+
 def find_file(
     session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str, revision: str, path: str
 ) -> tuple[str, TreeEntry]:
@@ -65,18 +81,9 @@ def find_file(
     Raises RepoNotFound, RevisionNotFound, FileNotInRepo.
     """
     namespace, name = repos.split_name(full_name)
-    query = (
-        select(Commit.id, TreeEntry)
-        .join(Repo, Repo.id == Commit.repo_id)
-        .join(TreeEntry, TreeEntry.tree == Commit.tree)
-        .where(Repo.type == repo_type, Repo.namespace == namespace, Repo.name == name, Repo.deleted_at.is_(None))
-        .where(TreeEntry.path == path, teams.readable(viewer))
-    )
-    if COMMIT_ID.fullmatch(revision):
-        query = query.where(Commit.id == revision)
-    else:
-        query = query.join(Ref, Ref.commit_id == Commit.id).where(Ref.repo_id == Repo.id, Ref.name == revision)
-    if row := session.execute(query).one_or_none():
+    asked = {"type": repo_type, "namespace": namespace, "name": name, "revision": revision, "path": path}
+    query = _file_query(viewer, COMMIT_ID.fullmatch(revision) is not None)
+    if row := session.execute(query, asked).one_or_none():
         return row[0], row[1]
     found = place(session, viewer, repo_type, full_name, revision)
     entry = session.get(TreeEntry, (found.commit.tree, path))
