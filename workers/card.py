@@ -164,6 +164,72 @@ def _ranks(ranks: Mapping[str, int]) -> list[str]:
     return ["## Ranks", "", "| matrix | rank |", "|---|---|", *rows, ""]
 
 
+def par_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """The card of a module of two systems, made from its parameters and its manifest alone."""
+    front = {
+        "base_model": manifest["base"]["id"],
+        "datasets": [params["examples"]["repo"]],
+        "library_name": "peft",
+        "tags": ["lora", "loraloom", "lora-par"],
+        "prompt_template": manifest["template"],
+    }
+    split, partition, settings = manifest["split"], manifest["partition"], manifest["settings"]
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {params['result'].partition('/')[2]}",
+        "",
+        f"A LoRA trained in two stages ([arXiv 2507.20999](https://arxiv.org/abs/2507.20999)) on {params['examples']['repo']}, "
+        f"`{params['examples']['path']}` at {params['examples']['commit'][:12]}, split by {split['by']}: supervised on "
+        f"{split['system1']} examples of System 1, then reinforced on {split['system2']} of System 2. With a theta of "
+        f"{settings['theta']:g} stage 1 moved {partition['stage1']:.1%} of the {partition['elements']:,} elements, stage 2 "
+        f"{partition['stage2']:.1%}, together {partition['active']:.1%}; the two systems' sets have a Jaccard index of "
+        f"{partition['jaccard']:.3f}.",
+        "",
+        *_measured(manifest["report"]),
+        *_accuracies(manifest["accuracy"]),
+        *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
+        "## Partition",
+        "",
+        "| matrix | System 1 alone | System 2 alone | common | neither |",
+        "|---|---|---|---|---|",
+        *[
+            f"| {row['matrix']} | {row['system1']:.3f} | {row['system2']:.3f} | {row['common']:.3f} | {row['none']:.3f} |"
+            for row in partition["matrices"]
+        ],
+        "",
+        "## Settings",
+        "",
+        *_settings({f"stage 1 {name}": value for name, value in settings["supervised"].items()}),
+        *_settings({f"stage 2 {name}": value for name, value in settings["reinforced"].items()}),
+        *_use(manifest),
+    ]
+    return "\n".join(lines)
+
+
+def _accuracies(accuracy: Mapping[str, Any]) -> list[str]:
+    """A table by system; none where the held-out examples have no labels."""
+    arms = accuracy["arms"]
+    parts = sorted({part for arm in arms.values() for part in arm})
+    if len(parts) < 2:
+        return []
+    rows = [
+        f"| {name.replace('_', ' ')} | " + " | ".join(_interval(arm[part]) for part in parts) + " |"
+        for name, arm in arms.items()
+    ]
+    titles = [part.replace("system", "System ") for part in parts]
+    return [
+        f"By system, {accuracy['measure'].replace('_', ' ')}:",
+        "",
+        f"| | {' | '.join(titles)} |",
+        "|---" * (len(parts) + 1) + "|",
+        *rows,
+        "",
+    ]
+
+
 SHOWN = 10  # rows of a curve: its shape; loraloom.json has all of it
 
 

@@ -19,8 +19,10 @@ def paired_report(
     made_by: Mapping[str, Mapping[str, Any]],
     *,
     seed: int,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Any]:
-    """Arms, differences of `ours` to each other arm with paired intervals, and a sentence; `words` say what the other arms are."""
+    """Arms, differences of `ours` to each other arm with paired intervals, and a sentence about the first of the metrics; `words` say
+    what the other arms are."""
     shown = [
         {
             "name": name,
@@ -30,7 +32,7 @@ def paired_report(
         for name, each in scores.items()
     ]
     comparisons = [
-        {"against": name, **{str(metric): _difference(scores[ours], each, metric, seed) for metric in METRICS}}
+        {"against": name, **{str(metric): _difference(scores[ours], each, metric, seed) for metric in metrics}}
         for name, each in scores.items()
         if name != ours
     ]
@@ -39,7 +41,7 @@ def paired_report(
         "held_out": count,
         "arms": shown,
         "comparisons": comparisons,
-        "verdict": _verdict(comparisons, ours, words, count),
+        "verdict": _verdict(comparisons, ours, words, count, metrics[0]),
     }
 
 
@@ -67,14 +69,17 @@ def _difference(ours: Scores, theirs: Scores, metric: Metric, seed: int) -> dict
     return asdict(Estimate(*paired_bootstrap(ours.values[metric], theirs.values[metric], seed=seed)))
 
 
-def _verdict(comparisons: Sequence[Mapping[str, Any]], ours: str, words: Mapping[str, str], count: int) -> str:
+def _verdict(
+    comparisons: Sequence[Mapping[str, Any]], ours: str, words: Mapping[str, str], count: int, metric: Metric
+) -> str:
     if count < ENOUGH:
         return f"No claim: {count} held-out examples are too few, {ENOUGH} are needed."
     said = []
     for line in comparisons:
-        exact = line["exact_match"]
-        word = "better than" if exact["low"] > 0 else "worse than" if exact["high"] < 0 else "not told apart from"
+        found = line[metric]
+        word = "better than" if found["low"] > 0 else "worse than" if found["high"] < 0 else "not told apart from"
         said.append(
-            f"{word} {words[line['against']]} ({exact['mean']:+.2f} [{exact['low']:+.2f}, {exact['high']:+.2f}] in exact match)"
+            f"{word} {words[line['against']]} ({found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}] in "
+            f"{metric.replace('_', ' ')})"
         )
     return f"On {count} held-out examples the {ours} is {'; '.join(said)}."

@@ -34,7 +34,7 @@ from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.teams import Viewer
-from workers import compose, evaluate, generate, reduce, train
+from workers import compose, evaluate, generate, par, reduce, train
 from workers.cache import Cache
 from workers.place import StoredPlace
 from workers.work import Outcome, Work
@@ -43,13 +43,21 @@ log = logging.getLogger(__name__)
 
 # A kind that reports no step for so long is stuck: its process ends itself, so that the job is free for another worker.
 # Training says nothing while it validates, and the first step of PiSSA waits for a decomposition of every layer.
-STALL_SECONDS = {"compose": 600.0, "evaluate": 600.0, "generate": 300.0, "reduce": 1800.0, "train": 1800.0}
+STALL_SECONDS = {
+    "compose": 600.0,
+    "evaluate": 600.0,
+    "generate": 300.0,
+    "par": 1800.0,
+    "reduce": 1800.0,
+    "train": 1800.0,
+}
 
 
 KINDS = {
     "compose": compose.run,
     "evaluate": evaluate.run,
     "generate": generate.run,
+    "par": par.run,
     "reduce": reduce.run,
     "train": train.run,
 }

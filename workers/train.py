@@ -192,14 +192,14 @@ def _manifest(
         },
         "ending": ours.trained.ending,
         "kept_step": ours.trained.step,
-        "curve": {name: _curve(arm.trained) for name, arm in arms.items()},
+        "curve": {name: curve(arm.trained) for name, arm in arms.items()},
         "search": {name: asdict(arm.search) for name, arm in arms.items() if arm.search},
         "report": paired_report(scores, "module", WORDS, made_by, seed=params["recipe"]["seed"]) if scores else None,
         "warnings": list(warnings),
     }
 
 
-def _curve(trained: Trained) -> dict[str, Any]:
+def curve(trained: Trained) -> dict[str, Any]:
     """Training losses as means of `every` steps, so that a long run's curve is no longer than a short one's."""
     every = -(-len(trained.losses) // POINTS) or 1
     parts = [trained.losses[at : at + every] for at in range(0, len(trained.losses), every)]

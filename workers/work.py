@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hub.lora import adapter
 from hub.lora.adapter import Adapter
@@ -14,6 +14,8 @@ from hub.lora.errors import LoraError
 from hub.lora.examples import Example, parse_jsonl
 from hub.lora.train import Checkpoints
 from hub.registry.repos import Parent
+
+Parsed = TypeVar("Parsed")
 
 
 class Progress(Protocol):
@@ -44,10 +46,13 @@ class Work:
         return adapter.read(folder, name=module_name(pinned))
 
     def examples(self, pinned: Mapping[str, Any]) -> list[Example]:
-        """The examples of a pinned file. Errors say which file they are about."""
+        return self.read(pinned, parse_jsonl)
+
+    def read(self, pinned: Mapping[str, Any], parse: Callable[[str], Parsed]) -> Parsed:
+        """What `parse` makes of the text of a pinned file. Errors say which file they are about."""
         text = (self.fetch(pinned["commit"]) / pinned["path"]).read_text(encoding="utf-8")
         try:
-            return parse_jsonl(text)
+            return parse(text)
         except LoraError as error:
             error.args = (f"{pinned['repo']}, {pinned['path']}: {error}",)
             raise

@@ -87,6 +87,17 @@ PAPER = Settings(
 PRESETS: dict[str, Settings] = {"paper": PAPER, "today": Settings()}
 
 
+def changed(preset: str, changes: Mapping[str, Mapping[str, Any]], seed: int) -> Settings:
+    """The named settings with `changes` to the fields of "partition", "supervised" and "reinforced", and `seed` for every draw."""
+    found = PRESETS[preset]
+    return replace(
+        found,
+        **changes["partition"],
+        supervised=replace(found.supervised, **changes["supervised"], seed=seed),
+        reinforced=replace(found.reinforced, **changes["reinforced"], seed=seed),
+    )
+
+
 @dataclass(frozen=True)
 class Systems:
     """What each stage learns from, and what chooses the best state of the supervised one."""

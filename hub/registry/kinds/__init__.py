@@ -17,6 +17,7 @@ from hub.registry.kinds.common import (
 from hub.registry.kinds.compose import ComposeRequest
 from hub.registry.kinds.evaluate import EvaluateRequest
 from hub.registry.kinds.generate import GenerateRequest
+from hub.registry.kinds.par import ParRequest
 from hub.registry.kinds.reduce import ReduceRequest
 from hub.registry.kinds.train import TrainRequest
 
@@ -33,5 +34,6 @@ __all__ = [
 ]
 
 JobRequest = Annotated[
-    ComposeRequest | EvaluateRequest | GenerateRequest | ReduceRequest | TrainRequest, Field(discriminator="kind")
+    ComposeRequest | EvaluateRequest | GenerateRequest | ParRequest | ReduceRequest | TrainRequest,
+    Field(discriminator="kind"),
 ]

@@ -50,6 +50,7 @@ class ExampleText(Strict):
     input: str = Field(min_length=1, max_length=20_000)
     target: str = Field(min_length=1, max_length=20_000)
     choices: list[str] = Field(default=[], max_length=50)
+    system: Literal[1, 2] | None = Field(None, description="fast (1) or slow (2) thinking, for jobs of the kind par")
 
 
 class Examples(Strict):
