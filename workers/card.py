@@ -1,6 +1,6 @@
 """Model cards of results: Markdown that says what the adapter is, how good it is beside its controls, and how to load it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -125,8 +125,8 @@ def reduction_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> st
         "",
         *_measured(manifest["report"]),
         *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
-        *(_cuts(manifest["cuts"]) if "cuts" in manifest else _ranks(manifest["ranks"])),
-        *_use(manifest),
+        *(_cuts(manifest) if "cuts" in manifest else _ranks(manifest["ranks"])),
+        *_use_of_form(manifest),
     ]
     return "\n".join(lines)
 
@@ -141,20 +141,69 @@ def _reduced_from(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
             f"{manifest['settings']['loss_budget']:g} higher."
         )
     with_module = f" with {params['module']['repo']} merged" if "module" in params else ""
+    form = {
+        "adapter": "as an adapter for the untouched base",
+        "model": "as a whole model",
+        "factors": "as the factors of what was cut",
+    }[manifest["settings"]["form"]]
     return (
-        f"{base}{with_module} with {len(manifest['cuts'])} matrices cut in rank, as an adapter for the untouched base. The cuts were "
+        f"{base}{with_module} with {len(manifest['cuts'])} matrices cut in rank, {form}. The cuts were "
         f"chosen from one gradient ([arXiv 2510.20800](https://arxiv.org/abs/2510.20800), score `{score}`) and "
         f"{len(manifest['trials'])} trials (`{manifest['settings']['variant']}`)."
     )
 
 
-def _cuts(cuts: Sequence[Mapping[str, Any]]) -> list[str]:
+def _cuts(manifest: Mapping[str, Any]) -> list[str]:
+    cuts = manifest["cuts"]
+    ranks = [cut.get("adapter_rank", "") for cut in cuts]
+    size = manifest.get("size")
+    saved = []
+    if size:
+        held = f"Of these matrices the factors hold {size['after']:,} parameters instead of {size['before']:,}"
+        saved = [f"{held}; a token needs as many multiply-adds there.", ""]
     return [
         "## Cuts",
         "",
         "| matrix | share of singular values kept | row blocks | rank of the adapter |",
         "|---|---|---|---|",
-        *[f"| {cut['path']} | {cut['share']:g} | {cut['blocks']} | {cut['adapter_rank']} |" for cut in cuts],
+        *[
+            f"| {cut['path']} | {cut['share']:g} | {cut['blocks']} | {rank} |"
+            for cut, rank in zip(cuts, ranks, strict=True)
+        ],
+        "",
+        *saved,
+        *[f"![Singular values of {cut['path']}](spectrum{number}.svg)" for number, cut in enumerate(cuts, 1)],
+        *(["![Best predicted gain of each matrix](gains.svg)"] if manifest["matrices"] else []),
+        "",
+    ]
+
+
+def _use_of_form(manifest: Mapping[str, Any]) -> list[str]:
+    """How a reduction is loaded: as any adapter, as a model of its own, or from its factors."""
+    form = manifest["settings"].get("form", "adapter")
+    if form == "adapter":
+        return _use(manifest)
+    auto = _auto(manifest)
+    loaded = (
+        [f'model = {auto}.from_pretrained("path/to/this/folder")']
+        if form == "model"
+        else [
+            f'model = {auto}.from_pretrained("{manifest["base"]["id"]}")',
+            'factored.load(model, Path("path/to/this/folder"))  # a few layers now compute from their factors',
+        ]
+    )
+    imports = ["from pathlib import Path", "", "from hub.lora import factored"] if form == "factors" else []
+    return [
+        "## Use",
+        "",
+        "```python",
+        *imports,
+        f"from transformers import {auto}",
+        "",
+        *loaded,
+        "```",
+        "",
+        _prompts(manifest),
         "",
     ]
 
@@ -270,7 +319,7 @@ def _settings(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _use(manifest: Mapping[str, Any]) -> list[str]:
-    auto = "AutoModelForSeq2SeqLM" if manifest["base"]["task_type"] == "SEQ_2_SEQ_LM" else "AutoModelForCausalLM"
+    auto = _auto(manifest)
     return [
         "## Use",
         "",
@@ -282,9 +331,17 @@ def _use(manifest: Mapping[str, Any]) -> list[str]:
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
         "",
-        f"Prompts were built with the `{manifest['template']}` template. `loraloom.json` pins every input by commit and hash.",
+        _prompts(manifest),
         "",
     ]
+
+
+def _auto(manifest: Mapping[str, Any]) -> str:
+    return "AutoModelForSeq2SeqLM" if manifest["base"]["task_type"] == "SEQ_2_SEQ_LM" else "AutoModelForCausalLM"
+
+
+def _prompts(manifest: Mapping[str, Any]) -> str:
+    return f"Prompts were built with the `{manifest['template']}` template. `loraloom.json` pins every input by commit and hash."
 
 
 def _measured(report: Mapping[str, Any] | None) -> list[str]:

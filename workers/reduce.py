@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from hub.lora import adapter
+from hub import pictures
+from hub.lora import adapter, factored
 from hub.lora.adapter import Adapter, applied
 from hub.lora.bases import as_stored
 from hub.lora.evaluate import Scores, evaluate
@@ -16,7 +17,7 @@ from hub.lora.provenance import surroundings
 from hub.lora.reduce import edited, matrices
 from hub.lora.reduced import as_adapter, merged
 from hub.lora.report import SLACK, check_held_out, longest_target
-from hub.lora.scan import VARIANTS, scan
+from hub.lora.scan import VARIANTS, Reduction, scan
 from hub.lora.smaller import smaller
 from hub.registry.repos import Parent
 from workers.card import reduction_card
@@ -31,11 +32,13 @@ WORDS = {"base": "the base as it is", "module": "the module as it is"}
 
 @dataclass(frozen=True)
 class Made:
-    """`adapter` is None where nothing helped; `found` is what the manifest says of it, `scores` are those on the held-out examples."""
+    """`rank` is the adapter's largest, None where no adapter was made; `found` is what the manifest says of the result, which is None
+    where nothing helped; `scores` are those on the held-out examples."""
 
-    adapter: Adapter | None
+    written: bool
     found: dict[str, Any]
     scores: dict[str, Scores]
+    rank: int | None = None
 
 
 def run(work: Work) -> Outcome:
@@ -50,8 +53,7 @@ def run(work: Work) -> Outcome:
     else:
         made = _reduced(work, module, examples, held_out)
     manifest = _manifest(work, made, len(examples), _warnings(work, made, len(examples)))
-    if made.adapter is not None:
-        adapter.write(made.adapter, work.out, dtype=torch.float32)
+    if made.written:
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         (work.out / "loraloom.json").write_text(text, encoding="utf-8")
         (work.out / "README.md").write_text(reduction_card(params, manifest), encoding="utf-8")
@@ -59,9 +61,10 @@ def run(work: Work) -> Outcome:
     modules = [Parent(params["module"]["commit"], "module")] if "module" in params else []
     return Outcome(
         result={key: manifest[key] for key in ("settings", "report", "warnings", *made.found)},
-        folder=work.out if made.adapter is not None else None,
+        folder=work.out if made.written else None,
+        adapter=made.rank is not None,
         parents=modules + [Parent(commit, "dataset") for commit in sorted(datasets)],
-        scores=registered(work, made.scores, "reduction") if made.adapter is not None else [],
+        scores=registered(work, made.scores, "reduction"),
         message=f"Reduce {params['module']['repo'] if params['subject'] == 'module' else work.base.id}",
     )
 
@@ -84,24 +87,57 @@ def _reduced(
             decompose=work.decompose,
             on_progress=work.progress,
         )
-    # Of weights that were rounded to compute faster, the tails would be others than those of the base that users load.
-    made = as_adapter(as_stored(work.base), reduction.cuts, module, work.decompose) if reduction.cuts else None
+    found: dict[str, Any] = {
+        "cuts": [asdict(cut) for cut in reduction.cuts],
+        "loss": {"before": reduction.before, "after": reduction.loss},
+        "trials": [asdict(trial) for trial in reduction.trials],
+        "matrices": reduction.matrices,
+    }
+    if not reduction.cuts:
+        return Made(False, found, {})
+    work.progress.enter("write")
+    rank = _write(work, reduction, module, found)
     scores = {}
-    if made is not None and held_out is not None:
+    if held_out is not None:
         scores["base"] = _measured(work, "base", held_out)
         if module is not None:
             with applied(work.base.model, module):
                 scores["module"] = _measured(work, "module", held_out)
         with merged(work.base, module), edited(matrices(work.base), reduction.cuts, work.decompose):
             scores["reduction"] = _measured(work, "reduction", held_out)
-    ranks = {path: pair.rank for path, pair in made.pairs.items()} if made else {}
-    found = {
-        "cuts": [{**asdict(cut), "adapter_rank": ranks[cut.path]} for cut in reduction.cuts],
-        "loss": {"before": reduction.before, "after": reduction.loss},
-        "trials": [asdict(trial) for trial in reduction.trials],
-        "matrices": reduction.matrices,
-    }
-    return Made(made, found, scores)
+    return Made(True, found, scores, rank)
+
+
+def _write(work: Work, reduction: Reduction, module: Adapter | None, found: dict[str, Any]) -> int | None:
+    """Write the result in the form that was asked for, and pictures; an adapter's largest rank."""
+    # Of weights that were rounded to compute faster, the tails would be others than those of the base that users load.
+    base, cuts = as_stored(work.base), reduction.cuts
+    rank = None
+    if work.params["form"] == "adapter":
+        made = as_adapter(base, cuts, module, work.decompose)
+        adapter.write(made, work.out, dtype=torch.float32)
+        for cut in found["cuts"]:
+            cut["adapter_rank"] = made.pairs[cut["path"]].rank
+        rank = max(pair.rank for pair in made.pairs.values())
+    elif work.params["form"] == "model":
+        with merged(base, module), edited(matrices(base), cuts, work.decompose):
+            base.model.save_pretrained(work.out)
+        base.tokenizer.save_pretrained(work.out)
+    else:
+        found["size"] = asdict(factored.write(base, cuts, work.out, work.decompose))
+    _draw(work, reduction)
+    return rank
+
+
+def _draw(work: Work, reduction: Reduction) -> None:
+    layers = matrices(work.base)
+    for number, cut in enumerate(reduction.cuts, 1):
+        sigma = work.decompose(layers[cut.path].weight).sigma.tolist()
+        picture = pictures.spectrum(cut.path, sigma, max(1, int(cut.share * len(sigma))))
+        (work.out / f"spectrum{number}.svg").write_text(pictures.standalone(picture), encoding="utf-8")
+    if reduction.matrices:
+        drawn = pictures.gains(reduction.matrices, [cut.path for cut in reduction.cuts])
+        (work.out / "gains.svg").write_text(pictures.standalone(drawn), encoding="utf-8")
 
 
 def _smaller(work: Work, module: Adapter, examples: Sequence[Example], held_out: Sequence[Example] | None) -> Made:
@@ -116,19 +152,21 @@ def _smaller(work: Work, module: Adapter, examples: Sequence[Example], held_out:
         loss_budget=params["loss_budget"],
         on_progress=work.progress,
     )
+    adapter.write(result.adapter, work.out, dtype=torch.float32)
     scores = {}
     if held_out is not None:
         for name, each in (("base", None), ("module", module), ("reduction", result.adapter)):
             with applied(work.base.model, each):
                 scores[name] = _measured(work, name, held_out)
-    found = {
+    ranks = {path: pair.rank for path, pair in result.adapter.pairs.items()}
+    found: dict[str, Any] = {
         "components": {"given": result.given, "kept": result.components},
         "parameters": {"given": _parameters(module), "kept": _parameters(result.adapter)},
         "loss": {"before": result.before, "after": result.loss},
         "trials": [asdict(trial) for trial in result.trials],
-        "ranks": {path: pair.rank for path, pair in result.adapter.pairs.items()},
+        "ranks": ranks,
     }
-    return Made(result.adapter, found, scores)
+    return Made(True, found, scores, max(ranks.values()))
 
 
 def _parameters(given: Adapter) -> int:
@@ -159,14 +197,13 @@ def _warnings(work: Work, made: Made, examples: int) -> list[str]:
             )
     if examples < FEW:
         found.append(f"Only {examples} examples decide what goes; the paper takes {FEW}.")
-    if made.adapter is None:
-        found.append("No cut that was tried lowers the loss, so there is no adapter: it is best as it is.")
-    else:
-        rank = max(pair.rank for pair in made.adapter.pairs.values())
-        if rank > SERVED:
-            found.append(
-                f"The adapter's rank is {rank}; serving engines refuse more than {SERVED}. Merge it into the base."
-            )
+    if not made.written:
+        found.append("No cut that was tried lowers the loss, so there is no result: it is best as it is.")
+    if made.rank is not None and made.rank > SERVED:
+        found.append(
+            f"The adapter's rank is {made.rank}; serving engines refuse more than {SERVED}. Merge it into the base, or ask for "
+            "the form model."
+        )
     if "held_out" not in params:
         found.append("No held-out examples were given, so nothing is known of how good the result is.")
     return found
@@ -177,7 +214,7 @@ def _manifest(work: Work, made: Made, examples: int, warnings: Sequence[str]) ->
     params = work.params
     settings = {
         key: params[key]
-        for key in ("subject", "variant", "score", "top", "budget", "loss_budget", "seed")
+        for key in ("subject", "form", "variant", "score", "top", "budget", "loss_budget", "seed")
         if key in params
     }
     report: Mapping[str, Any] | None = None

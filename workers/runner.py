@@ -205,7 +205,8 @@ class Runner:
                 known = bases.known(session)
             inspection = inspect({file.path: file for file in files}, known)
             if files:
-                require_adapter(inspection)
+                if outcome.adapter:
+                    require_adapter(inspection)
                 blobs.store(self.services.sessions, self.services.storage, job.namespace, files)
             with transaction(self.services.sessions) as session:
                 jobs.succeed(session, lease, outcome.result)

@@ -62,11 +62,12 @@ class Work:
 class Outcome:
     """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish.
 
-    A score that names no `commit_id` is one of that adapter.
+    `adapter` says whether the folder must be one. A score that names no `commit_id` is one of that adapter.
     """
 
     result: Mapping[str, Any]
     folder: Path | None = None
+    adapter: bool = True
     parents: Sequence[Parent] = ()
     scores: Sequence[Mapping[str, Any]] = ()
     message: str = ""

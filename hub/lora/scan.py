@@ -119,7 +119,7 @@ def scan(
         tried((cut,), single[cut], False)
     best, least = _joined(base, layers, batches, single, before, variant.joined, decompose, tried)
     predicted = {path: max(table.values()) for path, table in tables.items()}
-    return Reduction(best, before, least, trials, dict(sorted(predicted.items(), key=lambda item: -item[1])))
+    return Reduction(best, before, least, trials, predicted)
 
 
 def _joined(

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from hub import pictures
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
 from hub.registry import devices, jobs, repos, search, teams, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
@@ -143,8 +144,16 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         last=events[-1] if events else None,
         plot=loss_trace((found.result or {}).get("trace", [])),
         curves={name: training_curve(curve) for name, curve in (found.result or {}).get("curve", {}).items()},
+        gains=_gains(found.result or {}),
         live=found.state not in jobs.FINISHED,
     )
+
+
+def _gains(result: Mapping[str, Any]) -> Markup:
+    """The picture of a reduction's predicted gains, whose text the drawing escapes."""
+    if not result.get("matrices"):
+        return Markup()
+    return Markup(pictures.gains(result["matrices"], [cut["path"] for cut in result["cuts"]]))  # noqa: S704
 
 
 @router.post("/jobs/{job_id}/cancel")

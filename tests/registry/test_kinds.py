@@ -500,10 +500,11 @@ def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person
     examples = dataset(services, ann, "ann/task")
     submission = resolve(reduction(top=3))
     assert (submission.queue, submission.inputs) == ("gpu", [Input(examples.id, "dataset")])
-    fields = ("subject", "variant", "score", "top", "budget", "seed", "loss_budget")
+    fields = ("subject", "form", "variant", "score", "top", "budget", "seed", "loss_budget")
     settings = {key: submission.params[key] for key in fields if key in submission.params}
     assert settings == {
         "subject": "base",
+        "form": "adapter",
         "variant": "cl-100g-100e",
         "score": "tail_taylor",
         "top": 3,
@@ -525,6 +526,7 @@ def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person
         ({"score": "mass"}, "score"),
         ({"budget": 0}, "budget"),
         ({"variant": "cl"}, "variant"),
+        ({"form": "factors", "module": {"repo": "ann/a"}}, "the factors hold only what was cut"),
         ({"shares": [0.5]}, "shares"),
         ({"subject": "module"}, "name the module that shall be smaller"),
         ({"subject": "module", "module": {"repo": "ann/a"}, "top": 3}, "top has no meaning for a module"),

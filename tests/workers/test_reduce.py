@@ -12,6 +12,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
+from hub.lora import factored
 from hub.lora.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
 from hub.registry.db import transaction
@@ -151,3 +152,52 @@ def test_a_module_is_made_smaller_or_merged_into_the_base_that_is_reduced(
     found = client.get("/v1/adapters/ann/result", headers=ann.headers).json()
     assert {score["metric"] for score in found["scores"]} == {"exact_match", "target_loss"}
     assert client.get(f"/jobs/{job_id}", headers=ann.headers).status_code == 200
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("form", ["model", "factors"])
+def test_the_whole_model_and_its_factors_compute_what_the_reduced_base_does(
+    client: TestClient,
+    ann: Person,
+    submit: Submit,
+    runner: Runner,
+    tiny_base: Base,
+    tiny_folder: Path,
+    tmp_path: Path,
+    form: str,
+) -> None:
+    job_id = submit(reduction(form=form, variant="laser", held_out={"inline": HELD_OUT}))
+    runner.run(job_id)
+    job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
+    assert job["state"] == "succeeded", job["error"]
+    result = job["result"]
+    cuts = [Cut(cut["path"], cut["share"], cut["blocks"]) for cut in result["cuts"]]
+    folder = Path(snapshot(client, ann, "ann/cut", tmp_path))
+    if form == "model":
+        model = AutoModelForCausalLM.from_pretrained(folder)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+        factored.load(model, folder)
+        assert result["size"]["after"] <= result["size"]["before"]
+    tokens = torch.arange(1, 41).view(2, 20)
+    with torch.inference_mode():
+        theirs = model(tokens).logits
+        with edited(matrices(tiny_base), cuts):
+            ours = tiny_base.model(tokens).logits
+    assert float((theirs - ours).abs().max()) < 1e-5 * float(ours.abs().max())
+    assert (folder / "spectrum1.svg").read_text().startswith("<svg")
+    assert (
+        f"as {'a whole model' if form == 'model' else 'the factors of what was cut'}"
+        in (folder / "README.md").read_text()
+    )
+    assert client.get(f"/jobs/{job_id}", headers=ann.headers).status_code == 200
+
+
+def snapshot(client: TestClient, person: Person, name: str, folder: Path) -> Path:
+    """Every file of a repo that is no adapter, by the Hugging Face protocol."""
+    answer = client.get(f"/api/models/{name}", headers=person.headers).json()
+    for file in answer["siblings"]:
+        place = folder / "snapshot" / file["rfilename"]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(client.get(f"/{name}/resolve/main/{file['rfilename']}", headers=person.headers).content)
+    return folder / "snapshot"

@@ -35,6 +35,10 @@ class ReduceRequest(ResultRequest):
     )
     examples: Examples = Field(description="what the gradient and the trials are of; the paper takes 100")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
+    form: Literal["adapter", "model", "factors"] = Field(
+        "adapter",
+        description="of a reduced base: an adapter for the untouched one, the whole model, or the factors of what was cut",
+    )
     variant: Literal["laser", "100g-std", "100g-100e", "cl-100g-100e"] = Field(
         "cl-100g-100e",
         description="of a base: which cuts are tried, and how many examples give the gradient and measure a cut",
@@ -56,9 +60,11 @@ class ReduceRequest(ResultRequest):
     def fits_together(self) -> "ReduceRequest":
         if self.subject == "module" and self.module is None:
             raise ValueError("name the module that shall be smaller")
-        foreign = ("variant", "top", "budget") if self.subject == "module" else ("loss_budget",)
+        foreign = ("form", "variant", "top", "budget") if self.subject == "module" else ("loss_budget",)
         if given := [name for name in foreign if name in self.model_fields_set]:
             raise ValueError(f"{given[0]} has no meaning for a {self.subject}; leave it out")
+        if self.form == "factors" and self.module:
+            raise ValueError("the factors hold only what was cut; leave the module out, or choose another form")
         scores = OF_A_MODULE if self.subject == "module" else OF_A_BASE
         if self.score is not None and self.score not in scores:
             raise ValueError(f"the score {self.score} is none for a {self.subject}; choose {', '.join(scores)}")
@@ -85,7 +91,7 @@ class ReduceRequest(ResultRequest):
         inputs = [Input(module["commit"], "module") for module in modules]
         inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
-        fields = {"loss_budget"} if self.subject == "module" else {"variant", "top", "budget"}
+        fields = {"loss_budget"} if self.subject == "module" else {"form", "variant", "top", "budget"}
         return Submission(
             kind=self.kind,
             queue="gpu",

@@ -1,0 +1,116 @@
+"""A reduced base in its small form: the two factors of every cut block of rows instead of their product, and a loader for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hub.lora.bases import Base
+from hub.lora.decompose import Decompose, svd
+from hub.lora.errors import LoraError
+from hub.lora.reduce import Cut, kept, matrices
+
+FILE = "factors.safetensors"
+
+
+class FactorsUnfit(LoraError):
+    """The factors are of another base."""
+
+    code = "factors_unfit"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the matrices that were cut: parameters, which is also the multiply-adds that a token needs there, before and after."""
+
+    before: int
+    after: int
+
+
+class Factored(nn.Module):
+    """A linear layer whose rows come in blocks: y_b = up_b (down_b x), with down_b (k_b, in) and up_b (rows of b, k_b)."""
+
+    def __init__(self, downs: Sequence[Tensor], ups: Sequence[Tensor], bias: Tensor | None) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.cat(list(downs)), requires_grad=False)
+        self.ups = nn.ParameterList([nn.Parameter(up, requires_grad=False) for up in ups])
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        inner = torch.split(inputs @ self.down.T, [up.shape[1] for up in self.ups], dim=-1)
+        output = torch.cat([part @ up.T for part, up in zip(inner, self.ups, strict=True)], dim=-1)
+        return output if self.bias is None else output + self.bias
+
+
+def write(base: Base, cuts: Sequence[Cut], folder: Path, decompose: Decompose = svd) -> Size:
+    """Write what the cuts leave of each matrix of the base as it computes now, in its dtype; a matrix whose factors would be larger
+    than itself is written whole."""
+    layers, tensors = matrices(base), {}
+    before = after = 0
+    for cut in cuts:
+        weight = layers[cut.path].weight
+        parts = [decompose(rows) for rows in weight.tensor_split(cut.blocks)]
+        counts = [kept(part.sigma, cut.share) for part in parts]
+        small = sum(count * (len(part.u) + part.vt.shape[1]) for part, count in zip(parts, counts, strict=True))
+        before += weight.numel()
+        after += min(small, weight.numel())
+        if small < weight.numel():
+            for index, (part, count) in enumerate(zip(parts, counts, strict=True)):
+                tensors[f"{cut.path}.down.{index}"] = part.vt[:count]
+                tensors[f"{cut.path}.up.{index}"] = part.u[:, :count] * part.sigma[:count]
+        else:
+            products = [(part.u[:, :n] * part.sigma[:n]) @ part.vt[:n] for part, n in zip(parts, counts, strict=True)]
+            tensors[f"{cut.path}.weight"] = torch.cat(products)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.to("cpu", base.dtype).contiguous() for name, tensor in tensors.items()}, folder / FILE)
+    return Size(before, after)
+
+
+def load(model: nn.Module, folder: Path) -> None:
+    """Make the untouched base's model the reduced one, in place; its layers that were cut compute from their factors.
+
+    Raises FactorsUnfit before anything is changed.
+    """
+    tensors = load_file(folder / FILE)
+    paths = sorted({_path(name) for name in tensors})
+    layers = {path: _layer(model, path) for path in paths}
+    for path, layer in layers.items():
+        whole = tensors.get(f"{path}.weight")
+        downs, ups = _blocks(tensors, path, "down"), _blocks(tensors, path, "up")
+        shape = whole.shape if whole is not None else (sum(len(up) for up in ups), downs[0].shape[1])
+        if tuple(shape) != tuple(layer.weight.shape):
+            raise FactorsUnfit(
+                f"{path} is {tuple(shape)} in the factors and {tuple(layer.weight.shape)} in the model; load the base that was reduced."
+            )
+    for path, layer in layers.items():
+        like = layer.weight
+        whole = tensors.get(f"{path}.weight")
+        if whole is not None:
+            with torch.no_grad():
+                like.copy_(whole)
+            continue
+        downs, ups = ([part.to(like) for part in _blocks(tensors, path, kind)] for kind in ("down", "up"))
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, Factored(downs, ups, layer.bias))
+
+
+def _path(name: str) -> str:
+    return name.removesuffix(".weight") if name.endswith(".weight") else name.rsplit(".", 2)[0]
+
+
+def _blocks(tensors: dict[str, Tensor], path: str, kind: str) -> list[Tensor]:
+    names = [name for name in tensors if name.startswith(f"{path}.{kind}.")]
+    return [tensors[f"{path}.{kind}.{index}"] for index in range(len(names))]
+
+
+def _layer(model: nn.Module, path: str) -> nn.Linear:
+    try:
+        layer = model.get_submodule(path)
+    except AttributeError as error:
+        raise FactorsUnfit(f"The model has no layer {path}; load the base that was reduced.") from error
+    if not isinstance(layer, nn.Linear):
+        raise FactorsUnfit(f"{path} is a {type(layer).__name__} and no linear layer; load the base that was reduced.")
+    return layer
