@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hub.lora.bases import Base
 from hub.lora.decompose import Decompose, svd
 from hub.lora.errors import LoraError
-from hub.lora.reduce import Cut, kept, matrices
+from hub.lora.reduce import Cut, cut_weight, kept, matrices
+from hub.lora.rows import row_groups
 
 FILE = "factors.safetensors"
 
@@ -31,41 +32,50 @@ class Size:
 
 
 class Factored(nn.Module):
-    """A linear layer whose rows come in blocks: y_b = up_b (down_b x), with down_b (k_b, in) and up_b (rows of b, k_b)."""
+    """A linear layer whose rows come in groups: y_b = up_b (down_b x), with down_b (k_b, in) and up_b (rows of b, k_b).
 
-    def __init__(self, downs: Sequence[Tensor], ups: Sequence[Tensor], bias: Tensor | None) -> None:
+    `order` (out,) has the place of each output among those of all groups one after the other.
+    """
+
+    def __init__(self, downs: Sequence[Tensor], ups: Sequence[Tensor], order: Tensor, bias: Tensor | None) -> None:
         super().__init__()
+        self.order: Tensor
+        self.register_buffer("order", order, persistent=False)
         self.down = nn.Parameter(torch.cat(list(downs)), requires_grad=False)
         self.ups = nn.ParameterList([nn.Parameter(up, requires_grad=False) for up in ups])
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         inner = torch.split(inputs @ self.down.T, [up.shape[1] for up in self.ups], dim=-1)
-        output = torch.cat([part @ up.T for part, up in zip(inner, self.ups, strict=True)], dim=-1)
+        output = torch.cat([part @ up.T for part, up in zip(inner, self.ups, strict=True)], dim=-1)[..., self.order]
         return output if self.bias is None else output + self.bias
 
 
 def write(base: Base, cuts: Sequence[Cut], folder: Path, decompose: Decompose = svd) -> Size:
     """Write what the cuts leave of each matrix of the base as it computes now, in its dtype; a matrix whose factors would be larger
     than itself is written whole."""
-    layers, tensors = matrices(base), {}
+    layers = matrices(base)
+    tensors: dict[str, Tensor] = {}
+    orders: dict[str, Tensor] = {}
     before = after = 0
     for cut in cuts:
         weight = layers[cut.path].weight
-        parts = [decompose(rows) for rows in weight.tensor_split(cut.blocks)]
+        groups = row_groups(weight, cut.blocks, cut.grouping, decompose)
+        parts = [decompose(weight[rows]) for rows in groups]
         counts = [kept(part.sigma, cut.share) for part in parts]
         small = sum(count * (len(part.u) + part.vt.shape[1]) for part, count in zip(parts, counts, strict=True))
         before += weight.numel()
         after += min(small, weight.numel())
         if small < weight.numel():
+            orders[f"{cut.path}.order"] = torch.cat(groups).argsort().to("cpu", torch.int32)
             for index, (part, count) in enumerate(zip(parts, counts, strict=True)):
                 tensors[f"{cut.path}.down.{index}"] = part.vt[:count]
                 tensors[f"{cut.path}.up.{index}"] = part.u[:, :count] * part.sigma[:count]
         else:
-            products = [(part.u[:, :n] * part.sigma[:n]) @ part.vt[:n] for part, n in zip(parts, counts, strict=True)]
-            tensors[f"{cut.path}.weight"] = torch.cat(products)
+            tensors[f"{cut.path}.weight"] = cut_weight(weight, cut, decompose)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.to("cpu", base.dtype).contiguous() for name, tensor in tensors.items()}, folder / FILE)
+    rounded = {name: tensor.detach().to("cpu", base.dtype).contiguous() for name, tensor in tensors.items()}
+    save_file(rounded | orders, folder / FILE)
     return Size(before, after)
 
 
@@ -94,11 +104,13 @@ def load(model: nn.Module, folder: Path) -> None:
             continue
         downs, ups = ([part.to(like) for part in _blocks(tensors, path, kind)] for kind in ("down", "up"))
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, Factored(downs, ups, layer.bias))
+        order = tensors[f"{path}.order"].to(like.device, torch.int64)
+        setattr(model.get_submodule(parent), name, Factored(downs, ups, order, layer.bias))
 
 
 def _path(name: str) -> str:
-    return name.removesuffix(".weight") if name.endswith(".weight") else name.rsplit(".", 2)[0]
+    single = name.endswith((".weight", ".order"))
+    return name.rpartition(".")[0] if single else name.rsplit(".", 2)[0]
 
 
 def _blocks(tensors: dict[str, Tensor], path: str, kind: str) -> list[Tensor]:

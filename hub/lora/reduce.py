@@ -6,7 +6,8 @@ loss to first order by -sum_{i>k} sigma_i u_i^T G v_i. One G serves every rank a
 
 - `gradients`: G of all matrices from one pass over the examples.
 - `gains`: what every cut of a matrix is predicted to gain, by rank share and number of row blocks.
-- `cut`: the matrix with its tail zeroed, block by block, by an exact SVD (LASER's code, arXiv 2312.13558, takes an unseeded random one).
+- `cut_weight`: the matrix with its tail zeroed, group by group of rows, by an exact SVD (LASER's code, arXiv 2312.13558, takes an
+  unseeded random one).
 - `edited`: cuts in place, and every bit back afterwards. `hub.lora.scan` tries cuts so and keeps what lowers the loss.
 """
 
@@ -23,6 +24,7 @@ from hub.lora.bases import Base
 from hub.lora.decompose import Decompose, svd
 from hub.lora.errors import LoraError
 from hub.lora.examples import IGNORED, Batch, target_loss
+from hub.lora.rows import Grouping, row_groups
 
 Score = Literal["tail_taylor", "grad_sum", "neg_count"]
 
@@ -36,11 +38,12 @@ class NothingToReduce(LoraError):
 
 @dataclass(frozen=True)
 class Cut:
-    """Keep floor(share * smaller side), at least one, singular values of each of `blocks` contiguous groups of rows (outputs)."""
+    """Keep floor(share * smaller side), at least one, singular values of each of `blocks` groups of rows (hub.lora.rows)."""
 
     path: str
     share: float
     blocks: int
+    grouping: Grouping = "contiguous"
 
 
 def matrices(base: Base) -> dict[str, nn.Linear]:
@@ -74,12 +77,14 @@ def gradients(base: Base, batches: Sequence[Batch], layers: Mapping[str, nn.Line
             layer.weight.grad = None
 
 
-def slopes(weight: Tensor, gradient: Tensor, blocks: int, decompose: Decompose = svd) -> list[tuple[Tensor, Tensor]]:
-    """(sigma, dL/dsigma) of each block of rows, singular values in falling order."""
+def slopes(
+    weight: Tensor, gradient: Tensor, blocks: int, grouping: Grouping = "contiguous", decompose: Decompose = svd
+) -> list[tuple[Tensor, Tensor]]:
+    """(sigma, dL/dsigma) of each group of rows, singular values in falling order."""
     found = []
-    for rows, slope in zip(weight.tensor_split(blocks), gradient.tensor_split(blocks), strict=True):
-        parts = decompose(rows)
-        found.append((parts.sigma, (parts.u * (slope.float() @ parts.vt.T)).sum(0)))
+    for rows in row_groups(weight, blocks, grouping, decompose):
+        parts = decompose(weight[rows])
+        found.append((parts.sigma, (parts.u * (gradient[rows].float() @ parts.vt.T)).sum(0)))
     return found
 
 
@@ -90,6 +95,7 @@ def gains(
     score: Score = "tail_taylor",
     shares: Sequence[float] = SHARES,
     blocks: Sequence[int] = BLOCKS,
+    grouping: Grouping = "contiguous",
     decompose: Decompose = svd,
 ) -> dict[tuple[float, int], float]:
     """By (share, blocks) how good a cut looks, larger is better. "tail_taylor" is the predicted fall of the loss in nats.
@@ -101,7 +107,7 @@ def gains(
     for count in blocks:
         if count > len(weight):
             continue
-        each = slopes(weight, gradient, count, decompose)
+        each = slopes(weight, gradient, count, grouping, decompose)
         for share in shares:
             tails = [(sigma[kept(sigma, share) :], slope[kept(sigma, share) :]) for sigma, slope in each]
             if score == "tail_taylor":
@@ -120,14 +126,14 @@ def kept(sigma: Tensor, share: float) -> int:
     return max(1, math.floor(share * len(sigma) + 1e-9))
 
 
-def cut_weight(weight: Tensor, share: float, blocks: int, decompose: Decompose = svd) -> Tensor:
+def cut_weight(weight: Tensor, cut: Cut, decompose: Decompose = svd) -> Tensor:
     """The matrix (out, in) after the cut, in its own dtype."""
-    parts = []
-    for rows in weight.tensor_split(blocks):
-        found = decompose(rows)
-        count = kept(found.sigma, share)
-        parts.append((found.u[:, :count] * found.sigma[:count]) @ found.vt[:count])
-    return torch.cat(parts).to(weight.dtype)
+    made = torch.empty_like(weight)
+    for rows in row_groups(weight, cut.blocks, cut.grouping, decompose):
+        found = decompose(weight[rows])
+        count = kept(found.sigma, cut.share)
+        made[rows] = ((found.u[:, :count] * found.sigma[:count]) @ found.vt[:count]).to(made.dtype)
+    return made
 
 
 @contextmanager
@@ -137,7 +143,7 @@ def edited(layers: Mapping[str, nn.Linear], cuts: Sequence[Cut], decompose: Deco
     try:
         with torch.no_grad():
             for cut in cuts:
-                layers[cut.path].weight.copy_(cut_weight(before[cut.path], cut.share, cut.blocks, decompose))
+                layers[cut.path].weight.copy_(cut_weight(before[cut.path], cut, decompose))
         yield
     finally:
         with torch.no_grad():

@@ -11,6 +11,7 @@ from hub.lora.bases import Base
 from hub.lora.decompose import Decompose, svd
 from hub.lora.forms import target_names
 from hub.lora.reduce import Cut, NothingToReduce, kept, matrices
+from hub.lora.rows import row_groups
 
 
 def as_adapter(
@@ -18,9 +19,9 @@ def as_adapter(
 ) -> Adapter:
     """The cut tails with the opposite sign, exactly: the base with this adapter is the reduced base.
 
-    With `merged_in` the cuts are those of the base with that adapter merged, and both together are handed back. A cut to few values leaves
-    a tail of nearly full rank, so such an adapter is large, often larger than the matrix itself; its ranks are those of the pairs. With row
-    blocks B is block-diagonal.
+    With `merged_in` the cuts are those of the base with that adapter merged, and both together are handed back. A cut to few values
+    leaves a tail of nearly full rank, so such an adapter is large, often larger than the matrix itself; its ranks are those of the
+    pairs. With groups of rows, B is zero outside of each one's rows.
     """
     layers = matrices(base)
     pairs = dict(merged_in.pairs) if merged_in else {}
@@ -44,12 +45,14 @@ def as_adapter(
 
 def _tail(weight: Tensor, cut: Cut, decompose: Decompose) -> Pair:
     a, b = [], []
-    for rows in weight.tensor_split(cut.blocks):
-        found = decompose(rows)
+    for rows in row_groups(weight, cut.blocks, cut.grouping, decompose):
+        found = decompose(weight[rows])
         count = kept(found.sigma, cut.share)
         a.append(found.vt[count:])
-        b.append(-found.u[:, count:] * found.sigma[count:])
-    return Pair(torch.cat(a), torch.block_diag(*b), 1.0)  # type: ignore[no-untyped-call]
+        up = torch.zeros(len(weight), len(found.sigma) - count)
+        up[rows] = -found.u[:, count:] * found.sigma[count:]
+        b.append(up)
+    return Pair(torch.cat(a), torch.cat(b, dim=1), 1.0)
 
 
 @contextmanager

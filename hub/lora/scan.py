@@ -17,6 +17,7 @@ from hub.lora.compose import encoded, mean_loss
 from hub.lora.decompose import Decompose, svd
 from hub.lora.examples import IGNORED, Batch, Example, OnProgress, target_loss
 from hub.lora.reduce import BLOCKS, SHARES, Cut, NothingToReduce, Score, edited, gains, gradients, matrices
+from hub.lora.rows import Grouping
 
 GRID = (0.9, 0.8, 0.6, 0.2, 0.1, 0.05, 0.01)  # LASER's table 5
 # A block's first and last matrix of the MLP, as LASER's code names them for its architectures, and for others of the same build.
@@ -38,6 +39,7 @@ class Variant:
     graded: int | None
     tried: int | None
     joined: bool = True
+    grouping: Grouping = "contiguous"
 
 
 VARIANTS = {
@@ -45,6 +47,7 @@ VARIANTS = {
     "100g-std": Variant(SHARES, (1,), 100, None),
     "100g-100e": Variant(SHARES, (1,), 100, 100),
     "cl-100g-100e": Variant(SHARES, BLOCKS, 100, 100),
+    "subspace-100g-100e": Variant(SHARES, BLOCKS, 100, 100, grouping="subspace"),  # ours
 }
 
 
@@ -168,9 +171,10 @@ def scored(
             score=score,
             shares=variant.shares,
             blocks=variant.blocks,
+            grouping=variant.grouping,
             decompose=decompose,
         )
-        tables[path] = {Cut(path, *cell): value for cell, value in found.items()}
+        tables[path] = {Cut(path, *cell, variant.grouping): value for cell, value in found.items()}
         on_scored(number)
     return tables
 

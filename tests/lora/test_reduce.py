@@ -94,14 +94,14 @@ def test_predicted_gains_go_with_the_measured_ones(tiny_base: Base) -> None:
 
 def test_a_cut_is_the_nearest_matrix_of_that_rank_in_each_block() -> None:
     weight = torch.randn(10, 6, generator=torch.Generator().manual_seed(2))
-    assert torch.linalg.matrix_rank(cut_weight(weight, 0.5, 1)) == 3
-    for rows, given in zip(cut_weight(weight, 0.4, 3).tensor_split(3), weight.tensor_split(3), strict=True):
+    assert torch.linalg.matrix_rank(cut_weight(weight, Cut("", 0.5, 1))) == 3
+    for rows, given in zip(cut_weight(weight, Cut("", 0.4, 3)).tensor_split(3), weight.tensor_split(3), strict=True):
         sigma = torch.linalg.svdvals(given)
         count = kept(sigma, 0.4)
         assert torch.linalg.matrix_rank(rows) == count
         # Eckart and Young: no matrix of that rank is nearer.
         assert float((given - rows).norm()) == pytest.approx(float(sigma[count:].norm()), rel=1e-4)
-    torch.testing.assert_close(cut_weight(weight, 1.0, 2), weight)
+    torch.testing.assert_close(cut_weight(weight, Cut("", 1.0, 2)), weight)
 
 
 @pytest.mark.parametrize(("length", "share", "count"), [(10, 0.9, 9), (10, 0.01, 1), (576, 0.05, 28), (7, 1.0, 7)])

@@ -11,6 +11,7 @@ from hub.lora.adapter import read, write
 from hub.lora.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
 from hub.lora.reduced import as_adapter, merged
+from hub.lora.rows import row_groups
 from tests.lora.conftest import MakeAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -19,6 +20,7 @@ CUTS = (
     Cut("model.layers.0.mlp.up_proj", 0.8, 1),
     Cut("model.layers.1.self_attn.q_proj", 0.3, 4),
     Cut("model.layers.1.mlp.down_proj", 0.05, 2),
+    Cut("model.layers.0.mlp.gate_proj", 0.2, 4, "subspace"),
 )
 
 
@@ -57,4 +59,6 @@ def test_a_base_with_an_adapter_merged_is_handed_back_whole(
 def test_its_ranks_are_those_of_the_tails(tiny_base: Base) -> None:
     ranks = {path: pair.rank for path, pair in as_adapter(tiny_base, CUTS).pairs.items()}
     # 48 x 32 keeps 25 of 32; 4 blocks of 8 x 32 keep 2 of 8; 2 blocks of 16 x 48 keep the one that is the least.
-    assert list(ranks.values()) == [7, 4 * 6, 2 * 15]
+    assert list(ranks.values())[:3] == [7, 4 * 6, 2 * 15]
+    sizes = [len(rows) for rows in row_groups(matrices(tiny_base)[CUTS[3].path].weight, 4, "subspace")]
+    assert list(ranks.values())[3] == sum(min(size, 32) - max(1, int(0.2 * min(size, 32))) for size in sizes)

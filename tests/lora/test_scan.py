@@ -34,7 +34,7 @@ def test_a_planted_direction_is_found_and_cut(tiny_base: Base, whole: bool) -> N
     before = bits(tiny_base)
     batches, layers = encoded(tiny_base, spoilt, "plain"), matrices(tiny_base)
     layer = layers[PATH]
-    low = cut_weight(layer.weight.detach(), 0.5, 1)
+    low = cut_weight(layer.weight.detach(), Cut(PATH, 0.5, 1))
     try:
         with torch.no_grad():
             layer.weight.copy_(low)

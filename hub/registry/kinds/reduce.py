@@ -39,7 +39,7 @@ class ReduceRequest(ResultRequest):
         "adapter",
         description="of a reduced base: an adapter for the untouched one, the whole model, or the factors of what was cut",
     )
-    variant: Literal["laser", "100g-std", "100g-100e", "cl-100g-100e"] = Field(
+    variant: Literal["laser", "100g-std", "100g-100e", "cl-100g-100e", "subspace-100g-100e"] = Field(
         "cl-100g-100e",
         description="of a base: which cuts are tried, and how many examples give the gradient and measure a cut",
     )
