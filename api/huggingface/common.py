@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import unquote, urlencode
 
 from anyio import from_thread
 from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
-from hub.registry.errors import InvalidInput
+from hub.registry.errors import InvalidInput, NotFound
 from hub.registry.findings import Finding
 from hub.registry.repos import VISIBILITIES, RepoType, Visibility
 
@@ -18,8 +18,12 @@ MAX_WARNINGS = 10
 
 
 # Async, as FastAPI gives a thread to each dependency that is not.
-async def get_repo_type(kind: Literal["models", "datasets"]) -> RepoType:
-    return "model" if kind == "models" else "dataset"
+async def get_repo_type(kind: str) -> RepoType:
+    if kind == "models":
+        return "model"
+    if kind == "datasets":
+        return "dataset"
+    raise NotFound(f"There is nothing at this address: this hub has models and datasets, and no {kind[:100]!r}.")
 
 
 RepoTypeDep = Annotated[RepoType, Depends(get_repo_type)]  # for routes below /api/{kind}/{namespace}/{name}

@@ -271,3 +271,23 @@ def test_cards_are_checked_before_they_are_committed(
     warnings = [warning["message"] for warning in answer.json()["warnings"]]
     assert len(warnings) == len(words)
     assert all(word in warning for word, warning in zip(words, warnings, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sentence"),
+    [
+        ("POST", "super-squash/main", "stay as long as their repo"),
+        ("GET", "lfs-files", "stay as long as their repo"),
+        ("POST", "lfs-files/batch", "stay as long as their repo"),
+        ("GET", "discussions?p=0", "no discussions"),
+        ("POST", "discussions/1/comment", "no discussions"),
+    ],
+)
+def test_what_is_not_offered_says_so(client: TestClient, ann: Person, method: str, path: str, sentence: str) -> None:
+    answer = client.request(method, f"/api/models/ann/r/{path}", headers=ann.headers)
+    assert sentence in talk.told(answer, 400)
+
+
+def test_other_kinds_of_repo_are_not_there(client: TestClient, ann: Person) -> None:
+    for path in ("/api/spaces", "/api/spaces/ann/r", "/api/users/ann/likes"):
+        assert "models and datasets" in talk.told(client.get(path, headers=ann.headers), 404)

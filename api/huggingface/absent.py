@@ -1,0 +1,25 @@
+"""What the Hugging Face Hub offers for models and data sets and this hub does not: an answer that says so, and what to do instead."""
+
+from fastapi import APIRouter, Response
+
+from api.huggingface.errors import NotOffered
+
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
+
+
+@router.post("/super-squash/{branch:path}")
+@router.get("/lfs-files")
+@router.post("/lfs-files/{rest:path}")
+def rewrite_history() -> Response:
+    raise NotOffered(
+        "Commits of this hub stay as long as their repo, as versions and results rely on them: to be rid of one's bytes, "
+        "duplicate what shall stay into a new repo and delete this one."
+    )
+
+
+@router.get("/discussions")
+@router.post("/discussions")
+@router.get("/discussions/{rest:path}")
+@router.post("/discussions/{rest:path}")
+def discuss() -> Response:
+    raise NotOffered("This hub has no discussions and no pull requests.")
