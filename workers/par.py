@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from statistics import fmean
 from typing import Any
@@ -21,13 +21,16 @@ from hub.lora.report import SLACK, check_held_out, longest_target
 from hub.lora.rewards import answered
 from hub.lora.systems import System, check_labelled, drawn, of_system, read_labels
 from hub.lora.train import Trained
+from hub.lora.voting import Tally, Trust, tried, vote
 from hub.registry.repos import Parent
 from workers.card import par_card
 from workers.compose import dataset_template, input_of
 from workers.paired import METRICS, paired_report
+from workers.teachers import teachers_of
 from workers.train import VALIDATED, curve
 from workers.work import Outcome, Work
 
+ROLES = ("examples", "held_out", "gold")
 POINTS = 200  # of a curve of rewards
 ALIKE = 0.9  # mean share of prompts with equal rewards above which a warning says that little was learnt from
 ANSWERED_SHORTLY = {"exact_match", "length"}  # rewards that ask for nothing beside the target
@@ -46,6 +49,14 @@ WORDS = {
 
 
 @dataclass(frozen=True)
+class Voted:
+    """How the teachers did on the gold examples, and how they voted on the others."""
+
+    trust: list[Trust]
+    tally: Tally
+
+
+@dataclass(frozen=True)
 class Data:
     """`labels` say the system of every example, `held_out_labels` those of the held-out ones where all of them have one."""
 
@@ -54,6 +65,7 @@ class Data:
     held_out: list[Example] | None
     held_out_labels: Sequence[System | None]
     systems: Systems
+    vote: Voted | None
 
 
 def run(work: Work) -> Outcome:
@@ -71,7 +83,9 @@ def run(work: Work) -> Outcome:
     (work.out / "loraloom.json").write_text(text, encoding="utf-8")
     (work.out / "README.md").write_text(par_card(params, manifest), encoding="utf-8")
     shown = ("settings", "split", "partition", "curve", "rewards", "optimizer_bytes", "accuracy", "report", "warnings")
-    datasets = {params[role]["commit"] for role in ("examples", "held_out") if role in params}
+    if data.vote is not None:
+        (work.out / "votes.jsonl").write_text(_ballots(data.vote.tally), encoding="utf-8")
+    datasets = {params[role]["commit"] for role in ROLES if role in params}
     return Outcome(
         result={key: manifest[key] for key in shown},
         folder=work.out,
@@ -88,14 +102,35 @@ def _read(work: Work) -> Data:
     if held_out is not None:
         check_held_out(examples, held_out)
     held_out_labels = work.read(params["held_out"], read_labels) if held_out else []
-    labels = _labels(work, examples)
+    vote = _voted(work, examples) if params["split"] == "vote" else None
+    labels = vote.tally.systems if vote else _labels(work, examples)
     learnt = of_system(examples, labels, 1)
     if learnt:
         learnt, validated = split(learnt, params["validation_share"], params["seed"], VALIDATED)
     else:
         validated = []
     systems = Systems(learnt, of_system(examples, labels, 2), validated)
-    return Data(examples, labels, held_out, held_out_labels if all(held_out_labels) else [], systems)
+    return Data(examples, labels, held_out, held_out_labels if all(held_out_labels) else [], systems, vote)
+
+
+def _voted(work: Work, examples: Sequence[Example]) -> Voted:
+    gold = work.examples(work.params["gold"])
+    known = work.read(work.params["gold"], read_labels)
+    check_labelled(known)
+    teachers = teachers_of(work, work.params["teachers"])
+    work.progress.enter("try teachers")
+    trust = tried(teachers, gold, [label for label in known if label], work.base.id, work.progress)
+    work.progress.enter("vote")
+    return Voted(trust, vote(teachers, examples, work.base.id, work.progress))
+
+
+def _ballots(tally: Tally) -> str:
+    """A line an example, in the order of the examples: what each teacher voted, and what came of it."""
+    lines = [
+        {"system": system, "votes": dict(zip(tally.votes, ballot, strict=True))}
+        for system, *ballot in zip(tally.systems, *tally.votes.values(), strict=True)
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _labels(work: Work, examples: Sequence[Example]) -> Sequence[System | None]:
@@ -184,6 +219,8 @@ def _warnings(work: Work, data: Data, settings: Settings, ours: Arm) -> list[str
             )
         if isinstance(stage.done, Trained) and stage.done.ending == "diverged":
             found.append(f"Stage 1 diverged after step {len(stage.done.losses)}; it goes on from its best state.")
+    if data.vote and data.vote.tally.ties:
+        found.append(f"{data.vote.tally.ties} examples had no majority and were left out.")
     if data.held_out is None:
         found.append("No held-out examples were given, so nothing is known of how good the result is.")
     return found
@@ -206,13 +243,14 @@ def _manifest(
         "template": params["template"],
         **around,
         "versions": {**dict(around["versions"]), "trl": version("trl")},  # type: ignore[call-overload]
-        "inputs": {role: input_of(work, params[role]) for role in ("examples", "held_out") if role in params},
+        "inputs": {role: input_of(work, params[role]) for role in ROLES if role in params},
         "settings": {"named": params["settings"], **as_json(settings), "validation_share": params["validation_share"]},
         "split": {
             "by": params["split"],
             "system1": sum(label == 1 for label in data.labels),
             "system2": sum(label == 2 for label in data.labels),
             "validated": len(data.systems.validation),
+            **_vote_of(data),
         },
         "partition": described(partition) if partition else None,
         "curve": {"module": curve(supervised)} if isinstance(supervised, Trained) else {},
@@ -231,6 +269,13 @@ def _manifest(
         else None,
         "warnings": list(warnings),
     }
+
+
+def _vote_of(data: Data) -> dict[str, Any]:
+    """Each teacher's figures and the votes' agreement; votes.jsonl has what everyone said."""
+    if data.vote is None:
+        return {}
+    return {"teachers": [asdict(trust) for trust in data.vote.trust], **data.vote.tally.summary()}
 
 
 def _rewards(done: Reinforced) -> dict[str, Any]:

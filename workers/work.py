@@ -14,6 +14,7 @@ from hub.lora.errors import LoraError
 from hub.lora.examples import Example, parse_jsonl
 from hub.lora.train import Checkpoints
 from hub.registry.repos import Parent
+from hub.registry.settings import Settings
 
 Parsed = TypeVar("Parsed")
 
@@ -39,6 +40,8 @@ class Work:
     progress: Progress
     place: Callable[[str], Checkpoints]  # name of a stage -> where it keeps its place between attempts
     decompose: Decompose  # keeps what it found on this worker's disk
+    load: Callable[[Mapping[str, Any]], Base]  # a pinned base beside the job's own
+    settings: Settings
 
     def module(self, pinned: Mapping[str, Any]) -> Adapter:
         """A pinned module, named so that two versions of one repo stay apart."""

@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("data/cache"), description="where a worker keeps inputs by hash and converted base models"
     )
+    teachers_file: Path | None = Field(
+        None,
+        description="a JSON file that names OpenAI-compatible servers which may vote on examples; unset means none",
+    )
     starter: bool = Field(True, description="publish the starter library when the instance is first seeded")
     max_upload_bytes: int = Field(4 * 2**30, description="largest body of one upload")
     lfs_part_bytes: int = Field(512 * 2**20, description="files larger than this come by LFS in parts of this size")

@@ -69,6 +69,34 @@ class ReinforcedSettings(Strict):
 Arm = Literal["lora", "loraplus", "unpartitioned", "pissa_rl", "random", "swapped", "rl_first"]
 
 
+class Teacher(Strict):
+    """Either a registered base, which the worker runs, or a server that the administrator has named."""
+
+    base: str | None = None
+    server: str | None = None
+
+    @model_validator(mode="after")
+    def one(self) -> "Teacher":
+        if (self.base is None) == (self.server is None):
+            raise ValueError("name either a base or a server, not both and not neither")
+        return self
+
+
+class Vote(Strict):
+    """The majority of the teachers decides, after each has shown on gold examples that it does better than chance."""
+
+    teachers: list[Teacher] = Field(min_length=1, max_length=9)
+    gold: Examples = Field(description="a few dozen examples whose `system` is known; nothing is learnt from them")
+
+    @model_validator(mode="after")
+    def odd(self) -> "Vote":
+        if len(self.teachers) % 2 == 0:
+            raise ValueError("the number of teachers must be odd, so that a vote can be decided")
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ValueError("name each teacher once; a model that votes twice only outvotes others")
+        return self
+
+
 class ParRequest(ResultRequest):
     """LoRA-PAR: fast thinking supervised, slow thinking reinforced, each on its own elements of one module (arXiv 2507.20999)."""
 
@@ -76,8 +104,8 @@ class ParRequest(ResultRequest):
     base: str
     examples: Examples = Field(description="what is learnt, of both systems")
     held_out: Examples | None = Field(None, description="what every stage is measured on; at least 100 for a claim")
-    split: Literal["labels", "random"] = Field(
-        "labels", description="the field `system` of each example, or a draw as a control"
+    split: Literal["labels", "random"] | Vote = Field(
+        "labels", description="the field `system` of each example, a draw as a control, or a vote of teachers"
     )
     settings: Literal["today", "paper"] = Field("today", description="the settings that stand where nothing is said")
     partition: PartitionSettings = PartitionSettings()
@@ -107,17 +135,21 @@ class ParRequest(ResultRequest):
 
     def sources(self) -> Mapping[str, Examples]:
         held_out = {"held_out.jsonl": self.held_out} if self.held_out else {}
-        return {"examples.jsonl": self.examples, **held_out}
+        gold = {"gold.jsonl": self.split.gold} if isinstance(self.split, Vote) else {}
+        return {"examples.jsonl": self.examples, **held_out, **gold}
 
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
-        changed = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
+        changed: dict[str, Any] = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
+        if isinstance(self.split, Vote):
+            changed["split"] = self.split.model_copy(update={"gold": sources["gold.jsonl"]})
         return self.model_copy(update=changed)
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         base = agree(session, [], self.base)
         if self.sft.target_modules:
             check_targets(bases.find(session, base["id"]).shapes, self.sft.target_modules, base["id"])
-        sources = {"examples": self.examples, "held_out": self.held_out}
+        vote = self.split if isinstance(self.split, Vote) else None
+        sources = {"examples": self.examples, "held_out": self.held_out, "gold": vote.gold if vote else None}
         pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
         inputs = [Input(source["commit"], "dataset") for source in pinned.values()]
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
@@ -128,9 +160,9 @@ class ParRequest(ResultRequest):
                 "result": self.name,
                 "base": base,
                 **pinned,
-                **self.model_dump(
-                    include={"split", "settings", "measure", "compare", "validation_share", "seed", "template"}
-                ),
+                **self.model_dump(include={"settings", "measure", "compare", "validation_share", "seed", "template"}),
+                "split": "vote" if vote else self.split,
+                "teachers": [_pinned(session, teacher) for teacher in vote.teachers] if vote else [],
                 "changes": self.changes(),
             },
             inputs=inputs,
@@ -142,3 +174,7 @@ class ParRequest(ResultRequest):
         """What is asked for instead of the named settings."""
         parts = {"partition": self.partition, "supervised": self.sft, "reinforced": self.grpo}
         return {name: part.model_dump(exclude_none=True) for name, part in parts.items()}
+
+
+def _pinned(session: Session, teacher: Teacher) -> dict[str, Any]:
+    return {"server": teacher.server} if teacher.server else {"base": agree(session, [], teacher.base)}

@@ -1,0 +1,147 @@
+"""Teachers for a job: bases that this worker runs, servers that the administrator has named, and their replies kept by content."""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel, SecretStr
+
+from hub.lora.errors import LoraError
+from hub.lora.voting import BATCH, BaseTeacher, Teacher
+from workers.work import Work
+
+PAUSES = (1.0, 2.0, 4.0)  # seconds before a server is asked again
+PASSING = (408, 429, 500, 502, 503, 504)  # what a server may answer that another try may mend
+
+
+class UnknownTeacher(LoraError):
+    code = "unknown_teacher"
+
+
+class TeacherUnavailable(LoraError):
+    code = "teacher_unavailable"
+
+
+class Server(BaseModel):
+    """One entry of the file that TEACHERS_FILE names: an OpenAI-compatible server, up to and with /v1, and the model to ask there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: HttpUrl
+    model: str
+    key: SecretStr | None = None
+    max_tokens: int = 1024
+    timeout: float = 120.0
+
+
+class _Servers(RootModel[dict[str, Server]]):
+    pass
+
+
+@dataclass(frozen=True)
+class ServerTeacher:
+    name: str
+    server: Server
+
+    def replies(self, prompts: Sequence[str]) -> list[str]:
+        key = self.server.key
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        with (
+            httpx.Client(headers=headers, timeout=self.server.timeout) as client,
+            ThreadPoolExecutor(BATCH) as pool,
+        ):
+            return list(pool.map(lambda prompt: self._reply(client, prompt), prompts))
+
+    def _reply(self, client: httpx.Client, prompt: str) -> str:
+        body = {
+            "model": self.server.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": self.server.max_tokens,
+        }
+        why = ""
+        for pause in (0.0, *PAUSES):
+            time.sleep(pause)
+            try:
+                answer = client.post(f"{str(self.server.url).rstrip('/')}/chat/completions", json=body)
+            except httpx.TransportError as error:
+                why = type(error).__name__
+                continue
+            if answer.is_success:
+                return _content(self.name, answer)
+            why = f"status {answer.status_code}"
+            if answer.status_code not in PASSING:
+                break
+        raise TeacherUnavailable(
+            f"The teacher {self.name} does not answer ({why}). Ask the administrator, or choose another."
+        )
+
+
+def _content(name: str, answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["choices"][0]["message"]["content"] or "")
+    except (ValueError, LookupError, TypeError) as error:
+        raise TeacherUnavailable(f"The teacher {name} answers with something that is no chat completion.") from error
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A teacher whose replies are kept in files, each named by who was asked (`identity`) and what."""
+
+    teacher: Teacher
+    identity: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.teacher.name
+
+    def replies(self, prompts: Sequence[str]) -> list[str]:
+        places = [self._place(prompt) for prompt in prompts]
+        new = [index for index, place in enumerate(places) if not place.exists()]
+        if new:
+            for index, reply in zip(new, self.teacher.replies([prompts[index] for index in new]), strict=True):
+                self._keep(places[index], reply)
+        return [place.read_text(encoding="utf-8") for place in places]
+
+    def _place(self, prompt: str) -> Path:
+        digest = hashlib.sha256(f"{self.identity}\0{prompt}".encode()).hexdigest()
+        return self.folder / digest[:2] / digest
+
+    def _keep(self, place: Path, reply: str) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf-8") as fresh:
+            fresh.write(reply)
+        Path(fresh.name).replace(place)
+
+
+def teachers_of(work: Work, wanted: Sequence[Mapping[str, Any]]) -> list[Teacher]:
+    """The teachers that a job names. Raises UnknownTeacher for a server that no administrator has named."""
+    servers = _named(work.settings.teachers_file)
+    folder = work.settings.cache_dir / "votes"
+    found: list[Teacher] = []
+    for each in wanted:
+        if "server" in each:
+            if each["server"] not in servers:
+                known = ", ".join(sorted(servers)) or "none"
+                raise UnknownTeacher(f"There is no teacher {each['server']!r}; the administrator has named: {known}.")
+            server = servers[each["server"]]
+            identity = f"{server.url} {server.model} {server.max_tokens}"
+            found.append(Remembering(ServerTeacher(each["server"], server), identity, folder))
+        else:
+            base = work.base if each["base"]["id"] == work.base.id else work.load(each["base"])
+            found.append(Remembering(BaseTeacher(base), f"{base.fingerprint} {base.dtype}", folder))
+    return found
+
+
+def _named(file: Path | None) -> Mapping[str, Server]:
+    if file is None:
+        return {}
+    return _Servers.model_validate(json.loads(file.read_text(encoding="utf-8"))).root
