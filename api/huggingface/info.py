@@ -23,6 +23,7 @@ router = APIRouter(prefix="/api/{kind}", route_class=ReadThrough)
 
 CARD = "README.md"
 SORTS: dict[str, Sort] = {"createdAt": "created", "lastModified": "modified"}
+NO_FILTERS = ("apps", "inference", "inference_provider", "num_parameters")  # that clients have and this hub has not
 
 
 @router.get("")
@@ -39,11 +40,17 @@ def list_repos(
     sort: str | None = None,
     limit: Annotated[int, Query(ge=1)] = 100,
     full: bool = False,
+    gated: bool = False,
     cursor: str | None = None,
 ) -> list[dict[str, Any]]:
     """Repos that the viewer may read, newest first; `filter` names tags that must all apply."""
     if sort is not None and sort not in SORTS:
         warn_text(response, "sort", f"This hub does not count {sort}; the list is sorted by lastModified.")
+    for name in NO_FILTERS:
+        if name in request.query_params:
+            warn_text(response, name, f"This hub does not filter by {name}; the list is as without it.")
+    if gated:
+        return []  # no repo of this hub is
     rows, following = catalog.listing(
         session,
         viewer,

@@ -241,6 +241,16 @@ def test_lists_are_filtered_searched_sorted_and_paged(
     talk.told(client.get("/api/models?cursor=mine", headers=ann.headers), 422)
 
 
+def test_what_a_list_is_not_filtered_by_is_said(client: TestClient, ann: Person) -> None:
+    talk.create(client, ann, "ann/r")
+    answer = client.get("/api/models?apps=vllm&num_parameters=min:1B&gated=False", headers=ann.headers)
+    assert len(answer.json()) == 1
+    assert answer.headers.get_list("X-HF-Warning") == [
+        f"{name}; This hub does not filter by {name}; the list is as without it." for name in ("apps", "num_parameters")
+    ]
+    assert client.get("/api/models?gated=true", headers=ann.headers).json() == []
+
+
 def test_repos_without_a_namespace_are_not_there(client: TestClient, ann: Person) -> None:
     for path in ("/api/models/gpt2", "/api/models/gpt2/revision/main", "/gpt2/resolve/main/config.json"):
         talk.told(client.get(path, headers=ann.headers), 404, "RepoNotFound")
