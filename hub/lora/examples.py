@@ -8,6 +8,7 @@ a line break and "Answer:".
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -238,18 +239,31 @@ def _greedy(base: Base, max_new_tokens: int) -> GenerationConfig:
 
 
 def exact_match(prediction: str, target: str) -> bool:
-    """Equal but for outer and repeated white space and one full stop at the end. Case counts: it may be what was asked for."""
+    """Equal but for outer and repeated white space, the width of characters (NFKC), and one full stop at the end, also an ideographic one.
+
+    Case counts: it may be what was asked for.
+    """
     return _normal(prediction) == _normal(target)
 
 
 def contains(prediction: str, target: str) -> bool:
-    """Whether the target stands in the answer as whole words ("no" is not in "not"), whatever the case."""
-    found = re.search(rf"(?<!\w){re.escape(_normal(target).casefold())}(?!\w)", _normal(prediction).casefold())
-    return found is not None
+    """Whether the target stands in the answer as whole words ("no" is not in "not"), whatever the case.
+
+    Chinese and Japanese are written without spaces, so a character of theirs may stand on either side.
+    """
+    wanted = _normal(target).casefold()
+    before = rf"(?<!{_SPACED})" if re.match(_SPACED, wanted) else ""
+    after = rf"(?!{_SPACED})" if re.search(rf"{_SPACED}\Z", wanted) else ""
+    return re.search(f"{before}{re.escape(wanted)}{after}", _normal(prediction).casefold()) is not None
+
+
+# A character of a word in a script that separates words: any but kana, ideographs and the marks that go with them.
+_SPACED = r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 
 
 def _normal(text: str) -> str:
-    return " ".join(text.split()).removesuffix(".").rstrip()
+    plain = " ".join(unicodedata.normalize("NFKC", text).split())
+    return (plain[:-1] if plain.endswith((".", "。")) else plain).rstrip()
 
 
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
@@ -257,7 +271,7 @@ _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 def numeric_match(prediction: str, target: str) -> bool:
     """Whether the last number of the answer is the last number of the target; commas may group thousands, and 7.0 is 7."""
-    given, wanted = _NUMBER.findall(prediction), _NUMBER.findall(target)
+    given, wanted = (_NUMBER.findall(unicodedata.normalize("NFKC", text)) for text in (prediction, target))
     return bool(given and wanted) and _number(given[-1]) == _number(wanted[-1])
 
 

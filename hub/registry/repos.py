@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -254,13 +255,18 @@ def _record_facts(
                 tags=list(facts.tags),
                 facts=facts.to_dict(),
                 findings=[finding.to_dict() for finding in about],
-                search=" ".join(words).lower(),
+                search=searchable(" ".join(words)),
                 published_at=commit.created_at,
             )
         )
     if current and inspection.adapters and _weights(session, commit.id) != before:
         repo.versions += 1
         move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
+
+
+def searchable(text: str) -> str:
+    """As it is kept to be searched and as it is searched for: without case, and full-width letters as any other (NFKC)."""
+    return unicodedata.normalize("NFKC", text).lower()
 
 
 def _innermost(folders: Sequence[str], path: str) -> str | None:

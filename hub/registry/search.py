@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, teams
+from hub.registry import bases, repos, teams
 from hub.registry.errors import InvalidInput
 from hub.registry.models import AdapterFacts, Repo
 from hub.registry.teams import Viewer
@@ -58,7 +58,7 @@ def search(session: Session, viewer: Viewer | None, filters: Filters, *, limit: 
         query = query.where(AdapterFacts.tags.contains(list(filters.tag)))
     if filters.owner:
         query = query.where(Repo.namespace == filters.owner)
-    for word in (filters.text or "").lower().split():
+    for word in repos.searchable(filters.text or "").split():
         query = query.where(AdapterFacts.search.contains(word, autoescape=True))
     if cursor:
         after = tuple_(AdapterFacts.published_at, AdapterFacts.commit_id, AdapterFacts.folder)

@@ -200,6 +200,15 @@ def test_answers_are_greedy_and_end_at_the_end_of_sequence(tiny_base: Base) -> N
         ("a.b", "a*b", False, False),
         ("Paris..", "Paris", False, True),
         ("", "Paris", False, False),
+        ("東京。", "東京", True, True),
+        ("ＰＡＲＩＳ．", "PARIS", True, True),
+        ("\u3000東京\u3000", "東京", True, True),
+        ("答えは東京です", "東京", False, True),
+        ("全部で5個", "5", False, True),
+        ("全部で15個", "5", False, False),
+        ("カタカナ", "ｶﾀｶﾅ", True, True),
+        ("наш Париж", "Париж", False, True),
+        ("Парижанин", "Париж", False, False),
     ],
 )
 def test_exact_match_and_contains(prediction: str, target: str, exact: bool, within: bool) -> None:
@@ -211,6 +220,7 @@ def test_exact_match_and_contains(prediction: str, target: str, exact: bool, wit
     ("prediction", "target", "right"),
     [
         ("So 3 + 4 is 7.", "7", True),
+        ("答えは１，２３４．５です。", "1234.5", True),
         ("7.0", "7", True),
         ("it costs $1,234.50", "1234.5", True),
         ("7, or rather 8", "7", False),

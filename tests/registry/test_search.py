@@ -170,3 +170,15 @@ def test_deleted_adapters_are_not_found(services: Services, ann: Person) -> None
 def test_a_cursor_that_is_not_ours_is_refused(services: Services, ann: Person, cursor: str) -> None:
     with transaction(services.sessions) as session, pytest.raises(InvalidInput, match="cursor"):
         search.search(session, ann.viewer, Filters(), limit=1, cursor=cursor)
+
+
+def test_words_of_two_characters_are_found_in_scripts_without_spaces(services: Services, ann: Person) -> None:
+    card = "---\nlicense: mit\ntags: [翻訳]\n---\n日本語の文を中国語に翻訳する。\n".encode()
+    adapter(services, ann, "ann/translates", files={**peft_folder(seed=1), "README.md": card})
+    wide = "---\nlicense: mit\n---\nＳＱＬ queries\n".encode()
+    adapter(services, ann, "ann/sql", files={**peft_folder(seed=2), "README.md": wide})
+    for words in ("日本", "文を", "翻訳", "中国 日本"):
+        assert names(services, ann.viewer, text=words) == ["ann/translates"], words
+    assert names(services, ann.viewer, text="日中") == []
+    for words in ("sql", "ｓｑｌ", "SQL"):
+        assert names(services, ann.viewer, text=words) == ["ann/sql"], words
