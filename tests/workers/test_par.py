@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from peft import PeftModel
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub import up
+from hub.lora.adapter import write
+from hub.lora.bases import Base, load
+from hub.lora.batches import split
+from hub.lora.examples import Example
 from hub.lora.grpo import Reinforcement
 from hub.lora.importance import Start
-from hub.lora.par import ARMS, PRESETS, changed
+from hub.lora.par import ARMS, PRESETS, Settings, Systems, changed, run_arm
 from hub.lora.rewards import REWARDS
 from hub.lora.train import Recipe
 from hub.registry.db import transaction
@@ -119,9 +124,27 @@ def test_labelled_examples_become_a_module_with_its_partition_and_what_each_stag
     assert [line.role for line in lineage] == ["dataset"]
     found = client.get("/v1/adapters/ann/two", headers=ann.headers).json()
     assert found["adapters"][0]["method"] == "lora-par"
+    assert again(manifest, load(tiny_folder, id="tests/tiny"), tmp_path / "again") == {
+        name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")
+    }
     page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
     assert "Jaccard" in page
     assert "<td>model.layers.0.self_attn.q_proj A</td>" in page
+
+
+def again(manifest: dict[str, Any], base: Base, folder: Path) -> dict[str, bytes]:
+    """The module made anew by the library from what the manifest says and the examples alone."""
+    given = dict(manifest["settings"])
+    named, share = given.pop("named"), given.pop("validation_share")
+    assert named == "today"
+    parts = {"supervised": Recipe(**given.pop("supervised")), "reinforced": Reinforcement(**given.pop("reinforced"))}
+    settings = Settings(**given, **parts)
+    first, second = ([Example(row["input"], row["target"]) for row in rows] for rows in (FAST, SLOW))
+    learnt, validated = split(first, share, settings.seed, 200)
+    systems = Systems(learnt, second, validated)
+    arm = run_arm(base, systems, settings, "par", template=manifest["template"], on_progress=lambda *_: None)
+    write(arm.adapter, folder, dtype=torch.float32)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.usefixtures("library")
@@ -184,6 +207,13 @@ def test_the_random_split_needs_no_labels_and_what_is_wrong_is_said(
     assert (job["result"]["split"]["system1"], job["result"]["split"]["system2"]) == (12, 12)
     assert job["result"]["accuracy"]["measure"] == "numeric"
     assert job["result"]["accuracy"]["arms"]["module"].keys() == {"all"}, "there are no labels to tell them apart"
+
+    chosen = {"inline": [{"input": "which?", "target": "b", "choices": ["a", "b"], "system": 2}]}
+    choosing = submit(two_systems(name="ann/choosing", measure="choice", held_out=chosen))
+    runner.run(choosing)
+    found = client.get(f"/v1/jobs/{choosing}", headers=ann.headers).json()["result"]["accuracy"]
+    assert found["measure"] == "choice"
+    assert found["arms"]["module"]["system2"]["mean"] in (0.0, 1.0)
 
     wrong: dict[str, tuple[dict[str, Any], str]] = {
         "bad_example": ({"examples": {"inline": [*FAST, *bare]}}, "24 of 48 examples have no `system`"),

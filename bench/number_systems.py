@@ -1,0 +1,89 @@
+"""The built-in base writes numbers in words: System 1 is numbers below a hundred, supervised; System 2 is larger ones, reinforced.
+
+120 held-out numbers that no stage sees, of which the larger ones are what reinforcement is for. One seed: an arm takes minutes on a
+processor.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from bench.harness import Cell
+from hub.lora.adapter import Adapter
+from hub.lora.bases import BUILT_IN_ID, Base, convert_built_in, load
+from hub.lora.evaluate import evaluate
+from hub.lora.examples import Example
+from hub.lora.grpo import Reinforced, Reinforcement
+from hub.lora.par import ArmName, Settings, Systems, run_arm
+from hub.lora.train import Recipe
+from hub.starter.tasks import TASKS
+
+FOLDER = Path(__file__).parents[1] / "data" / "bench" / "built-in"
+ARMS: tuple[ArmName, ...] = ("par", "random", "unpartitioned")
+SETTINGS = Settings(
+    start="probe",
+    sample=50,
+    supervised=Recipe(target_modules=["q_proj", "v_proj"], learning_rate=1e-3, ratio=1.0, steps=40, batch_size=16),
+    reinforced=Reinforcement(learning_rate=5e-4, steps=30, batch_size=32, max_answer=16, warmup=0.1),
+)
+
+
+def _number(example: Example) -> int:
+    return int(example.input.rpartition(" ")[2])
+
+
+@cache
+def _data() -> tuple[Systems, list[Example]]:
+    (task,) = [task for task in TASKS if task.name == "number-words"]
+    learnt = [Example(pair.input, pair.target) for pair in task.train]
+    held_out = [Example(pair.input, pair.target) for pair in task.held_out]
+    small = [example for example in learnt if _number(example) < 100]
+    large = [example for example in learnt if _number(example) >= 100]
+    return Systems(small, large), held_out
+
+
+@cache
+def _base() -> Base:
+    disable_progress_bar()
+    return load(convert_built_in(FOLDER), id=BUILT_IN_ID)
+
+
+def _right(adapter: Adapter | None) -> float:
+    """Of the held-out numbers from a hundred on."""
+    large = [example for example in _data()[1] if _number(example) >= 100]
+    scores = evaluate(
+        _base(),
+        adapter,
+        large,
+        template="plain",
+        metrics=("exact_match",),
+        max_new_tokens=16,
+        on_progress=lambda *_: None,
+    )
+    return scores.estimates["exact_match"].mean
+
+
+@cache
+def _figures(arm: ArmName) -> dict[str, float]:
+    done = run_arm(_base(), _data()[0], SETTINGS, arm, template="plain", on_progress=lambda *_: None)
+    found = {f"right after {stage.name}": _right(stage.adapter) for stage in done.stages}
+    rewards = next(stage.done.curve for stage in done.stages if isinstance(stage.done, Reinforced))
+    found["mean reward of the first five steps"] = sum(row["reward"] for row in rewards[:5]) / 5
+    found["mean reward of the last five steps"] = sum(row["reward"] for row in rewards[-5:]) / 5
+    return found
+
+
+def number_cells() -> Sequence[Cell]:
+    cells = [Cell("built-in base, numbers from a hundred on: base alone", "share", lambda: (_right(None), None))]
+    for arm in ARMS:
+        for what in (
+            "right after sft",
+            "right after grpo",
+            "mean reward of the first five steps",
+            "mean reward of the last five steps",
+        ):
+            run = lambda arm=arm, what=what: (_figures(arm)[what], None)  # noqa: E731
+            cells.append(Cell(f"built-in base, numbers from a hundred on, {arm}: {what}", "share", run))
+    return cells
