@@ -21,7 +21,7 @@ from hub.registry.models import Commit
 from hub.registry.search import Filters
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
-from hub.web.plot import loss_trace, training_curve
+from hub.web.plot import loss_trace, reward_curve, training_curve
 
 router = APIRouter(include_in_schema=False)
 
@@ -144,6 +144,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         last=events[-1] if events else None,
         plot=loss_trace((found.result or {}).get("trace", [])),
         curves={name: training_curve(curve) for name, curve in (found.result or {}).get("curve", {}).items()},
+        rewards={name: reward_curve(curve) for name, curve in (found.result or {}).get("rewards", {}).items()},
         gains=_gains(found.result or {}),
         live=found.state not in jobs.FINISHED,
     )

@@ -28,7 +28,13 @@ def training_curve(curve: Mapping[str, Any]) -> Markup:
     return _plot(dots, line, "step", "Training and validation loss at each step")
 
 
-def _plot(dots: Sequence[Point], line: Sequence[Point], unit: str, label: str) -> Markup:
+def reward_curve(curve: Mapping[str, Any]) -> Markup:
+    """A reinforcement's mean rewards as dots, each the mean of `every` steps."""
+    dots = [(number * curve["every"], row["reward"]) for number, row in enumerate(curve["steps"], 1)]
+    return _plot(dots, [], "step", "Mean reward at each step", "reward")
+
+
+def _plot(dots: Sequence[Point], line: Sequence[Point], unit: str, label: str, what: str = "loss") -> Markup:
     if len(dots) < 2:
         return Markup()
     # One wild point would flatten all the others, so the axis ends at the ninth tenth of the losses if that is far below the largest.
@@ -44,8 +50,8 @@ def _plot(dots: Sequence[Point], line: Sequence[Point], unit: str, label: str) -
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (min(loss, top) - bottom) / ((top - bottom) or 1))
 
     circles = Markup().join(
-        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"><title>{} {}: loss {:.3f}</title></circle>').format(
-            x(step), y(loss), unit, step, loss
+        Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"><title>{} {}: {} {:.3f}</title></circle>').format(
+            x(step), y(loss), unit, step, what, loss
         )
         for step, loss in dots
     )
