@@ -21,7 +21,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 from transformers.utils.logging import disable_progress_bar
 
-from hub.lora.bases import Base, WarmBases, convert_built_in, load
+from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.registry import bases, blobs, jobs, kinds, repos
@@ -174,17 +174,13 @@ class Runner:
             kept = Kept(self.cache.decompositions)
             settings = self.services.settings
             work = Work(
-                job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, self._load, settings
+                job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, self._folder, settings
             )
             return KINDS[job.kind](work)
 
     def _base(self, wanted: Mapping[str, Any]) -> Base:
         """The base, loaded only if it is not the one that is warm."""
         return self.bases.get(self._folder(wanted), id=wanted["id"])
-
-    def _load(self, wanted: Mapping[str, Any]) -> Base:
-        """A base for a while, beside the one that stays warm."""
-        return load(self._folder(wanted), id=wanted["id"])
 
     def _folder(self, wanted: Mapping[str, Any]) -> Path:
         return Path(wanted["path"]) if wanted["path"] else convert_built_in(self.cache.bases / "built-in")

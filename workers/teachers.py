@@ -13,6 +13,7 @@ from typing import Any
 import httpx2 as httpx
 from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel, SecretStr
 
+from hub.lora.bases import WarmBases
 from hub.lora.errors import LoraError
 from hub.lora.voting import BATCH, BaseTeacher, Teacher
 from workers.work import Work
@@ -92,6 +93,24 @@ def _content(name: str, answer: httpx.Response) -> str:
 
 
 @dataclass(frozen=True)
+class OnDemand:
+    """A base that is loaded only when a reply is not known yet; of those beside the job's own, one at a time is in memory."""
+
+    work: Work
+    pinned: Mapping[str, Any]
+    others: WarmBases
+
+    @property
+    def name(self) -> str:
+        return str(self.pinned["id"])
+
+    def replies(self, prompts: Sequence[str]) -> list[str]:
+        own = self.name == self.work.base.id
+        base = self.work.base if own else self.others.get(self.work.folder_of(self.pinned), id=self.name)
+        return BaseTeacher(base).replies(prompts)
+
+
+@dataclass(frozen=True)
 class Remembering:
     """A teacher whose replies are kept in files, each named by who was asked (`identity`) and what."""
 
@@ -125,7 +144,7 @@ class Remembering:
 def teachers_of(work: Work, wanted: Sequence[Mapping[str, Any]]) -> list[Teacher]:
     """The teachers that a job names. Raises UnknownTeacher for a server that no administrator has named."""
     servers = _named(work.settings.teachers_file)
-    folder = work.settings.cache_dir / "votes"
+    folder, others = work.settings.cache_dir / "votes", WarmBases()
     found: list[Teacher] = []
     for each in wanted:
         if "server" in each:
@@ -136,8 +155,8 @@ def teachers_of(work: Work, wanted: Sequence[Mapping[str, Any]]) -> list[Teacher
             identity = f"{server.url} {server.model} {server.max_tokens}"
             found.append(Remembering(ServerTeacher(each["server"], server), identity, folder))
         else:
-            base = work.base if each["base"]["id"] == work.base.id else work.load(each["base"])
-            found.append(Remembering(BaseTeacher(base), f"{base.fingerprint} {base.dtype}", folder))
+            identity = f"{each['base']['fingerprint']} {work.base.dtype}"
+            found.append(Remembering(OnDemand(work, each["base"], others), identity, folder))
     return found
 
 

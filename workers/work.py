@@ -40,7 +40,7 @@ class Work:
     progress: Progress
     place: Callable[[str], Checkpoints]  # name of a stage -> where it keeps its place between attempts
     decompose: Decompose  # keeps what it found on this worker's disk
-    load: Callable[[Mapping[str, Any]], Base]  # a pinned base beside the job's own
+    folder_of: Callable[[Mapping[str, Any]], Path]  # a pinned base -> its folder
     settings: Settings
 
     def module(self, pinned: Mapping[str, Any]) -> Adapter:

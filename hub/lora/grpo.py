@@ -76,7 +76,6 @@ class Reinforced:
     steps: int
     too_long: int
     optimizer_bytes: int
-    seconds: float
 
 
 def reinforce(
@@ -110,8 +109,8 @@ def reinforce(
         raise NothingToTrain(f"None of {len(examples)} prompts has at most {settings.max_prompt} tokens.")
     run = _Run(layers, fit, settings, template, mask, checkpoints, on_progress)
     with said_with_what_to_lower(settings.batch_size, settings.max_prompt + settings.max_answer):
-        seconds = run.to_the_end()
-    return Reinforced(run.standing.curve, run.steps, len(examples) - len(fit), state_bytes(run.optimizer), seconds)
+        run.to_the_end()
+    return Reinforced(run.standing.curve, run.steps, len(examples) - len(fit), state_bytes(run.optimizer))
 
 
 def _order(count: int, settings: Reinforcement) -> list[int]:
@@ -171,24 +170,21 @@ class _Run:
             digest.update(mask.bits.tobytes())
         return digest.hexdigest()
 
-    def to_the_end(self) -> float:
-        """Seconds spent by this process."""
+    def to_the_end(self) -> None:
         found = self.checkpoints.load() if self.checkpoints else None
-        started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder, _as_it_was(self.layers):
             reference = {name: each.detach().clone() for name, each in self.parameters.items()}
             if found:
                 self.standing = checkpoint.load(found, self.digest, self.parameters, self.optimizer)
             reached = {name: each.detach().clone() for name, each in self.parameters.items()}
             if self.standing.step == self.steps:
-                return 0.0
+                return
             # TRL copies its reference from the parameters when it is made, and that must be the policy before the first step.
             _set(self.parameters, reference)
             trainer = self._trainer(folder)
             _set(self.parameters, reached)
             with without_gradient_outside(self.masks):
                 trainer.train()
-        return time.monotonic() - started
 
     def _trainer(self, folder: str) -> GRPOTrainer:
         settings, base, done = self.settings, self.layers.base, self.standing.step
@@ -316,8 +312,9 @@ def _as_it_was(layers: Tuned) -> Iterator[None]:
     try:
         yield
     finally:
-        if own is None:
-            model.__dict__.pop("forward", None)
+        model.__dict__.pop("forward", None)
+        if own is not None:
+            model.forward = own
         model.model_tags = tags
         if "ref" in layers.wrapper.peft_config:
             layers.wrapper.delete_adapter("ref")
