@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from io import BytesIO
 from queue import SimpleQueue
 from typing import Any
@@ -37,6 +38,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_OID = re.compile(r"[0-9a-f]{40}")
 REVISION = 6  # which piece of /api/models/{namespace}/{name}/tree/{revision} and its like
 MAX_ANSWER_BYTES = 64 << 20
+MAX_SMALL_BYTES = 16 << 20  # of a file that is no LFS file; the Hugging Face Hub has none above 10 MB
 AHEAD = 8  # pieces of a file that its reader may be ahead of S3
 HOPS = 3
 
@@ -67,18 +69,23 @@ class Answer:
 
 
 class Upstream:
-    """Another hub. Its connections are opened when they are first needed."""
+    """Another hub. Nothing is opened before it is first needed."""
 
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self.namespaces = frozenset(settings.upstream_namespaces.split())
         self.url = str(httpx.URL(settings.upstream_url or "")).rstrip("/")
+        self._token = settings.upstream_token
         self._storage = storage
-        token = {"Authorization": f"Bearer {settings.upstream_token}"} if settings.upstream_token else {}
+
+    @cached_property  # to load the certificates of all authorities takes a tenth of a second, which most processes need not spend
+    def _client(self) -> httpx.Client:
+        token = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         # httpx leaves the token out where a redirect leads to another host. A .netrc could name secrets for such hosts: hence no trust_env.
-        self._client = httpx.Client(headers={"User-Agent": "loraloom", **token}, timeout=30, trust_env=False)
+        return httpx.Client(headers={"User-Agent": "loraloom", **token}, timeout=30, trust_env=False)
 
     def close(self) -> None:
-        self._client.close()
+        if "_client" in vars(self):
+            self._client.close()
 
     def serves(self, session: Session, viewer: Viewer | None, full_name: str) -> bool:
         """To who is signed in, repos of namespaces that are listed and do not exist here."""
@@ -148,9 +155,19 @@ class Upstream:
         pieces = self._fetched(address, {} if whole else {"Range": f"bytes={start}-{end - 1}"})
         if whole:
             pieces = _checked(file, pieces)
-            if file.size <= MAX_OBJECT_BYTES:
+            if SHA256.fullmatch(file.etag) and file.size <= MAX_OBJECT_BYTES:
                 pieces = self._keeping(key, file, pieces)
+            elif file.size <= MAX_SMALL_BYTES:
+                pieces = _begun(self._kept_whole(key, b"".join(pieces)), ())
         return _begun(next(pieces, b""), pieces)
+
+    def _kept_whole(self, key: str, data: bytes) -> bytes:
+        """S3 cannot check what has no SHA-256, and may show a part of it meanwhile: it is stored when all of it is there and checked."""
+        try:
+            self._storage.put_stream(key, BytesIO(data), len(data))
+        except HubError as error:  # the reader has his file all the same
+            log.warning("a file of the upstream was not kept", extra={"reason": error.message})
+        return data
 
     def _fetched(self, address: str, byte_range: dict[str, str]) -> Generator[bytes]:
         asked = {"Accept-Encoding": "identity", **byte_range}
@@ -163,7 +180,7 @@ class Upstream:
             raise Unavailable(f"The upstream hub does not answer: {type(error).__name__}.") from None
 
     def _keeping(self, key: str, file: File, pieces: Generator[bytes]) -> Generator[bytes]:
-        """The same pieces, which a thread puts into S3 as they pass.
+        """The same pieces, which a thread puts into S3 as they pass; S3 keeps nothing but what has the file's SHA-256.
 
         A reader may go away at any piece. Then this generator is closed in the thread of the event loop, where nothing may wait.
         """
@@ -178,9 +195,7 @@ class Upstream:
         def store() -> None:
             arriving = taken()
             try:
-                Checked(file.etag if SHA256.fullmatch(file.etag) else None, file.size, arriving).stored(
-                    self._storage, key
-                )
+                Checked(file.etag, file.size, arriving).stored(self._storage, key)
             except HubError as error:  # the reader has been told, or has his file all the same
                 log.warning("a file of the upstream was not kept", extra={"reason": error.message})
             finally:

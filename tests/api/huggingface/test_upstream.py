@@ -330,7 +330,7 @@ def test_a_reader_who_goes_away_leaves_no_thread_and_nothing_kept(
             going_on.wait(0.01)
             yield bytes(1 << 20)
 
-    headers = {"X-Repo-Commit": head, "ETag": '"of-another-kind"', "Content-Length": str(size)}
+    headers = {"X-Repo-Commit": head, "ETag": f'"{"0" * 64}"', "Content-Length": str(size)}
     other.instead = {
         "HEAD /labs/base/resolve": Response(headers=headers),
         "GET /labs/base/resolve": StreamingResponse(endless(), headers=headers),
@@ -343,16 +343,27 @@ def test_a_reader_who_goes_away_leaves_no_thread_and_nothing_kept(
     assert httpx2.get(f"{hub_url}/api/whoami-v2", headers=ann.headers, timeout=5).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["large.npz", "README.md"])
 def test_a_file_passes_also_where_s3_takes_nothing(
-    client: TestClient, other: Other, ann: Person, services: Services, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, ann: Person, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     def refuse(*arguments: object, **named: object) -> str:
         raise Unavailable("S3 is full.")
 
     monkeypatch.setattr(Storage, "put_stream", refuse)
-    answer = client.get("/labs/base/resolve/main/large.npz", headers=ann.headers)
-    assert answer.content == FILES["large.npz"]
+    answer = client.get(f"/labs/base/resolve/main/{path}", headers=ann.headers)
+    assert answer.content == FILES[path]
     assert storing() == []
+
+
+def test_a_large_file_without_a_hash_passes_and_is_not_kept(
+    client: TestClient, services: Services, other: Other, ann: Person, head: str
+) -> None:
+    data = bytes(upstream.MAX_SMALL_BYTES + 1)
+    headers = {"X-Repo-Commit": head, "ETag": '"of-another-kind"'}
+    other.instead = {"GET /labs/base/resolve": Response(data), "HEAD /labs": Response(data, headers=headers)}
+    assert client.get("/labs/base/resolve/main/x", headers=ann.headers).content == data
+    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")] == []
 
 
 def test_what_is_asked_of_a_branch_is_not_kept(client: TestClient, other: Other, ann: Person, head: str) -> None:
