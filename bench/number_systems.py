@@ -1,6 +1,7 @@
-"""The built-in base writes numbers in words: System 1 is numbers below a hundred, supervised; System 2 is larger ones, reinforced.
+"""The built-in base writes numbers in words: half of the examples, drawn at random, are supervised, the others reinforced.
 
-120 held-out numbers that no stage sees, of which the larger ones are what reinforcement is for. One seed: an arm takes minutes on a
+By size the numbers would make better systems, but after supervision on those below a hundred none of the larger ones is right, and where no
+answer is ever rewarded there is nothing to reinforce. 120 held-out numbers that no stage sees. One seed: an arm takes minutes on a
 processor.
 """
 
@@ -17,31 +18,27 @@ from hub.lora.evaluate import evaluate
 from hub.lora.examples import Example
 from hub.lora.grpo import Reinforced, Reinforcement
 from hub.lora.par import ArmName, Settings, Systems, run_arm
+from hub.lora.systems import drawn, of_system
 from hub.lora.train import Recipe
 from hub.starter.tasks import TASKS
 
 FOLDER = Path(__file__).parents[1] / "data" / "bench" / "built-in"
-ARMS: tuple[ArmName, ...] = ("par", "random", "unpartitioned")
+ARMS: tuple[ArmName, ...] = ("par", "unpartitioned", "random")
 SETTINGS = Settings(
     start="probe",
     sample=50,
     supervised=Recipe(target_modules=["q_proj", "v_proj"], learning_rate=1e-3, ratio=1.0, steps=40, batch_size=16),
-    reinforced=Reinforcement(learning_rate=5e-4, steps=30, batch_size=32, max_answer=16, warmup=0.1),
+    reinforced=Reinforcement(learning_rate=3e-4, steps=20, batch_size=32, max_answer=16, warmup=0.1),
 )
-
-
-def _number(example: Example) -> int:
-    return int(example.input.rpartition(" ")[2])
 
 
 @cache
 def _data() -> tuple[Systems, list[Example]]:
     (task,) = [task for task in TASKS if task.name == "number-words"]
     learnt = [Example(pair.input, pair.target) for pair in task.train]
-    held_out = [Example(pair.input, pair.target) for pair in task.held_out]
-    small = [example for example in learnt if _number(example) < 100]
-    large = [example for example in learnt if _number(example) >= 100]
-    return Systems(small, large), held_out
+    labels = drawn(len(learnt), seed=0)
+    systems = Systems(of_system(learnt, labels, 1), of_system(learnt, labels, 2))
+    return systems, [Example(pair.input, pair.target) for pair in task.held_out]
 
 
 @cache
@@ -51,12 +48,11 @@ def _base() -> Base:
 
 
 def _right(adapter: Adapter | None) -> float:
-    """Of the held-out numbers from a hundred on."""
-    large = [example for example in _data()[1] if _number(example) >= 100]
+    """Of the held-out numbers."""
     scores = evaluate(
         _base(),
         adapter,
-        large,
+        _data()[1],
         template="plain",
         metrics=("exact_match",),
         max_new_tokens=16,
@@ -76,7 +72,7 @@ def _figures(arm: ArmName) -> dict[str, float]:
 
 
 def number_cells() -> Sequence[Cell]:
-    cells = [Cell("built-in base, numbers from a hundred on: base alone", "share", lambda: (_right(None), None))]
+    cells = [Cell("built-in base, numbers in words: base alone", "share", lambda: (_right(None), None))]
     for arm in ARMS:
         for what in (
             "right after sft",
@@ -85,5 +81,5 @@ def number_cells() -> Sequence[Cell]:
             "mean reward of the last five steps",
         ):
             run = lambda arm=arm, what=what: (_figures(arm)[what], None)  # noqa: E731
-            cells.append(Cell(f"built-in base, numbers from a hundred on, {arm}: {what}", "share", run))
+            cells.append(Cell(f"built-in base, numbers in words, {arm}: {what}", "share", run))
     return cells
