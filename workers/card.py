@@ -239,6 +239,7 @@ def par_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         "",
         *_measured(manifest["report"]),
         *_accuracies(manifest["accuracy"]),
+        *_vote(split),
         *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
         "## Partition",
         "",
@@ -256,6 +257,28 @@ def par_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         *_use(manifest),
     ]
     return "\n".join(lines)
+
+
+def _vote(split: Mapping[str, Any]) -> list[str]:
+    """How far each teacher was to be trusted, and how they agreed; nothing where none voted."""
+    if "teachers" not in split:
+        return []
+    rows = [
+        f"| {trust['teacher']} | {_interval({'mean': trust['right'], **trust})} | {split['with_majority'][trust['teacher']]:.3f} | "
+        f"{split['unreadable'][trust['teacher']]} |"
+        for trust in split["teachers"]
+    ]
+    return [
+        "## Vote",
+        "",
+        f"{split['unanimous']:.1%} of the examples were unanimous, {split['ties']} had no majority and were left out; `votes.jsonl` has "
+        f"every vote. Right votes are of {split['teachers'][0]['gold']} examples whose system is known.",
+        "",
+        "| teacher | right | with the majority | unreadable |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def _accuracies(accuracy: Mapping[str, Any]) -> list[str]:

@@ -187,6 +187,10 @@ def test_a_job_whose_teachers_vote(
     votes = [json.loads(line) for line in (folder / "votes.jsonl").read_text().splitlines()]
     assert [line["system"] for line in votes] == [row["system"] for row in rows]
     assert votes[0]["votes"] == {"served": 1, "tests/teacher": 1, "tests/teacher-2": 1}
+    assert "| tests/teacher-2 | 1.000 [0.824, 1.000] | 1.000 | 0 |" in (folder / "README.md").read_text()
+    page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
+    assert "100.0% of the examples were unanimous" in page
+    assert "<td>tests/teacher-2</td>" in page
     assert "gold" in json.loads((folder / "loraloom.json").read_text())["inputs"]
 
     wrong = {
