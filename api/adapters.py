@@ -12,7 +12,7 @@ from api.upload import Upload, body_description, read_upload
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import repos, search, views
 from hub.registry.errors import InvalidInput
-from hub.registry.inspect import Inspection
+from hub.registry.findings import Finding
 from hub.registry.models import AdapterFacts, Ref, Repo, TreeEntry
 from hub.registry.publishing import publish_adapter
 from hub.registry.search import Filters
@@ -55,7 +55,7 @@ def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Publ
             )
             for facts in published.inspection.adapters
         ],
-        findings=findings(published.inspection),
+        findings=findings([*published.inspection.findings, *published.duplicates]),
     )
 
 
@@ -69,8 +69,8 @@ def visibility_field(upload: Upload) -> repos.Visibility | None:
     raise InvalidInput(f"visibility is {value!r}; it must be one of {', '.join(repos.VISIBILITIES)}.")
 
 
-def findings(inspection: Inspection) -> list[schemas.Finding]:
-    return [schemas.Finding.model_validate(finding.to_dict()) for finding in inspection.findings]
+def findings(found: Iterable[Finding]) -> list[schemas.Finding]:
+    return [schemas.Finding.model_validate(finding.to_dict()) for finding in found]
 
 
 @router.get("")

@@ -94,6 +94,7 @@ KNOWN: dict[str, tuple[Severity, str]] = {
         "Add a README.md that says what the adapter does, with license, base_model and tags on top.",
     ),
     "no_licence": ("warning", "Add license: to the front matter of README.md; without one nobody else may use it."),
+    "near_duplicate": ("info", "Nothing needs to be done; compare the two, and keep the one that measures better."),
     "unused_targets": ("info", "Nothing needs to be done; leave the names out next time."),
     "inert_pickle": (
         "info",

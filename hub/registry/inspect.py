@@ -1,7 +1,8 @@
 """What a tree of files is, as an adapter: facts about each PEFT folder in it, and findings about what is wrong and what to do.
 
-Reads headers and configs only, and of the weights just enough of lora_B to see whether all of it is zero. What PEFT does with
-each defect (fails, warns, or silently leaves tensors out) was tried with PEFT 0.21, and the tests try it again.
+Judges by headers and configs only, and of the weights by just enough of lora_B to see whether all of it is zero; the weights of a sound
+adapter are read once for its sketch. What PEFT does with each defect (fails, warns, or silently leaves tensors out) was tried with
+PEFT 0.21, and the tests try it again.
 """
 
 import re
@@ -38,6 +39,7 @@ from hub.registry.checks import (
 )
 from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding, finding, format_finding
+from hub.registry.sketches import sketch_of
 
 __all__ = ["NOT_PLAIN", "AdapterFacts", "BadAdapter", "Inspection", "KnownBase", "inspect", "require_adapter"]
 
@@ -121,6 +123,7 @@ class AdapterFacts:
 class Inspection:
     adapters: tuple[AdapterFacts, ...]  # the sound ones, by folder
     findings: tuple[Finding, ...]  # errors first
+    sketches: Mapping[str, bytes]  # of each adapter, by folder
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -163,7 +166,8 @@ def inspect(files: Mapping[str, RangedFile], bases: Sequence[KnownBase]) -> Insp
             found += _foreign(folder, headers)
         found += _pickles(folder)
     order = {"error": 0, "warning": 1, "info": 2}
-    return Inspection(tuple(adapters), tuple(sorted(found, key=lambda item: order[item.severity])))
+    sketches = {facts.folder: sketch_of(files, facts.folder) for facts in adapters}
+    return Inspection(tuple(adapters), tuple(sorted(found, key=lambda item: order[item.severity])), sketches)
 
 
 def require_adapter(inspection: Inspection) -> AdapterFacts:

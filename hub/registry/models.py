@@ -206,6 +206,8 @@ class AdapterFacts(Table):
     facts: Mapped[Json] = mapped_column(JSONB)
     findings: Mapped[list[Json]] = mapped_column(JSONB)
     search: Mapped[str] = mapped_column(Text)  # lower-case name, base, tags and card, for the trigram index
+    # Deferred, as lists need it of no module. Null: published before there were sketches; empty: nothing to tell (see sketches.py).
+    sketch: Mapped[bytes | None] = mapped_column(deferred=True)
     published_at: Mapped[datetime] = mapped_column(Time)
     __table_args__ = (
         Index("ix_adapter_facts_listing", published_at.desc(), commit_id.desc(), postgresql_where=text("current")),

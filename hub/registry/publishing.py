@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, blobs, repos
+from hub.registry import bases, blobs, repos, similar
 from hub.registry.blobs import Incoming
 from hub.registry.db import transaction
 from hub.registry.errors import Conflict, InvalidInput
+from hub.registry.findings import Finding
 from hub.registry.inspect import Inspection, inspect, require_adapter
 from hub.registry.models import Commit, Repo
 from hub.registry.repos import VISIBILITIES, Entry, RepoType, Visibility
@@ -33,6 +34,7 @@ class PublishedAdapter:
     version: str | None
     inspection: Inspection
     base_ids: Mapping[str, str | None]  # folder -> the registered base that it means
+    duplicates: Sequence[Finding]  # among what the uploader may see; not kept
 
 
 def publish_adapter(
@@ -58,8 +60,9 @@ def publish_adapter(
             session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
         )
         version = repos.version_of(session, commit)
+        duplicates = similar.duplicate_findings(session, viewer, repo, commit)
     base_ids = {facts.folder: names.get(facts.base_model or "") for facts in inspection.adapters}
-    return PublishedAdapter(repo, commit, version, inspection, base_ids)
+    return PublishedAdapter(repo, commit, version, inspection, base_ids, duplicates)
 
 
 def publish_model(

@@ -256,6 +256,7 @@ def _record_facts(
                 facts=facts.to_dict(),
                 findings=[finding.to_dict() for finding in about],
                 search=searchable(" ".join(words)),
+                sketch=inspection.sketches[facts.folder],
                 published_at=commit.created_at,
             )
         )

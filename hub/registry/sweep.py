@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, lfs, upstream, xet
+from hub.registry import checkpoints, jobs, lfs, similar, upstream, xet
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
@@ -63,6 +63,7 @@ def sweep(services: Services) -> None:
     drop_old(services, lfs.PARTS, grace)  # of uploads that nobody completed
     xet.drop_xorbs(services, datetime.now(UTC), grace)
     drop_old(services, upstream.KEPT, timedelta(days=settings.upstream_days))
+    similar.sketch_missing(services)
 
 
 def resend(services: Services) -> int:

@@ -1,0 +1,72 @@
+"""/v1/map and .../similar: which modules of a library are alike, from their own weights alone."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import schemas
+from api.adapters import score_infos
+from hub.http import SessionDep, ViewerDep
+from hub.registry import repos, similar, views
+from hub.registry.similar import Module
+from hub.similarity import DUPLICATE
+
+router = APIRouter(prefix="/v1", tags=["library"])
+
+Cosine = Annotated[float, Query(ge=-1, le=1)]
+
+
+@router.get("/map")
+def get_map(
+    session: SessionDep,
+    viewer: ViewerDep,
+    base_model: Annotated[str, Query(description="any name of it")],
+    owner: Annotated[list[str] | None, Query(description="these namespaces alone")] = None,
+    duplicate: Cosine = DUPLICATE,
+    cluster: Cosine = 0.5,
+) -> schemas.LibraryMap:
+    """The modules of one base that you may see: near duplicates, clusters, the cosine of every two, and what was measured."""
+    found = similar.library_map(
+        session, viewer, base_model, namespaces=owner or (), duplicate=duplicate, cluster=cluster
+    )
+    commits = [module.commit for module in [*found.modules, *found.unplaced]]
+    return schemas.LibraryMap(
+        base_model=base_model,
+        modules=[place(module) for module in found.modules],
+        unplaced=[place(module) for module in found.unplaced],
+        duplicates=[
+            schemas.NearDuplicate(first=i, second=j, cosine=cosine, standard_error=similar.standard_error(cosine))
+            for i, j, cosine in found.duplicates
+        ],
+        clusters=found.clusters,
+        cosines=[[round(float(cosine), 4) for cosine in row] for row in found.cosines],
+        scores=score_infos(views.scores(session, viewer, commit_ids=commits)),
+    )
+
+
+@router.get("/adapters/{namespace}/{name}/similar")
+def list_similar(
+    session: SessionDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    revision: Annotated[str, Query(description="branch, tag, version (v2) or commit")] = repos.MAIN,
+    least: Cosine = 0.5,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+) -> list[schemas.SimilarModule]:
+    """Modules of the same base whose update points the same way, most alike first."""
+    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
+    return [
+        schemas.SimilarModule(
+            folder=facts.folder,
+            module=place(each.module),
+            cosine=each.cosine,
+            standard_error=similar.standard_error(each.cosine),
+        )
+        for facts in repos.facts(session, repos.resolve(session, repo, revision))
+        for each in similar.alike(session, viewer, repo, facts, least=least, limit=limit)
+    ]
+
+
+def place(module: Module) -> schemas.Place:
+    return schemas.Place(repo=module.repo, folder=module.folder, commit=module.commit)

@@ -1,0 +1,159 @@
+"""The map of a library: which modules of one base are alike, told from their sketches, as far as the viewer may see them.
+
+Nothing of it is kept with a module: what is alike depends on who asks, and a stored sentence would name private modules to everybody.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from hub.registry import bases, repos, sketches, teams
+from hub.registry.errors import InvalidInput
+from hub.registry.findings import Finding, finding
+from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.repos import StoredFile
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from hub.similarity import DUPLICATE, WIDTH, Doubles, Floats, clusters, near_duplicates, sketched_cosines
+
+MAX_MODULES = 1_000  # a map's table of cosines has the square of it
+
+
+class TooManyModules(InvalidInput):
+    code = "too_many_modules"
+
+
+@dataclass(frozen=True)
+class Module:
+    repo: str
+    folder: str
+    commit: str
+    sketch: bytes
+
+    @property
+    def name(self) -> str:
+        return f"{self.repo}/{self.folder}" if self.folder else self.repo
+
+
+@dataclass(frozen=True)
+class Alike:
+    module: Module
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Map:
+    base: str
+    modules: list[Module]
+    unplaced: list[Module]  # without a sketch: no low-rank update of the base as it is
+    cosines: Doubles  # (n, n), of `modules`
+    duplicates: list[tuple[int, int, float]]
+    clusters: list[list[int]]
+
+
+def standard_error(cosine: float) -> float:
+    return (1 - cosine**2) / math.sqrt(WIDTH)
+
+
+def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: Sequence[str] = ()) -> list[Module]:
+    """The modules at the head of main that were trained on a base, under any of its names, and that the viewer may read."""
+    known = bases.names(session).get(base)
+    same = AdapterFacts.base_id == known if known else AdapterFacts.base_model == base
+    name = Repo.namespace + "/" + Repo.name
+    query = (
+        select(name, AdapterFacts.folder, AdapterFacts.commit_id, AdapterFacts.sketch)
+        .join(Repo, Repo.id == AdapterFacts.repo_id)
+        .where(AdapterFacts.current, same, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .order_by(name, AdapterFacts.folder)
+    )
+    if namespaces:
+        query = query.where(Repo.namespace.in_(namespaces))
+    return [
+        Module(repo, folder, commit, sketch or sketches.NONE) for repo, folder, commit, sketch in session.execute(query)
+    ]
+
+
+def alike(
+    session: Session, viewer: Viewer | None, repo: Repo, facts: AdapterFacts, *, least: float, limit: int = 20
+) -> list[Alike]:
+    """Modules of other repos that one module is alike, most alike first. An unnamed base is alike no other."""
+    base = facts.base_id or facts.base_model
+    if not base or not facts.sketch:
+        return []
+    others = [module for module in modules_of(session, viewer, base) if module.sketch and module.repo != repo.full_name]
+    vectors = _vectors([facts.sketch, *(module.sketch for module in others)])
+    cosines = sketched_cosines(vectors[:1], vectors[1:])[0]
+    found = [
+        Alike(module, round(float(cosine), 6))
+        for module, cosine in zip(others, cosines, strict=True)
+        if cosine >= least
+    ]
+    return sorted(found, key=lambda each: (-each.cosine, each.module.name))[:limit]
+
+
+def duplicate_findings(session: Session, viewer: Viewer, repo: Repo, commit: Commit) -> list[Finding]:
+    """What an upload is told of its near duplicates."""
+    found = []
+    for facts in repos.facts(session, commit):
+        for each in alike(session, viewer, repo, facts, least=DUPLICATE, limit=3):
+            message = (
+                f"This module's update is {each.cosine:.2f} the same as that of {each.module.name} "
+                f"(cosine, standard error {standard_error(each.cosine):.4f})."
+            )
+            found.append(finding("near_duplicate", facts.folder, message))
+    return found
+
+
+def library_map(
+    session: Session,
+    viewer: Viewer | None,
+    base: str,
+    *,
+    namespaces: Sequence[str] = (),
+    duplicate: float = DUPLICATE,
+    cluster: float = 0.5,
+) -> Map:
+    """Every pair of one base's modules. Raises TooManyModules."""
+    found = modules_of(session, viewer, base, namespaces)
+    placed = [module for module in found if module.sketch]
+    if len(placed) > MAX_MODULES:
+        raise TooManyModules(
+            f"{base!r} has {len(placed):,} modules that you can see, and a map holds {MAX_MODULES:,}; name namespaces with `owner`."
+        )
+    vectors = _vectors([module.sketch for module in placed])
+    cosines = sketched_cosines(vectors, vectors)
+    return Map(
+        base=base,
+        modules=placed,
+        unplaced=[module for module in found if not module.sketch],
+        cosines=cosines,
+        duplicates=near_duplicates(cosines, duplicate),
+        clusters=clusters(cosines, cluster),
+    )
+
+
+def _vectors(kept: Sequence[bytes]) -> Floats:
+    return np.frombuffer(b"".join(kept), "<f4").astype(np.float32).reshape(-1, WIDTH)
+
+
+def sketch_missing(services: Services, limit: int = 20) -> int:
+    """Sketch modules that were published before there were sketches. Returns how many it looked at; each commits by itself."""
+    with services.sessions() as session:
+        waiting = session.execute(
+            select(AdapterFacts.commit_id, AdapterFacts.folder)
+            .where(AdapterFacts.current, AdapterFacts.sketch.is_(None))
+            .order_by(AdapterFacts.commit_id, AdapterFacts.folder)
+            .limit(limit)
+        ).all()
+        for commit_id, folder in waiting:
+            files = {
+                entry.path: StoredFile(services.storage, entry.sha256, entry.size)
+                for entry in repos.files(session, session.get_one(Commit, commit_id))
+            }
+            session.get_one(AdapterFacts, (commit_id, folder)).sketch = sketches.sketch_of(files, folder)
+            session.commit()
+    return len(waiting)
