@@ -33,6 +33,16 @@ class Person:
         return {"Authorization": f"Bearer {self.token}"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch  # noqa: PLC0415 - most tests of the API do without
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Stack]:
     with local.Stack(tmp_path_factory.mktemp("stack")) as stack:

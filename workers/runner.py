@@ -165,7 +165,7 @@ class Runner:
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
-        base = self._base(job.params["base"])
+        base = self._base(job.params["base"], four_bit=job.params.get("load_in_4bit", False))
         with tempfile.TemporaryDirectory() as scratch:
 
             def place(stage: str) -> StoredPlace:
@@ -178,9 +178,9 @@ class Runner:
             )
             return KINDS[job.kind](work)
 
-    def _base(self, wanted: Mapping[str, Any]) -> Base:
+    def _base(self, wanted: Mapping[str, Any], *, four_bit: bool) -> Base:
         """The base, loaded only if it is not the one that is warm."""
-        return self.bases.get(self._folder(wanted), id=wanted["id"])
+        return self.bases.get(self._folder(wanted), id=wanted["id"], four_bit=four_bit)
 
     def _folder(self, wanted: Mapping[str, Any]) -> Path:
         return Path(wanted["path"]) if wanted["path"] else convert_built_in(self.cache.bases / "built-in")

@@ -189,6 +189,7 @@ def _manifest(
             "learnt": len(data.learnt),
             "validated": len(data.validated),
             "too_long": ours.trained.too_long,
+            "load_in_4bit": params["load_in_4bit"],
         },
         "ending": ours.trained.ending,
         "kept_step": ours.trained.step,

@@ -316,14 +316,20 @@ def _layer(model: nn.Module, path: str, pair: Pair, name: str) -> nn.Linear | Co
 
 
 def _adding(layer: nn.Linear | Conv1D, pair: Pair) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    a = pair.a.to(layer.weight.device, layer.weight.dtype)
-    b = (pair.b.float() * pair.scaling).to(layer.weight.device, layer.weight.dtype)
+    # Weights in four bits are stored as bytes.
+    dtype: torch.dtype = layer.weight.dtype if layer.weight.is_floating_point() else layer.compute_dtype  # type: ignore[assignment]
+    a = pair.a.to(layer.weight.device, dtype)
+    b = (pair.b.float() * pair.scaling).to(layer.weight.device, dtype)
 
     def add(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return output + functional.linear(functional.linear(inputs[0], a), b)
 
     if pair.magnitude is None:
         return add
+    if not layer.weight.is_floating_point():
+        raise UnsupportedAdapter(
+            "DoRA's magnitudes need the base's weights, which are in four bits; load the base whole."
+        )
     stretch = _stretch(layer, pair, pair.magnitude)
 
     def add_and_stretch(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gguf
 import torch
@@ -22,6 +23,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -51,6 +53,10 @@ class BaseUnreadable(LoraError):
 
 class BuiltInUnavailable(LoraError):
     code = "built_in_unavailable"
+
+
+class NeedsGpu(LoraError):
+    code = "needs_gpu"
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,14 @@ class WarmBases:
 
     def __init__(self) -> None:
         self.loads = 0
-        self._key: tuple[str, Path] | None = None
+        self._key: tuple[str, Path, bool] | None = None
         self._base: Base | None = None
 
-    def get(self, folder: Path, *, id: str) -> Base:
-        key = (id, folder.resolve())
+    def get(self, folder: Path, *, id: str, four_bit: bool = False) -> Base:
+        key = (id, folder.resolve(), four_bit)
         if self._base is None or self._key != key:
             self.drop()  # first, so that two bases never need memory at once
-            self._base, self._key = load(folder, id=id), key
+            self._base, self._key = load(folder, id=id, four_bit=four_bit), key
             self.loads += 1
         return self._base
 
@@ -102,11 +108,20 @@ class WarmBases:
             torch.cuda.empty_cache()
 
 
-def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Base:
+def load(
+    folder: Path,
+    *,
+    id: str,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    four_bit: bool = False,
+) -> Base:
     """Load a language model that answers and its tokenizer from safetensors; nothing is fetched, and no code of the folder runs.
 
     Without `device` and `dtype`: on CUDA where there is one, in the dtype it was saved in; else on the CPU, in bfloat16 if the
-    processor computes in it natively, in float32 otherwise. Raises BaseUnreadable.
+    processor computes in it natively, in float32 otherwise. With `four_bit` its linear layers but the output are kept in NF4 with double
+    quantisation (QLoRA, arXiv 2305.14314, section 3), an eighth of float32's memory. Raises BaseUnreadable, and NeedsGpu as the
+    quantised layers of bitsandbytes have no gradient on a CPU once they have answered.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -116,6 +131,8 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
     except peft_format.FormatError as error:
         raise BaseUnreadable(f"The weights in {folder} cannot be read: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if four_bit and device.type != "cuda":
+        raise NeedsGpu("A base in four bits needs a CUDA device, and this worker has none. Leave load_in_4bit out.")
     if dtype is None and device.type == "cpu":
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
     try:
@@ -128,6 +145,7 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
+            **(_in_four_bits(device, dtype) if four_bit else {}),
         )
     except (OSError, ValueError) as error:
         raise BaseUnreadable(f"{folder} is no language model that transformers can load: {error}") from error
@@ -140,7 +158,18 @@ def load(folder: Path, *, id: str, device: torch.device | None = None, dtype: to
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only ever masked, so any token will do
     model.get_output_embeddings().register_forward_pre_hook(_contiguous)
-    return Base(id, model.to(device).eval().requires_grad_(False), tokenizer, digest)
+    model = model if four_bit else model.to(device)
+    return Base(id, model.eval().requires_grad_(False), tokenizer, digest)
+
+
+def _in_four_bits(device: torch.device, dtype: torch.dtype | None) -> dict[str, Any]:
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype or torch.bfloat16,
+    )
+    return {"quantization_config": quantised, "device_map": {"": device}}
 
 
 def as_stored(base: Base) -> Base:

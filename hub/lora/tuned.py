@@ -93,6 +93,12 @@ def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterato
             "What PiSSA takes out of the base cannot be given back to a DoRA module. Choose one of them."
         )
     model = base.model
+    if getattr(model, "is_loaded_in_4bit", False) and (
+        shape.dora or shape.init not in ("default", "gaussian", "a_zero")
+    ):
+        raise NothingToTrain(
+            "DoRA, PiSSA and orthogonal starts need the base's weights, which are in four bits. Load the base whole."
+        )
     config = _config(model, shape) if start is None else _config_of(start, model)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -476,6 +476,7 @@ def test_targets_that_the_base_does_not_have_are_refused_with_those_it_has(
     [
         ({"start_from": {"repo": "ann/a"}, "rank": 4, "init": "pissa"}, "decides rank, init; leave that out"),
         ({"dora": True, "init": "pissa"}, "choose one of them"),
+        ({"load_in_4bit": True, "dora": True}, "leave them out, or load_in_4bit"),
         ({"steps": 5, "epochs": 2}, "steps or epochs"),
         ({"validation_share": 0, "early_stop": 2}, "early_stop is decided on validation examples"),
         ({"validation_share": 0, "compare": ["lora"]}, "compare is decided on validation examples"),

@@ -86,6 +86,7 @@ class TrainRequest(ResultRequest):
     validation_share: float = Field(0.1, ge=0, le=0.5, description="of the examples, 200 at most")
     validate_every: int | None = Field(None, ge=1, description="steps; left out: a tenth of the run")
     early_stop: int | None = Field(None, ge=1, description="validations without a new best after which training ends")
+    load_in_4bit: bool = Field(False, description="the base in NF4 while training (QLoRA), for less memory; not faster")
     lr_search: LrSearch | None = None
     compare: list[Literal["lora"]] = Field([], max_length=1, description="also train plain LoRA at the same budget")
     seed: int = Field(0, ge=0, lt=2**32)
@@ -100,6 +101,10 @@ class TrainRequest(ResultRequest):
         if self.dora and self.init.startswith("pissa"):
             raise ValueError(
                 "what PiSSA takes out of the base cannot be given back to a DoRA module; choose one of them"
+            )
+        if self.load_in_4bit and (self.dora or self.init not in ("default", "gaussian", "a_zero")):
+            raise ValueError(
+                "dora and init need the base's weights, which are in four bits; leave them out, or load_in_4bit"
             )
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError("give steps or epochs, not both")
@@ -141,6 +146,7 @@ class TrainRequest(ResultRequest):
                 "rates": self.rates(),
                 "search_steps": self.lr_search.steps if self.lr_search else None,
                 "compare": self.compare,
+                "load_in_4bit": self.load_in_4bit,
                 "template": self.template or common_template(modules),
             },
             inputs=inputs,
