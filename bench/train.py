@@ -32,12 +32,13 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from bench.harness import Cell
+from hub.intervals import paired_bootstrap
 from hub.lora.adapter import applied, read, write
 from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.batches import split
 from hub.lora.compose import encoded, mean_loss
 from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example, paired_bootstrap, tokenize
+from hub.lora.examples import Example, tokenize
 from hub.lora.lr_search import Search, search_rate
 from hub.lora.train import Recipe, Trained, train
 from hub.starter.tasks import TASKS

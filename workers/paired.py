@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hub.intervals import paired_bootstrap
 from hub.lora.evaluate import Estimate, Metric, Scores
-from hub.lora.examples import paired_bootstrap
 from hub.lora.report import ENOUGH
 from workers.work import Work
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from hub.intervals import bootstrap_interval, share_interval
 from hub.lora.adapter import Adapter, applied
 from hub.lora.bases import Base
 from hub.lora.errors import LoraError
@@ -14,13 +15,11 @@ from hub.lora.examples import (
     IGNORED,
     Example,
     OnProgress,
-    bootstrap_interval,
     contains,
     encode,
     exact_match,
     generate,
     numeric_match,
-    share_interval,
     target_losses,
     tokenize,
 )

@@ -6,16 +6,13 @@ a line break and "Answer:".
 """
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from statistics import NormalDist
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,7 +28,6 @@ OnProgress = Callable[
 
 TEMPLATES = ("chat", "plain")
 IGNORED = -100  # the label of positions that are no target, as everywhere in torch
-RESAMPLES = 2000
 
 
 class BadExample(LoraError):
@@ -277,32 +273,6 @@ def numeric_match(prediction: str, target: str) -> bool:
 
 def _number(text: str) -> Decimal:
     return Decimal(text.replace(",", ""))
-
-
-def bootstrap_interval(values: Sequence[float], *, seed: int, level: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high): the percentile bootstrap interval of the mean (Efron and Tibshirani 1993, section 13.3).
-
-    It is too narrow for few values, and has no width at all where all are equal: `share_interval` is for shares of yes and no.
-    """
-    data = numpy.asarray(values, dtype=float)
-    generator = numpy.random.default_rng(seed)
-    means = [data[generator.integers(len(data), size=len(data))].mean() for _ in range(RESAMPLES)]
-    low, high = numpy.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(data.mean()), float(low), float(high)
-
-
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, seed: int) -> tuple[float, float, float]:
-    """(difference, low, high): the mean of a - b with its 95 % interval, over values of the same examples in the same order."""
-    return bootstrap_interval([left - right for left, right in zip(a, b, strict=True)], seed=seed)
-
-
-def share_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high): Wilson's interval of a share (1927) of values that are 0 or 1; it has a width at 0 of n and n of n as well."""
-    count, mean = len(values), sum(values) / len(values)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre = (mean + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return mean, max(0.0, centre - half), min(1.0, centre + half)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

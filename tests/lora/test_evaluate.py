@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from hub.intervals import bootstrap_interval, share_interval
 from hub.lora.adapter import Adapter, applied, read
 from hub.lora.bases import Base
 from hub.lora.evaluate import NoChoices, NoExamples, evaluate
-from hub.lora.examples import Example, bootstrap_interval, generate, share_interval
+from hub.lora.examples import Example, generate
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven")
