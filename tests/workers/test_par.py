@@ -162,7 +162,8 @@ def test_a_worker_killed_in_either_stage_goes_on_at_its_step_and_ends_with_the_s
     for attempt, stage in enumerate(("par sft", "par grpo"), 1):
         command = [sys.executable, "-c", RUN_ONE, str(job_id)]
         with subprocess.Popen(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}) as worker:
-            wait_for(lambda: steps_of(services, job_id, stage, attempt)[1] >= 3)  # noqa: B023 - waited for at once
+            reach = lambda: steps_of(services, job_id, stage, attempt)[1] >= 3  # noqa: B023, E731 - waited for at once
+            wait_for(reach, seconds=120)
             worker.send_signal(signal.SIGKILL)
         assert job_of(services, job_id).state == "running", "nobody knows yet"
         reached[stage] = steps_of(services, job_id, stage, attempt)[1]
