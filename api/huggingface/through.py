@@ -5,7 +5,6 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from api.huggingface.common import root_url
@@ -57,4 +56,4 @@ def _ask(request: Request, form: bytes) -> Response:
     services: Services = request.app.state.services
     answer = services.upstream.ask(path, request.url.query, form)
     link = {"Link": f'<{root_url(request)}{answer.following}>; rel="next"'} if answer.following else {}
-    return JSONResponse(answer.body, headers=link)
+    return Response(answer.text, headers=link, media_type="application/json")

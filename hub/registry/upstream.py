@@ -62,9 +62,9 @@ class File:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the upstream in JSON, and the address of the next page, if there is one, from the path on."""
+    """An answer of the upstream, as JSON, and the address of the next page, if there is one, from the path on."""
 
-    body: Any
+    text: str
     following: str | None
 
 
@@ -110,10 +110,10 @@ class Upstream:
         )
         response, content = self._send(request)
         try:
-            body = json.loads(content)
-        except ValueError:  # also where it redirects the question to another host
+            text = json.dumps(_without_xet(json.loads(content)), allow_nan=False)
+        except (ValueError, RecursionError):  # also where it redirects the question to another host
             raise Unavailable("The upstream hub answers with something else than JSON; try again later.") from None
-        answer = Answer(_without_xet(body), self._following(response))
+        answer = Answer(text, self._following(response))
         if lasting:
             self._keep(key, asdict(answer))
         return answer
@@ -237,9 +237,8 @@ class Upstream:
         except httpx.InvalidURL:
             there = ""
         root = httpx.URL(f"{self.url}/").path
-        if not there.startswith(
-            root
-        ):  # what does not begin with a slash could change our own host in the caller's eyes
+        # What does not begin with a slash could change our own host in the caller's eyes.
+        if not there.startswith(root):
             raise Unavailable("The upstream hub names no address for the next page that can be read; try again later.")
         return f"/{there.removeprefix(root)}"
 

@@ -255,6 +255,8 @@ def test_whatever_else_the_upstream_answers_is_an_error_with_a_sentence(
     good = {"X-Repo-Commit": head, "ETag": '"x"', "Content-Length": "3"}
     lies: list[tuple[str, str, ASGIApp]] = [
         (info, f"GET {info}", Response("<html>")),
+        (info, f"GET {info}", Response("[" * 100_000)),
+        (info, f"GET {info}", Response("[NaN]")),
         (info, f"GET {info}", RedirectResponse("http://127.0.0.1:9/api/models/labs/base")),
         (info, f"GET {info}", RedirectResponse(info)),  # for ever
         (info, f"GET {info}", RedirectResponse("http://[")),
@@ -277,6 +279,8 @@ def test_whatever_else_the_upstream_answers_is_an_error_with_a_sentence(
         assert other.labs.token not in said
     other.instead = {f"GET {tree}": Response("[]", headers={"Link": '<http://elsewhere/a?b=c>; rel="next"'})}
     assert client.get(tree, headers=ann.headers).headers["Link"] == '<http://testserver/a?b=c>; rel="next"'
+    other.instead = {f"GET {info}": Response(r'["\ud800"]')}
+    assert client.get(info, headers=ann.headers).content == rb'["\ud800"]'
     other.instead = {"GET /api": Response(status_code=403, headers={"X-Error-Code": "GatedRepo"})}
     assert "terms" in talk.told(client.get(info, headers=ann.headers), 404, "RepoNotFound")
     assert [*services.storage.keys(upstream.KEPT)] == []
