@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from hub.intervals import share_interval
 from hub.lora import adapter
 from hub.lora.adapter import Adapter
 from hub.lora.batches import split
 from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
-from hub.lora.examples import Example, exact_match, numeric_match, share_interval
+from hub.lora.examples import Example, exact_match, numeric_match
 from hub.lora.grpo import Reinforced
 from hub.lora.par import Arm, Settings, Systems, as_json, changed, described, run_arm
 from hub.lora.provenance import surroundings

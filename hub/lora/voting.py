@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from hub.intervals import share_interval
 from hub.lora.bases import Base
 from hub.lora.errors import LoraError
-from hub.lora.examples import Example, OnProgress, generate, share_interval
+from hub.lora.examples import Example, OnProgress, generate
 from hub.lora.systems import System
 
 BATCH = 8  # ballots that a teacher is given at once
