@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import adapters, bases, datasets, health, huggingface, jobs, library, repos, teams
+from api import adapters, aliases, bases, datasets, health, huggingface, jobs, library, repos, teams
 from api.huggingface.errors import render
 from api.watch import Watcher
 from hub.http import LimitBody, install_error_handlers
@@ -46,7 +46,7 @@ def create_app(services: Services | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.watcher = watcher
-    for module in (health, adapters, library, datasets, repos, bases, jobs, teams, pages, huggingface):
+    for module in (health, adapters, aliases, library, datasets, repos, bases, jobs, teams, pages, huggingface):
         app.include_router(module.router)
     install_error_handlers(app, pages.error_page, render)
     app.add_middleware(LimitBody, limit=services.settings.max_upload_bytes)

@@ -8,7 +8,10 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Float,
     ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
     Index,
     String,
     Text,
@@ -178,7 +181,7 @@ class Commit(Table):
 
 
 class Ref(Table):
-    """A branch, a tag, or a version (a tag v<n> that publish gives and nobody moves)."""
+    """A branch, a tag, a version (a tag v<n> that publish gives and nobody moves), or an alias, which moves with a record."""
 
     __tablename__ = "refs"
     repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), primary_key=True)
@@ -187,7 +190,39 @@ class Ref(Table):
     commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), index=True)
     moved_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     moved_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
-    __table_args__ = (CheckConstraint("kind in ('branch', 'tag', 'version')", name="kind"),)
+    __table_args__ = (CheckConstraint("kind in ('branch', 'tag', 'version', 'alias')", name="kind"),)
+
+
+class AliasGate(Table):
+    """The evaluation that a version must not do worse in than the alias's holder before the alias moves to it."""
+
+    __tablename__ = "alias_gates"
+    repo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    metric: Mapped[str] = mapped_column(String(20))
+    dataset_commit: Mapped[str] = mapped_column(ForeignKey("commits.id"))
+    dataset_path: Mapped[str] = mapped_column(Text)
+    template: Mapped[str] = mapped_column(String(20))
+    tolerance: Mapped[float]
+    __table_args__ = (ForeignKeyConstraint(["repo_id", "name"], ["refs.repo_id", "refs.name"], ondelete="CASCADE"),)
+
+
+class AliasMove(Table):
+    """Who moved an alias where and when, rolled it back, gated it or took it away. Rows are only added."""
+
+    __tablename__ = "alias_moves"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"))
+    name: Mapped[str] = mapped_column(String(255))
+    action: Mapped[str] = mapped_column(String(10))
+    commit_id: Mapped[str | None] = mapped_column(ForeignKey("commits.id"))
+    moved_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    moved_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    compared: Mapped[Json | None] = mapped_column(JSONB)  # what the gate saw
+    __table_args__ = (
+        CheckConstraint("action in ('move', 'rollback', 'gate', 'ungate', 'remove')", name="action"),
+        Index("ix_alias_moves_alias", "repo_id", "name", "id"),
+    )
 
 
 class AdapterFacts(Table):
@@ -300,6 +335,9 @@ class Score(Table):
     low: Mapped[float]
     high: Mapped[float]
     examples: Mapped[int]
+    each: Mapped[list[float] | None] = mapped_column(
+        ARRAY(Float), deferred=True
+    )  # one value an example, in their order
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     __table_args__ = (

@@ -337,7 +337,7 @@ def refs(session: Session, repo: Repo) -> Sequence[Ref]:
 def keep_score(session: Session, score: Mapping[str, Any]) -> None:
     """Keep a measured figure; a newer one of the same thing takes the older one's place."""
     statement = insert(Score).values(**score)
-    measured = {key: score[key] for key in ("value", "low", "high", "examples", "job_id")}
+    measured = {key: score.get(key) for key in ("value", "low", "high", "examples", "each", "job_id")}
     session.execute(
         statement.on_conflict_do_update(constraint="uq_scores_what", set_={**measured, "created_at": func.now()})
     )

@@ -1,0 +1,249 @@
+"""Names that move, such as `prod` and `canary`: who moved them when, back in one call, and gates that a version must pass first.
+
+An alias is a ref of its own kind, so that every client may ask for it as a revision. Its record is only ever added to.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from hub.intervals import paired_bootstrap
+from hub.registry import refs, repos, teams
+from hub.registry.errors import Conflict, NotFound
+from hub.registry.models import AliasGate, AliasMove, Commit, Ref, Repo, Score, User
+from hub.registry.teams import Viewer
+
+PRIVATE_DATASET = "private data set"
+ENOUGH = 100  # examples below which an evaluation opens no gate: a handful of equal answers would give an interval of no width
+LOWER_IS_BETTER = frozenset({"target_loss"})
+
+
+class AliasNotFound(NotFound):
+    code = "alias_not_found"
+
+
+class NothingToRollBack(Conflict):
+    code = "nothing_to_roll_back"
+
+
+class GateClosed(Conflict):
+    """The gate's evaluation is missing, or does not show that the version is as good as the one that holds the alias."""
+
+    code = "gate_closed"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The evaluation that a version must not do worse in than the holder: the whole paired interval is above -tolerance."""
+
+    metric: str
+    dataset_commit: str
+    dataset_path: str
+    template: str
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a gate saw: how much better the new version is, in the metric's own unit, with its 95 % paired bootstrap interval."""
+
+    better_by: float
+    low: float
+    high: float
+    examples: int
+
+
+@dataclass(frozen=True)
+class Move:
+    action: str  # "move", "rollback", "gate", "ungate" or "remove"
+    commit: str | None
+    by: str
+    at: datetime
+    compared: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Shown:
+    name: str
+    commit: str
+    version: str | None
+    gate: Gate | None
+    gate_dataset: str | None  # the data set's repo, as far as the viewer may see it
+    moves: list[Move]  # newest first
+
+
+def move(session: Session, viewer: Viewer, repo: Repo, name: str, revision: str) -> Commit:
+    """Let an alias stand for a revision, made if it is new. Raises BadName, RefExists, RevisionNotFound, GateClosed."""
+    _lock(session, viewer, repo)
+    commit = repos.resolve(session, repo, revision)
+    ref = session.get(Ref, (repo.id, name))
+    compared: dict[str, Any] | None = None
+    if ref is None:
+        refs.create(session, viewer, repo, name, "alias", commit)
+    elif ref.kind != "alias":
+        raise refs.RefExists(f"{repo.full_name} has a {ref.kind} {name!r}; choose another name for the alias.")
+    elif ref.commit_id == commit.id:
+        return commit
+    else:
+        if gate := _gate(session, repo, name):
+            compared = asdict(_compare(session, viewer, repo, gate, commit.id, ref.commit_id))
+        _point(ref, commit.id, viewer)
+    _record(session, viewer, repo, name, "move", commit.id, compared)
+    return commit
+
+
+def roll_back(session: Session, viewer: Viewer, repo: Repo, name: str) -> Commit:
+    """Back to what the alias stood for before its last move; again, to what was before that. No gate is asked: this is the way out.
+
+    Raises AliasNotFound, NothingToRollBack.
+    """
+    _lock(session, viewer, repo)
+    ref = _ref(session, repo, name)
+    held: list[str] = []
+    for entry in _entries(session, repo, name):
+        if entry.action == "remove":
+            held = []
+        elif entry.action == "move" and entry.commit_id:
+            held.append(entry.commit_id)
+        elif entry.action == "rollback":
+            held.pop()
+    if len(held) < 2:
+        raise NothingToRollBack(
+            f"{name!r} of {repo.full_name} stood for nothing else before; move it where it should be."
+        )
+    _point(ref, held[-2], viewer)
+    _record(session, viewer, repo, name, "rollback", held[-2])
+    return session.get_one(Commit, held[-2])
+
+
+def set_gate(session: Session, viewer: Viewer, repo: Repo, name: str, gate: Gate | None) -> None:
+    """Gate an alias, or open it for good (None). Raises AliasNotFound."""
+    _lock(session, viewer, repo)
+    _ref(session, repo, name)
+    session.execute(delete(AliasGate).where(AliasGate.repo_id == repo.id, AliasGate.name == name))
+    if gate is not None:
+        session.add(AliasGate(repo_id=repo.id, name=name, **asdict(gate)))
+    _record(session, viewer, repo, name, "gate" if gate else "ungate")
+
+
+def remove(session: Session, viewer: Viewer, repo: Repo, name: str) -> None:
+    """The alias and its gate go; the record stays. Raises AliasNotFound."""
+    _lock(session, viewer, repo)
+    session.delete(_ref(session, repo, name))
+    _record(session, viewer, repo, name, "remove")
+
+
+def listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[Shown]:
+    """Every alias with its gate and record. A data set that the viewer may not see has no name and no commit for him."""
+    found = session.scalars(select(Ref).where(Ref.repo_id == repo.id, Ref.kind == "alias").order_by(Ref.name)).all()
+    shown = []
+    for ref in found:
+        gate = _gate(session, repo, ref.name)
+        dataset = _dataset(session, viewer, gate.dataset_commit) if gate else None
+        if gate and dataset is None:
+            gate = Gate(gate.metric, "", "", gate.template, gate.tolerance)
+        version = repos.version_of(session, session.get_one(Commit, ref.commit_id))
+        gate_dataset = (dataset or PRIVATE_DATASET) if gate else None
+        shown.append(Shown(ref.name, ref.commit_id, version, gate, gate_dataset, _moves(session, repo, ref.name)))
+    return shown
+
+
+def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
+    rows = session.execute(
+        select(AliasMove, User.name)
+        .join(User, User.id == AliasMove.moved_by)
+        .where(AliasMove.repo_id == repo.id, AliasMove.name == name)
+        .order_by(AliasMove.id.desc())
+        .limit(100)
+    )
+    return [Move(entry.action, entry.commit_id, by, entry.moved_at, entry.compared) for entry, by in rows]
+
+
+def _lock(session: Session, viewer: Viewer, repo: Repo) -> None:
+    """One mover at a time, who sees where the last one left the alias."""
+    teams.require_write(session, viewer, repo.namespace)
+    session.refresh(repo, with_for_update=True)
+
+
+def _ref(session: Session, repo: Repo, name: str) -> Ref:
+    ref = session.get(Ref, (repo.id, name))
+    if ref is None or ref.kind != "alias":
+        raise AliasNotFound(f"{repo.full_name} has no alias {name!r}.")
+    return ref
+
+
+def _point(ref: Ref, commit_id: str, viewer: Viewer) -> None:
+    ref.commit_id, ref.moved_by, ref.moved_at = commit_id, viewer.id, datetime.now(UTC)
+
+
+def _gate(session: Session, repo: Repo, name: str) -> Gate | None:
+    row = session.get(AliasGate, (repo.id, name))
+    return Gate(row.metric, row.dataset_commit, row.dataset_path, row.template, row.tolerance) if row else None
+
+
+def _entries(session: Session, repo: Repo, name: str) -> Sequence[AliasMove]:
+    mine = (AliasMove.repo_id == repo.id, AliasMove.name == name)
+    return session.scalars(select(AliasMove).where(*mine).order_by(AliasMove.id)).all()
+
+
+def _record(
+    session: Session,
+    viewer: Viewer,
+    repo: Repo,
+    name: str,
+    action: str,
+    commit_id: str | None = None,
+    compared: dict[str, Any] | None = None,
+) -> None:
+    entry = {"action": action, "commit_id": commit_id, "moved_by": viewer.id, "compared": compared}
+    session.add(AliasMove(repo_id=repo.id, name=name, **entry))
+    session.flush()
+
+
+def _dataset(session: Session, viewer: Viewer | None, commit_id: str) -> str | None:
+    repo = session.scalar(
+        select(Repo)
+        .join(Commit, Commit.repo_id == Repo.id)
+        .where(Commit.id == commit_id, Repo.deleted_at.is_(None), teams.readable(viewer))
+    )
+    return repo.full_name if repo else None
+
+
+def _compare(session: Session, viewer: Viewer, repo: Repo, gate: Gate, new: str, holder: str) -> Comparison:
+    dataset = _dataset(session, viewer, gate.dataset_commit)
+    if dataset is None:
+        raise GateClosed("The gate's data set is not one that you can see; ask somebody who can to move the alias.")
+    what = f"{gate.metric} on {dataset} at {gate.dataset_commit[:12]} ({gate.dataset_path}, template {gate.template})"
+    ours, theirs = (_each(session, repo, gate, commit_id, what) for commit_id in (new, holder))
+    if len(ours) != len(theirs) or len(ours) < ENOUGH:
+        raise GateClosed(
+            f"The evaluations of {what} have {len(ours)} and {len(theirs)} examples; evaluate both on the same ones, at least {ENOUGH}."
+        )
+    sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
+    better, low, high = paired_bootstrap([sign * x for x in ours], [sign * x for x in theirs], seed=0)
+    if not low > -gate.tolerance:
+        raise GateClosed(
+            f"{what}: commit {new[:12]} is {better:+.3f} better than the holder, 95% interval {low:+.3f} to {high:+.3f}, and the gate "
+            f"wants all of it above {-gate.tolerance:+.3f}. Measure on more examples, or publish a better version."
+        )
+    return Comparison(better, low, high, len(ours))
+
+
+def _each(session: Session, repo: Repo, gate: Gate, commit_id: str, what: str) -> Sequence[float]:
+    found = session.scalar(
+        select(Score.each)
+        .where(Score.commit_id == commit_id, Score.metric == gate.metric, Score.template == gate.template)
+        .where(Score.dataset_commit == gate.dataset_commit, Score.dataset_path == gate.dataset_path)
+        .where(Score.each.is_not(None))
+        .order_by(Score.created_at.desc())
+        .limit(1)
+    )
+    if found is None:
+        raise GateClosed(
+            f"Commit {commit_id[:12]} of {repo.full_name} has no evaluation of {what}; run an `evaluate` job of it first."
+        )
+    return found
