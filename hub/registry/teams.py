@@ -20,7 +20,7 @@ NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_
 
 # First parts of addresses, of ours and of the Hugging Face Hub's, that a namespace would shadow.
 RESERVED_NAMES = frozenset(
-    """adapters api auth blog collections datasets device docs healthz jobs join kernels login logout metrics models new oauth
+    """adapters api auth blog collections datasets device docs healthz jobs join kernels login logout map metrics models new oauth
     organizations readyz scores search settings spaces static tasks teams users v1 whoami-v2""".split()
 )
 

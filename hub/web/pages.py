@@ -10,14 +10,15 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub import pictures
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
-from hub.registry import devices, jobs, repos, search, teams, views
+from hub.registry import aliases, devices, jobs, repos, search, similar, teams, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.errors import NotFound, NotSignedIn
-from hub.registry.models import Commit
+from hub.registry.models import BaseModel, Commit, Repo
 from hub.registry.search import Filters
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
@@ -106,8 +107,50 @@ def adapter(
         parents=views.parents(session, viewer, commit),
         children=views.children(session, viewer, commit),
         scores=views.scores(session, viewer, commit_ids=[commit.id]),
+        alike=_alike(session, viewer, repo, commit),
+        aliases=aliases.listing(session, viewer, repo),
+        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace),
         card=_card(session, services.storage, commit),
     )
+
+
+def _alike(session: Session, viewer: Viewer | None, repo: Repo, commit: Commit) -> list[similar.Alike]:
+    folders = repos.facts(session, commit)
+    return [each for facts in folders for each in similar.alike(session, viewer, repo, facts, least=0.5, limit=5)]
+
+
+@router.post("/adapters/{namespace}/{name}/aliases")
+def move_alias(
+    session: SessionDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    alias: Annotated[str, Form(max_length=255)],
+    revision: Annotated[str, Form(max_length=255)],
+) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to move an alias.")
+    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
+    aliases.move(session, viewer, repo, alias.strip(), revision.strip())
+    return RedirectResponse(f"/adapters/{namespace}/{name}", status_code=303)
+
+
+@router.post("/adapters/{namespace}/{name}/aliases/{alias}/rollback")
+def roll_back_alias(session: SessionDep, viewer: ViewerDep, namespace: str, name: str, alias: str) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to roll an alias back.")
+    aliases.roll_back(session, viewer, repos.find(session, viewer, "model", f"{namespace}/{name}"), alias)
+    return RedirectResponse(f"/adapters/{namespace}/{name}", status_code=303)
+
+
+@router.get("/map")
+def library_map(session: SessionDep, viewer: ViewerDep, base_model: str = "") -> Response:
+    """The modules of one base: what is nearly the same, what belongs together, and what was measured on each."""
+    known = session.scalars(select(BaseModel.id).order_by(BaseModel.id)).all()
+    found = similar.library_map(session, viewer, base_model) if base_model else None
+    commits = [module.commit for module in [*found.modules, *found.unplaced]] if found else []
+    scores = [score for score in views.scores(session, viewer, commit_ids=commits) if score.metric == "exact_match"]
+    return _page("map.html", viewer, base_model=base_model, known=known, map=found, table=_by_dataset(scores))
 
 
 def _card(session: Session, storage: Storage, commit: Commit) -> Markup:
