@@ -95,7 +95,7 @@ def check(key: bytes, place: Place, token: str) -> None:
 
 
 def receive_xorb(services: Services, place: Place, name: str, size: int, pieces: Iterator[bytes]) -> None:
-    """Stream a xorb into S3, checked as it passes. Raises BadXorb or WrongBytes, and then nothing is stored.
+    """Stream a xorb into S3, checked as it passes. Raises BadXorb or WrongBytes, and then it is not there.
 
     The index is what makes a xorb be there. It names the object with the bytes: of two senders of one xorb, who may have packed it
     differently, each leaves an index and an object that fit.

@@ -78,6 +78,10 @@ def whole(datas: Sequence[bytes] = PARTS, start: int = 0, end: int | None = None
 
 
 def nothing_is_left(services: Services) -> None:
+    """No xorb is there. SeaweedFS under load may finish with the beginning of a body that broke off after it was told to delete it: such
+    an object has no index, so that nobody can read it, and goes with its epoch."""
+    assert [key for key in services.storage.keys(xet.XORBS) if "." not in key] == []
+    xet.drop_xorbs(services, datetime.now(UTC) + timedelta(days=4), timedelta(0))
     assert list(services.storage.keys(xet.XORBS)) == []
     with transaction(services.sessions) as session:
         assert session.scalars(select(Holding.sha256).where(Holding.namespace == "ann")).all() == []
