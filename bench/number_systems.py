@@ -23,7 +23,7 @@ from hub.lora.train import Recipe
 from hub.starter.tasks import TASKS
 
 FOLDER = Path(__file__).parents[1] / "data" / "bench" / "built-in"
-ARMS: tuple[ArmName, ...] = ("par", "unpartitioned", "random")
+ARMS: tuple[ArmName, ...] = ("par", "unpartitioned")
 SETTINGS = Settings(
     start="probe",
     sample=50,
