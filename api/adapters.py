@@ -10,7 +10,7 @@ from api import schemas
 from api.repos import Revision
 from api.upload import Upload, body_description, read_upload
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import repos, search, views
+from hub.registry import repair, repos, search, views
 from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding
 from hub.registry.models import AdapterFacts, Ref, Repo, TreeEntry
@@ -128,6 +128,17 @@ def get_adapter(
         children=_ancestors(views.children(session, viewer, commit)),
         scores=score_infos(views.scores(session, viewer, commit_ids=[commit.id])),
     )
+
+
+@router.post("/{namespace}/{name}/repair")
+def repair_adapter(
+    services: ServicesDep, viewer: SignedIn, namespace: str, name: str, body: schemas.Repair
+) -> schemas.Repaired:
+    """A new commit with the base's registered id, a licence, and a card where there is none; the weights stay as they are."""
+    found = repair.repair(
+        services, viewer, f"{namespace}/{name}", folder=body.folder, base=body.base, licence=body.licence
+    )
+    return schemas.Repaired.model_validate(found, from_attributes=True)
 
 
 def _folder(facts: AdapterFacts) -> schemas.Folder:

@@ -282,3 +282,18 @@ class Alias(BaseModel):
     gate: Gate | None
     gate_dataset: str | None = Field(description='"private data set" where you may not see it')
     moves: list[AliasMove] = Field(description="newest first")
+
+
+class Repair(BaseModel):
+    folder: str = Field("", description="of the adapter, where it is not the top one")
+    base: str | None = Field(
+        None, description="any name of a registered base; left out: the one that the config's name means"
+    )
+    licence: str | None = Field(None, description="an identifier such as apache-2.0")
+
+
+class Repaired(BaseModel):
+    commit: str
+    version: str | None
+    files: list[str]
+    done: list[str]

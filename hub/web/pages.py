@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from hub import pictures
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
-from hub.registry import aliases, devices, jobs, repos, search, similar, teams, views
+from hub.registry import aliases, devices, jobs, repair, repos, search, similar, teams, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.errors import NotFound, NotSignedIn
 from hub.registry.models import BaseModel, Commit, Repo
@@ -141,6 +141,25 @@ def roll_back_alias(session: SessionDep, viewer: ViewerDep, namespace: str, name
         raise NotSignedIn("Sign in to roll an alias back.")
     aliases.roll_back(session, viewer, repos.find(session, viewer, "model", f"{namespace}/{name}"), alias)
     return RedirectResponse(f"/adapters/{namespace}/{name}", status_code=303)
+
+
+@router.post("/adapters/{namespace}/{name}/repair")
+def repair_adapter(
+    services: ServicesDep,
+    viewer: ViewerDep,
+    namespace: str,
+    name: str,
+    folder: Annotated[str, Form(max_length=500)] = "",
+    base: Annotated[str, Form(max_length=500)] = "",
+    licence: Annotated[str, Form(max_length=60)] = "",
+) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to repair a module.")
+    full_name = f"{namespace}/{name}"
+    repair.repair(
+        services, viewer, full_name, folder=folder, base=base.strip() or None, licence=licence.strip() or None
+    )
+    return RedirectResponse(f"/adapters/{full_name}", status_code=303)
 
 
 @router.get("/map")

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from hub import up
 from hub.registry import jobs
 from hub.registry.db import transaction
-from hub.registry.models import Commit, Job, JobEvent, Lineage
+from hub.registry.models import Commit, Job, JobEvent, Lineage, Score
 from hub.registry.services import Services
 from tests.conftest import Person
 from tests.support import examples_file, upload
@@ -291,6 +291,9 @@ def test_evaluate_keeps_scores_with_their_commits(
     assert "ann/module1" not in {s["repo"] for s in client.get("/v1/scores", headers=bob.headers).json()}
     runner.run(submit(body))
     assert len(client.get("/v1/scores", headers=ann.headers).json()) == 12, "measured again, kept once"
+    with transaction(runner.services.sessions) as session:
+        kept = session.execute(select(Score.value, Score.each, Score.examples)).all()
+    assert all(len(each) == examples and sum(each) / examples == pytest.approx(value) for value, each, examples in kept)
 
 
 def test_choices_are_scored_by_likelihood(

@@ -1,0 +1,174 @@
+"""Repair: a new commit that says what an adapter's files fail to say, its base's id, its licence, a card. The weights stay as they are."""
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import yaml
+
+from hub.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, load_json
+from hub.registry import bases, blobs, commits, refs, repos
+from hub.registry.blobs import Incoming
+from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
+from hub.registry.db import transaction
+from hub.registry.errors import Conflict, InvalidInput
+from hub.registry.inspect import CARD, AdapterFacts, BadAdapter, inspect
+from hub.registry.publishing import entries
+from hub.registry.repos import MAIN, StoredFile
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")
+
+
+class NothingToRepair(Conflict):
+    code = "nothing_to_repair"
+
+
+class NotRepairable(InvalidInput):
+    """What stands there cannot be changed by a program without guessing."""
+
+    code = "not_repairable"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    commit: str
+    version: str | None
+    files: list[str]  # that were written
+    done: list[str]  # a sentence each
+
+
+def repair(
+    services: Services, viewer: Viewer, full_name: str, *, folder: str = "", base: str | None, licence: str | None
+) -> Repaired:
+    """Write the registered base's id for the name in the config, or for `base`; the licence; and a card where there is none.
+
+    Raises BaseNotFound, NotRepairable, BadAdapter if it would not be sound on that base, NothingToRepair, HeadMoved.
+    """
+    with transaction(services.sessions) as session:
+        repo = refs.writable(session, viewer, "model", full_name)
+        head = repos.resolve(session, repo, MAIN)
+        names, known = bases.names(session), bases.known(session)
+        files: dict[str, RangedFile] = {
+            entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in repos.files(session, head)
+        }
+        if base is not None:
+            base = bases.find(session, base).id
+    at = f"{folder}/" if folder else ""
+    written: dict[str, bytes] = {}
+    done: list[str] = []
+    with ExitStack() as stack:
+        if (config := _with_base(files, at + CONFIG, names, base)) is not None:
+            written[at + CONFIG], sentence = config
+            done.append(sentence)
+        changed = {**files, **{path: _incoming(stack, path, data) for path, data in written.items()}}
+        inspection = inspect(changed, known)
+        facts = next((facts for facts in inspection.adapters if facts.folder == folder), None)
+        if facts is None:
+            found = [finding.to_dict() for finding in inspection.errors]
+            reason = found[0]["code"] if found else "no_adapter"
+            told = found[0]["message"] if found else f"There is no adapter in {folder or 'the top folder'!r}."
+            raise BadAdapter(f"The result would be no sound adapter. {told}", reason=reason, findings=found)
+        card = at + CARD if at + CARD in files or CARD not in files else CARD
+        if (text := _with_card(files.get(card), facts, full_name, licence)) is not None:
+            written[card], sentence = text
+            done.append(sentence)
+        if not done:
+            raise NothingToRepair(f"{full_name} says all of this already; name a base or a licence to change it.")
+        sent = [_incoming(stack, path, data) for path, data in written.items()]
+        request = commits.Request(
+            "Repair: " + "; ".join(done), [commits.Inline(entry) for entry in entries(sent)], parent=head.id
+        )
+        made = commits.commit(services, viewer, "model", full_name, MAIN, request, sent).commit
+    with transaction(services.sessions) as session:
+        return Repaired(made.id, repos.version_of(session, made), list(written), done)
+
+
+def _incoming(stack: ExitStack, path: str, data: bytes) -> Incoming:
+    return blobs.hash_file(path, stack.enter_context(io.BytesIO(data)))
+
+
+def _with_base(
+    files: Mapping[str, RangedFile], path: str, names: Mapping[str, str], base: str | None
+) -> tuple[bytes, str] | None:
+    """The config with the registered base's id, if it says another name: its text and what was done."""
+    if path not in files:
+        raise NotRepairable(f"There is no {path}; upload it with the weights, from the same save_pretrained.")
+    try:
+        config = load_json(files[path].read(0, MAX_CONFIG_BYTES + 1), path, "config_not_json")
+    except FormatError as error:
+        raise NotRepairable(f"{path}: {error}") from error
+    said = config.get("base_model_name_or_path")
+    wanted = base or names.get(said if isinstance(said, str) else "")
+    if wanted is None or wanted == said:
+        return None
+    config["base_model_name_or_path"] = wanted
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(), f"base model {wanted} in the place of {said or 'none'}"
+
+
+def _with_card(
+    file: RangedFile | None, facts: AdapterFacts, full_name: str, licence: str | None
+) -> tuple[bytes, str] | None:
+    """The card with the licence, or a card where there is none: its text and what was done."""
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise InvalidInput(
+            f"{licence[:60]!r} is no licence's identifier; write one such as apache-2.0 or cc-by-nc-4.0."
+        )
+    if file is None:
+        return _new_card(facts, full_name, licence), "a card" + (f" with the licence {licence}" if licence else "")
+    if licence is None:
+        return None
+    data = file.read(0, MAX_CARD_BYTES + 1)
+    try:
+        card = parse_card(data)
+        if card.words("license") == [licence]:
+            return None
+        text = data.decode().replace("\r\n", "\n")
+        changed = _licensed(text, licence).encode()
+        after = parse_card(changed)
+    except (CardError, UnicodeDecodeError) as error:
+        raise NotRepairable(f"The card cannot be read ({error}); correct README.md by hand first.") from error
+    others = {key: value for key, value in card.front.items() if key != "license"}
+    if len(data) > MAX_CARD_BYTES or after.front != {**others, "license": licence} or after.text != card.text:
+        raise NotRepairable("The licence could not be written without changing more of README.md; write it by hand.")
+    return changed, f"licence {licence} in the place of {', '.join(card.words('license')) or 'none'}"
+
+
+def _licensed(text: str, licence: str) -> str:
+    """The card's text with this licence; everything else of its front matter stays as it was written, comments too."""
+    if not text.startswith("---\n"):
+        return f"---\nlicense: {licence}\n---\n{text}"
+    front, _, body = text[4:].partition("\n---")
+    if text[4:].startswith("---"):
+        front, body = "", text[7:]
+    # The old value may be a list on the lines that follow, each indented or an item.
+    old = re.compile(r"^license[ \t]*:.*\n(?:(?:[ \t]+\S|-[ \t]).*\n)*", re.MULTILINE)
+    kept = old.sub("", f"{front}\n" if front else "")
+    return f"---\n{kept}license: {licence}\n---{body}"
+
+
+def _new_card(facts: AdapterFacts, full_name: str, licence: str | None) -> bytes:
+    front: dict[str, str | list[str]] = {"library_name": "peft", "tags": ["lora"]}
+    if facts.base_model:
+        front["base_model"] = facts.base_model
+    if licence:
+        front["license"] = licence
+    ranks, alphas = (", ".join(f"{value:g}" for value in values) for values in (facts.ranks, facts.alphas))
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
+        "---",
+        f"# {full_name.partition('/')[2]}",
+        "",
+        f"A LoRA adapter of {facts.base_model or 'a base that it does not name'}: rank {ranks}, alpha {alphas}, "
+        f"on {', '.join(facts.target_modules)}, {facts.parameters:,} parameters in {facts.dtype}.",
+        "",
+        "This card was written from the files alone. What the adapter is for, and what it was trained on, nobody has said yet.",
+        "",
+    ]
+    return "\n".join(lines).encode()
