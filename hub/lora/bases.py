@@ -134,7 +134,9 @@ def load(
     if four_bit and device.type != "cuda":
         raise NeedsGpu("A base in four bits needs a CUDA device, and this worker has none. Leave load_in_4bit out.")
     if four_bit and importlib.util.find_spec("bitsandbytes") is None:
-        raise NeedsGpu("A base in four bits needs bitsandbytes, which is not installed with this worker (the extra `gpu`).")
+        raise NeedsGpu(
+            "A base in four bits needs bitsandbytes, which is not installed with this worker (the extra `gpu`)."
+        )
     if dtype is None and device.type == "cpu":
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
     try:
