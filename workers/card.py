@@ -1,9 +1,16 @@
 """Model cards of results: Markdown that says what the adapter is, how good it is beside its controls, and how to load it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+
+from workers.work import module_name
+
+# What an identifier says by itself: cc-by-nc-4.0, fair-noncommercial-research-license. One that forbids it in its text alone is not told.
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial|research", re.IGNORECASE)
+_UNKNOWN = (None, "unknown", "other")
 
 
 def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
@@ -11,6 +18,8 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
     used = {module["commit"] for module in manifest["inputs"]["modules"]}
     licences = {pinned.get("licence") for pinned in params["modules"] if pinned["commit"] in used}
     licence = licences.pop() if len(licences) == 1 else None
+    if _forbids(params["base"].get("licence")) and not _forbids(licence):
+        licence = None  # the modules' own licence would promise what the base does not allow
     front: dict[str, Any] = {
         "base_model": manifest["base"]["id"],
         "library_name": "peft",
@@ -36,9 +45,36 @@ def composition_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> 
         "|---|---|",
         *[f"| {name} | {weight:+.3f} |" for name, weight in manifest["weights"].items()],
         "",
+        *_licences(params, used),
         *_use(manifest),
     ]
     return "\n".join(lines)
+
+
+def _forbids(licence: str | None) -> bool:
+    return bool(licence and _NON_COMMERCIAL.search(licence))
+
+
+def _licences(params: Mapping[str, Any], used: set[str]) -> list[str]:
+    """The licence of the base and of every module that takes part, as their owners named it: the result stands under all of them."""
+    parents = {params["base"]["id"]: params["base"].get("licence")}
+    parents |= {module_name(pinned): pinned.get("licence") for pinned in params["modules"] if pinned["commit"] in used}
+    closed = [name for name, licence in parents.items() if _forbids(licence)]
+    unknown = [name for name, licence in parents.items() if licence in _UNKNOWN]
+    notes = []
+    if closed:
+        notes.append(f"**Not for commercial use:** {', '.join(closed)} by licence, and so neither is this.\n")
+    if unknown:
+        notes.append(f"**Licence unknown:** {', '.join(unknown)}; ask their owners before this is passed on.\n")
+    return [
+        "## Licences",
+        "",
+        "| made from | licence |",
+        "|---|---|",
+        *[f"| {name} | {licence or 'not said'} |" for name, licence in parents.items()],
+        "",
+        *notes,
+    ]
 
 
 def _found(manifest: Mapping[str, Any]) -> str:

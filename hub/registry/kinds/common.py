@@ -189,7 +189,7 @@ def agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | Non
                     f"has no layer {name}" if there is None else f"has {name} of shape {there}, not {[width, height]}"
                 )
                 raise IncompatibleModules(f"{module['repo']} does not fit {base.id}: the base {what}.")
-    return {"id": base.id, "path": base.path, "fingerprint": base.fingerprint}
+    return {"id": base.id, "path": base.path, "fingerprint": base.fingerprint, "licence": base.licence}
 
 
 def check_plain(module: dict[str, Any]) -> None:
