@@ -215,7 +215,8 @@ def test_a_warning_says_what_is_odd_and_does_not_refuse(name: str) -> None:
 
 def test_every_warning_is_tried_here() -> None:
     known = {code for code, (severity, _) in KNOWN.items() if severity != "error"}
-    assert {code for _, code, _ in WARNINGS.values()} == known
+    # What a module is a near duplicate of, the other modules say: tests/registry/test_similar.py.
+    assert {code for _, code, _ in WARNINGS.values()} == known - {"near_duplicate"}
 
 
 # --- what we say that PEFT does ---------------------------------------------------------------------------------------
