@@ -121,7 +121,7 @@ def get_adapter(
         commit=commit.id,
         message=commit.message,
         created_at=commit.created_at,
-        adapters=[_folder(facts) for facts in repos.facts(session, commit)],
+        adapters=[folder_info(facts) for facts in repos.facts(session, commit)],
         files=file_infos(repos.files(session, commit)),
         refs=_refs(repos.refs(session, repo)),
         parents=_ancestors(views.parents(session, viewer, commit)),
@@ -141,7 +141,7 @@ def repair_adapter(
     return schemas.Repaired.model_validate(found, from_attributes=True)
 
 
-def _folder(facts: AdapterFacts) -> schemas.Folder:
+def folder_info(facts: AdapterFacts) -> schemas.Folder:
     return schemas.Folder(
         folder=facts.folder,
         base_model=facts.base_model,

@@ -8,14 +8,29 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api import adapters, aliases, bases, datasets, health, huggingface, jobs, library, repos, teams
+from api import (
+    account,
+    adapters,
+    aliases,
+    bases,
+    datasets,
+    health,
+    huggingface,
+    jobs,
+    library,
+    repos,
+    shares,
+    teams,
+)
 from api.huggingface.errors import render
 from api.watch import Watcher
-from hub.http import LimitBody, install_error_handlers
+from hub.http import LimitBody, LimitRate, install_error_handlers
+from hub.registry.limits import RateLimits
 from hub.registry.log import configure_logging
 from hub.registry.services import Services, connect
 from hub.registry.settings import load_settings
-from hub.web import pages
+from hub.web import pages, sign_in
+from hub.web.render import error_page
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +49,7 @@ def create_app(services: Services | None = None) -> FastAPI:
         polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await polling
+        app.state.limits.close()
 
     app = FastAPI(
         title="Loraloom",
@@ -46,8 +62,11 @@ def create_app(services: Services | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.watcher = watcher
-    for module in (health, adapters, aliases, library, datasets, repos, bases, jobs, teams, pages, huggingface):
+    app.state.limits = RateLimits(services.settings)
+    own = (health, account, adapters, aliases, library, datasets, shares, repos, bases, jobs, teams)
+    for module in (*own, pages, sign_in, huggingface):
         app.include_router(module.router)
-    install_error_handlers(app, pages.error_page, render)
+    install_error_handlers(app, error_page, render)
     app.add_middleware(LimitBody, limit=services.settings.max_upload_bytes)
+    app.add_middleware(LimitRate, limits=app.state.limits)
     return app

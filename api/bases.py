@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from api import schemas
 from hub.http import Admin, SessionDep, SignedIn
-from hub.registry import base_folder, bases
+from hub.registry import audit, base_folder, bases
 from hub.registry.models import BaseModel
 
 router = APIRouter(prefix="/v1/bases", tags=["bases"])
@@ -32,6 +32,7 @@ def register_base(session: SessionDep, viewer: Admin, body: schemas.NewBase) -> 
         shapes=folder.shapes,
         fingerprint=folder.fingerprint,
     )
+    audit.record(session, viewer, "base.registered", base.id)
     return _base(base)
 
 

@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from hub.registry.models import Role
+from hub.registry.teams import SCOPES, Scope
+
 Visibility = Literal["private", "internal", "public"]
 
 
@@ -16,28 +19,137 @@ class Me(BaseModel):
 
 
 class SignIn(BaseModel):
-    token: str
+    """Either a name and a password, or a token that is good for everything."""
+
+    name: str = Field("", max_length=96)
+    password: str = Field("", max_length=1_000)
+    token: str = Field("", max_length=200)
+
+
+class SessionInfo(BaseModel):
+    id: uuid.UUID
+    agent: str = Field(description="the browser as it names itself")
+    created_at: datetime
+    expires_at: datetime
+
+
+class NewPassword(BaseModel):
+    current: str = Field("", max_length=1_000, description="left out where there is none yet")
+    new: str = Field(max_length=1_000)
 
 
 class NewUser(BaseModel):
     name: str
     is_admin: bool = False
+    password: str | None = Field(None, max_length=1_000)
 
 
 class NewToken(BaseModel):
     name: str = Field(min_length=1, max_length=96)
+    scopes: list[Scope] = Field(list(SCOPES), description="read is always among them")
+    repos: list[str] | None = Field(
+        None, max_length=100, description="beyond public ones, only these: namespace/name, or namespace/*"
+    )
     expires_at: datetime | None = None
 
 
 class TokenInfo(BaseModel):
     id: uuid.UUID
     name: str
+    scopes: list[str]
+    repos: list[str] | None
     created_at: datetime
     expires_at: datetime | None
 
 
 class TokenSecret(TokenInfo):
     secret: str = Field(description="shown this once; only its hash is kept")
+
+
+class NewOrganization(BaseModel):
+    name: str
+
+
+class Organization(BaseModel):
+    name: str
+    role: Role
+
+
+class Member(BaseModel):
+    name: str
+    role: Role
+    is_service: bool
+
+
+class SetRole(BaseModel):
+    role: Role
+
+
+class NewInvitation(BaseModel):
+    role: Role = "read"
+    days: float = Field(7.0, gt=0, le=90)
+
+
+class InvitationInfo(BaseModel):
+    id: uuid.UUID
+    role: Role
+    created_at: datetime
+    expires_at: datetime
+
+
+class InvitationSecret(InvitationInfo):
+    secret: str = Field(description="shown this once; whoever sends it first, signed in, becomes a member")
+
+
+class AcceptInvitation(BaseModel):
+    secret: str = Field(max_length=200)
+
+
+class NewService(NewToken):
+    name: str = Field(min_length=1, max_length=60, description="the account is called ORGANISATION-NAME")
+    role: Role = "write"
+
+
+class ServiceSecret(TokenSecret):
+    account: str
+
+
+class Quota(BaseModel):
+    quota_bytes: int | None = Field(None, ge=0, le=2**62, description="null: no limit")
+    quota_jobs: int | None = Field(None, ge=0, le=2**30, description="queued and running; null: no limit")
+
+
+class Usage(Quota):
+    namespace: str
+    bytes_held: int
+    jobs: int
+
+
+class AuditEvent(BaseModel):
+    id: int
+    at: datetime
+    actor: str | None
+    action: str
+    namespace: str | None
+    subject: str
+    details: dict[str, Any]
+
+
+class NewShare(BaseModel):
+    revision: str = "main"
+    days: float = Field(7.0, gt=0, le=365)
+    reveal: bool = Field(False, description="confirm that the names of less visible inputs may be shown")
+
+
+class ShareInfo(BaseModel):
+    id: uuid.UUID
+    commit: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class ShareSecret(ShareInfo):
+    address: str = Field(description="shown this once; whoever has it sees this version and may download it")
 
 
 class FileInfo(BaseModel):
@@ -297,3 +409,13 @@ class Repaired(BaseModel):
     version: str | None
     files: list[str]
     done: list[str]
+
+
+class Shared(BaseModel):
+    """What a share link shows."""
+
+    repo: str
+    commit: str
+    expires_at: datetime
+    adapters: list[Folder]
+    files: list[FileInfo]

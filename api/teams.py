@@ -1,67 +1,155 @@
-"""/v1: who you are, signing in, tokens; users for administrators."""
+"""/v1: organisations, their members, invitations and service accounts; quotas; the audit log."""
 
 import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
-from sqlalchemy import delete, select
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
 from api import schemas
-from hub.http import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, set_session_cookie
-from hub.registry import teams
-from hub.registry.errors import NotFound
-from hub.registry.models import Namespace, Token
+from hub.http import Admin, ServicesDep, SessionDep, SignedIn
+from hub.registry import audit, organizations, quota, teams
+from hub.registry.db import transaction
+from hub.registry.models import AuditEvent, Invitation
 
 router = APIRouter(prefix="/v1", tags=["teams"])
 
-
-@router.get("/me")
-def who_am_i(session: SessionDep, viewer: SignedIn) -> schemas.Me:
-    own = session.scalars(select(Namespace.name).where(Namespace.owner_id == viewer.id).order_by(Namespace.name))
-    return schemas.Me(name=viewer.name, is_admin=viewer.is_admin, namespaces=list(own))
+EXPORTED_AT_ONCE = 1_000
 
 
-@router.post("/session", status_code=204)
-def sign_in(session: SessionDep, services: ServicesDep, body: schemas.SignIn, response: Response) -> None:
-    """Exchange a token for a session cookie."""
-    viewer = teams.identify_token(session, body.token.strip())
-    set_session_cookie(response, services, teams.start_session(session, viewer, services.settings.session_days))
+@router.get("/organizations")
+def list_organizations(session: SessionDep, viewer: SignedIn) -> list[schemas.Organization]:
+    """Those that you are a member of."""
+    found = [(each, role) for each, role in teams.namespaces(session, viewer) if each.kind == "organization"]
+    return [schemas.Organization(name=each.name, role=role) for each, role in found]
 
 
-@router.delete("/session", status_code=204)
-def sign_out(session: SessionDep, viewer: SignedIn, request: Request, response: Response) -> None:
-    teams.end_session(session, request.cookies.get(COOKIE, ""))
-    response.delete_cookie(COOKIE)
+@router.post("/organizations", status_code=201)
+def create_organization(session: SessionDep, viewer: SignedIn, body: schemas.NewOrganization) -> schemas.Organization:
+    """A namespace to share; you are its first member and administrator."""
+    organizations.create(session, viewer, body.name)
+    return schemas.Organization(name=body.name, role="admin")
 
 
-@router.get("/tokens")
-def list_tokens(session: SessionDep, viewer: SignedIn) -> list[schemas.TokenInfo]:
-    rows = session.scalars(select(Token).where(Token.user_id == viewer.id).order_by(Token.created_at))
-    return [schemas.TokenInfo.model_validate(token, from_attributes=True) for token in rows]
+@router.get("/organizations/{organization}/members")
+def list_members(session: SessionDep, viewer: SignedIn, organization: str) -> list[schemas.Member]:
+    found = organizations.members(session, viewer, organization)
+    return [schemas.Member(name=user.name, role=role, is_service=user.service_of is not None) for user, role in found]
 
 
-@router.post("/tokens", status_code=201)
-def create_token(session: SessionDep, viewer: SignedIn, body: schemas.NewToken) -> schemas.TokenSecret:
-    """A new token of yours. Its secret is in this answer and nowhere else."""
-    token, secret = teams.create_token(session, viewer.id, body.name, expires_at=body.expires_at)
+@router.put("/organizations/{organization}/members/{user}", status_code=204)
+def set_role(session: SessionDep, viewer: SignedIn, organization: str, user: str, body: schemas.SetRole) -> None:
+    """Another role for a member (its administrators)."""
+    organizations.set_role(session, viewer, organization, user, body.role)
+
+
+@router.delete("/organizations/{organization}/members/{user}", status_code=204)
+def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> None:
+    """By its administrators, or to leave."""
+    organizations.remove_member(session, viewer, organization, user)
+
+
+@router.get("/organizations/{organization}/invitations")
+def list_invitations(session: SessionDep, viewer: SignedIn, organization: str) -> list[schemas.InvitationInfo]:
+    return [_invitation(each) for each in organizations.invitations(session, viewer, organization)]
+
+
+@router.post("/organizations/{organization}/invitations", status_code=201)
+def invite(
+    session: SessionDep, viewer: SignedIn, organization: str, body: schemas.NewInvitation
+) -> schemas.InvitationSecret:
+    made, secret = organizations.invite(session, viewer, organization, body.role, body.days)
+    return schemas.InvitationSecret(**_invitation(made).model_dump(), secret=secret)
+
+
+@router.delete("/organizations/{organization}/invitations/{invitation_id}", status_code=204)
+def withdraw_invitation(session: SessionDep, viewer: SignedIn, organization: str, invitation_id: uuid.UUID) -> None:
+    organizations.withdraw(session, viewer, organization, invitation_id)
+
+
+@router.post("/invitations/accept")
+def accept_invitation(session: SessionDep, viewer: SignedIn, body: schemas.AcceptInvitation) -> schemas.Organization:
+    """Become a member by the secret of an invitation."""
+    name, role = organizations.accept(session, viewer, body.secret.strip())
+    return schemas.Organization(name=name, role=role)
+
+
+def _invitation(each: Invitation) -> schemas.InvitationInfo:
+    return schemas.InvitationInfo.model_validate(each, from_attributes=True)
+
+
+@router.post("/organizations/{organization}/services", status_code=201)
+def create_service(
+    session: SessionDep, viewer: SignedIn, organization: str, body: schemas.NewService
+) -> schemas.ServiceSecret:
+    """An account for a program, with one token: it does not go when a person does."""
+    user, token, secret = organizations.create_service(
+        session,
+        viewer,
+        organization,
+        body.name,
+        body.role,
+        scopes=body.scopes,
+        repos=body.repos,
+        expires_at=body.expires_at,
+    )
     session.refresh(token)
     info = schemas.TokenInfo.model_validate(token, from_attributes=True)
-    return schemas.TokenSecret(**info.model_dump(), secret=secret)
+    return schemas.ServiceSecret(**info.model_dump(), account=user.name, secret=secret)
 
 
-@router.delete("/tokens/{token_id}", status_code=204)
-def delete_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> None:
-    gone = session.execute(
-        delete(Token).where(Token.id == token_id, Token.user_id == viewer.id).returning(Token.id)
-    ).one_or_none()
-    if gone is None:
-        raise NotFound(f"You have no token {token_id}.")
+@router.delete("/organizations/{organization}/services/{service}", status_code=204)
+def stop_service(session: SessionDep, viewer: SignedIn, organization: str, service: str) -> None:
+    """Its tokens are good for nothing any more; what it made stays."""
+    organizations.stop_service(session, viewer, organization, service)
 
 
-@router.post("/users", status_code=201)
-def create_user(session: SessionDep, viewer: Admin, body: schemas.NewUser) -> schemas.TokenSecret:
-    """A new user (administrators), with a first token to hand over."""
-    user = teams.create_user(session, body.name, is_admin=body.is_admin)
-    token, secret = teams.create_token(session, user.id, "first")
-    session.refresh(token)
-    info = schemas.TokenInfo.model_validate(token, from_attributes=True)
-    return schemas.TokenSecret(**info.model_dump(), secret=secret)
+@router.get("/namespaces/{namespace}/quota")
+def get_quota(session: SessionDep, viewer: SignedIn, namespace: str) -> schemas.Usage:
+    """Bytes held, uncommitted ones included, and jobs queued and running, beside their limits (its members)."""
+    return schemas.Usage.model_validate(quota.usage(session, viewer, namespace), from_attributes=True)
+
+
+@router.put("/namespaces/{namespace}/quota")
+def set_quota(session: SessionDep, viewer: Admin, namespace: str, body: schemas.Quota) -> schemas.Usage:
+    """Limits for a namespace (administrators)."""
+    quota.set_limits(session, viewer, namespace, body.quota_bytes, body.quota_jobs)
+    session.flush()
+    return schemas.Usage.model_validate(quota.usage(session, viewer, namespace), from_attributes=True)
+
+
+@router.get("/audit")
+def list_audit_events(
+    session: SessionDep,
+    viewer: SignedIn,
+    namespace: str | None = None,
+    since: datetime | None = None,
+    after: Annotated[int, Query(ge=0, description="the last id that you have")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+) -> list[schemas.AuditEvent]:
+    """Who did what, oldest first: of namespaces that you administer, and for administrators everything."""
+    found = audit.page(session, viewer, namespace=namespace, since=since, after=after, limit=limit)
+    return [schemas.AuditEvent.model_validate(event, from_attributes=True) for event in found]
+
+
+@router.get("/audit/export", response_class=StreamingResponse)
+def export_audit_log(
+    services: ServicesDep, viewer: SignedIn, namespace: str | None = None, since: datetime | None = None
+) -> StreamingResponse:
+    """The same, all of it, as JSON Lines."""
+
+    def read(after: int) -> list[AuditEvent]:
+        with transaction(services.sessions) as session:
+            return audit.page(session, viewer, namespace=namespace, since=since, after=after, limit=EXPORTED_AT_ONCE)
+
+    def lines(events: list[AuditEvent]) -> Iterator[str]:
+        while events:
+            for event in events:
+                yield schemas.AuditEvent.model_validate(event, from_attributes=True).model_dump_json() + "\n"
+            events = read(events[-1].id)  # no transaction is open while a slow client takes its time
+
+    first = read(0)  # refused before the answer begins
+    headers = {"Content-Disposition": 'attachment; filename="audit.jsonl"', "Cache-Control": "no-store"}
+    return StreamingResponse(lines(first), media_type="application/jsonl", headers=headers)

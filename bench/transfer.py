@@ -35,7 +35,7 @@ from sqlalchemy import select
 
 from bench.harness import Cell
 from hub import local, up
-from hub.registry import schema, teams
+from hub.registry import credentials, schema, teams
 from hub.registry.db import transaction
 from hub.registry.models import User
 from hub.registry.services import connect
@@ -79,7 +79,7 @@ def _bench() -> Bench:
     services = connect(settings)
     with transaction(services.sessions) as session:
         user = teams.create_user(session, "ann")
-        _, token = teams.create_token(session, user.id, "bench")
+        _, token = credentials.create_token(session, user.id, "bench")
     services.close()
     redirecting = settings.model_copy(update={"s3_public_url": settings.s3_endpoint_url})
     urls, processes = {}, {}

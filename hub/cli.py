@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from hub import demo, local, up
-from hub.registry import importing, repos, schema, sweep, teams
+from hub.registry import credentials, importing, repos, schema, sweep, teams
 from hub.registry.db import connect, transaction
 from hub.registry.errors import HubError
 from hub.registry.log import configure_logging
@@ -66,13 +66,13 @@ def run_sweep(args: argparse.Namespace) -> None:
 def run_user(args: argparse.Namespace) -> None:
     with transaction(connect(up.settings_of(args.data).database_url)) as session:
         user = teams.create_user(session, args.name, is_admin=args.admin)
-        _, secret = teams.create_token(session, user.id, "first")
+        _, secret = credentials.create_token(session, user.id, "first")
     say(secret)
 
 
 def run_token(args: argparse.Namespace) -> None:
     with transaction(connect(up.settings_of(args.data).database_url)) as session:
-        _, secret = teams.create_token(session, teams.get_user(session, args.user).id, args.name)
+        _, secret = credentials.create_token(session, teams.get_user(session, args.user).id, args.name)
     say(secret)
 
 
@@ -81,7 +81,7 @@ def run_import(args: argparse.Namespace) -> None:
     services = connect_services(up.settings_of(args.data))
     with transaction(services.sessions) as session:
         user = teams.get_user(session, args.user)
-        viewer = teams.Viewer(user.id, user.name, user.is_admin)
+        viewer = teams.viewer_of(user)
     counts = {"accepted": 0, "unchanged": 0, "refused": 0}
     for each in importing.import_tree(services, viewer, args.namespace or args.user, args.folder, args.visibility):
         counts[each.outcome] += 1

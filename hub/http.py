@@ -1,25 +1,30 @@
 """What routes and pages share: the services, one transaction a request, who is asking, and how an error looks. No routes."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hub.registry import db, teams
+from hub.registry import credentials, db
 from hub.registry.errors import Forbidden, HubError, NotSignedIn, TooLarge
+from hub.registry.limits import RateLimits, TooManyRequests
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)
 
 COOKIE = "loraloom_session"
+UNLIMITED = ("/healthz", "/readyz", "/static/")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -45,13 +50,13 @@ def identify(request: Request, session: Session) -> Viewer | None:
     """Who asks, by bearer token or by session cookie; None for a visitor."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and secret:
-        return teams.identify_token(session, secret.strip())
+        return credentials.identify_token(session, secret.strip())
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         return None
     if request.method not in SAFE_METHODS:
         refuse_cross_site(request)
-    return teams.identify_session(session, cookie)
+    return credentials.identify_session(session, cookie)
 
 
 def get_viewer(request: Request, services: ServicesDep) -> Viewer | None:
@@ -105,6 +110,53 @@ def set_session_cookie(response: Response, services: Services, secret: str) -> N
         samesite="lax",
         secure=settings.cookie_secure,
     )
+
+
+class LimitRate:
+    """Counts requests by token, session or, of visitors, address, and refuses those over the limit, wherever they go.
+
+    A secret that signs nobody in counts as a failed sign-in of its address, so that secrets cannot be tried out at full speed.
+    """
+
+    def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
+        self.app = app
+        self.limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(UNLIMITED):
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        secret = request.headers.get("Authorization") or request.cookies.get(COOKIE)
+        address = address_of(request)
+        who = hashlib.sha256(secret.encode()).hexdigest() if secret else f"address {address}"
+        counted = await run_in_threadpool(self.limits.request, who)
+        headers = counted[1].headers() if counted else {}
+
+        async def send_with_budget(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(headers)
+                if message["status"] == 401 and secret:
+                    await run_in_threadpool(self.limits.count_failure, address)
+            await send(message)
+
+        try:
+            if counted and not counted[0]:
+                raise TooManyRequests(
+                    f"More than {counted[1].limit} requests in a minute; wait {counted[1].seconds} seconds."
+                )
+            if secret:
+                await run_in_threadpool(self.limits.check_attempts, address)
+        except HubError as error:
+            refusal: Response = scope["app"].exception_handlers[HubError](request, error)
+            await refusal(scope, receive, send_with_budget)
+            return
+        await self.app(scope, receive, send_with_budget)
+
+
+def address_of(request: Request) -> str:
+    """Where a request comes from; behind a proxy that uvicorn was told to trust, where the proxy says."""
+    return request.client.host if request.client else "unknown"
 
 
 class LimitBody:

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import make_url
 
 from hub import local
-from hub.registry import schema, teams
+from hub.registry import credentials, schema, teams
 from hub.registry.db import connect, transaction
 from hub.registry.models import Mark
 from hub.registry.settings import Settings, load_given, load_settings
@@ -185,7 +185,7 @@ def ensure_admin(settings: Settings, data: Path) -> Path:
     if not path.exists():
         with transaction(connect(settings.database_url)) as session:
             user = teams.ensure_user(session, ADMIN, is_admin=True)
-            _, secret = teams.create_token(session, user.id, "admin.token")
+            _, secret = credentials.create_token(session, user.id, "admin.token")
         local.write_private(path, secret + "\n")
     return path
 

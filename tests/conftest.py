@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub import local, up
-from hub.registry import schema, teams
+from hub.registry import credentials, schema, teams
 from hub.registry.db import transaction
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
@@ -88,7 +88,7 @@ def make_user(services: Services) -> Callable[..., Person]:
     def make(name: str, *, is_admin: bool = False) -> Person:
         with transaction(services.sessions) as session:
             user = teams.create_user(session, name, is_admin=is_admin)
-            _, secret = teams.create_token(session, user.id, "test")
+            _, secret = credentials.create_token(session, user.id, "test")
             return Person(name, secret, Viewer(user.id, user.name, is_admin))
 
     return make

@@ -33,7 +33,7 @@ from hub.registry.models import Commit, Job, User
 from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
-from hub.registry.teams import Viewer
+from hub.registry.teams import viewer_of
 from workers import compose, evaluate, generate, par, reduce, train
 from workers.cache import Cache
 from workers.place import StoredPlace
@@ -218,7 +218,7 @@ class Runner:
                 commit_id = None
                 if files:
                     owner = session.get_one(User, job.owner_id)
-                    viewer = Viewer(owner.id, owner.name, owner.is_admin)
+                    viewer = viewer_of(owner)
                     visibility: Any = job.visibility
                     repo = repos.ensure(session, viewer, "model", job.params["result"], visibility)
                     kinds.check_not_wider(repo, visibility)

@@ -3,13 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
-from sqlalchemy import select
 
 from api.huggingface.common import root_url
 from api.huggingface.errors import NotOffered
 from hub.http import SessionDep, SignedIn
-from hub.registry import devices, teams
-from hub.registry.models import Namespace
+from hub.registry import credentials, devices, teams
 
 router = APIRouter()
 
@@ -19,20 +17,18 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 @router.get("/api/whoami-v2")
 def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, Any]:
     """The user; his other namespaces are told as organisations."""
-    others = session.scalars(
-        select(Namespace.name).where(Namespace.owner_id == viewer.id, Namespace.name != viewer.name).order_by("name")
-    )
+    others = [(each.name, role) for each, role in teams.namespaces(session, viewer) if each.name != viewer.name]
     answer: dict[str, Any] = {
         "type": "user",
         "id": viewer.id.hex,
         "name": viewer.name,
         "fullname": viewer.name,
         "isPro": False,
-        "orgs": [{"type": "org", "name": name, "fullname": name, "roleInOrg": "admin"} for name in others],
+        "orgs": [{"type": "org", "name": name, "fullname": name, "roleInOrg": role} for name, role in others],
     }
-    token = teams.token_of(session, request.headers.get("Authorization", "").partition(" ")[2].strip())
+    token = credentials.token_of(session, request.headers.get("Authorization", "").partition(" ")[2].strip())
     if token is not None:
-        access = {"displayName": token.name, "role": "write"}
+        access = {"displayName": token.name, "role": "write" if "write" in token.scopes else "read"}
         answer["auth"] = {"type": "access_token", "accessToken": access}
     return answer
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.huggingface.common import FullName, pieces, repo_url, root_url
 from hub.http import ServicesDep, SessionDep, SignedIn
-from hub.registry import lfs, refs, signing
+from hub.registry import lfs, quota, refs, signing
 from hub.registry.db import transaction
 from hub.registry.errors import HubError, InvalidInput
 from hub.registry.lfs import Grant
@@ -58,6 +58,7 @@ def _batch(
     """What the namespace holds has no actions: nothing needs to be sent."""
     namespace = refs.writable(session, viewer, repo_type, full_name).namespace
     held = lfs.sizes_held(session, namespace, [wanted.oid for wanted in batch.objects])
+    quota.require_room(session, namespace, sum(each.size for each in batch.objects if each.oid not in held))
     verify = {"href": f"{repo_url(request, repo_type, full_name)}.git/info/lfs/verify"}
     answers: list[dict[str, Any]] = []
     transfer = "basic"

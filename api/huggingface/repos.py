@@ -24,7 +24,7 @@ class Named(BaseModel):
     type: Literal["model", "dataset"] | None = None
 
     def full_name(self, viewer: Viewer) -> str:
-        return self.name if "/" in self.name else f"{self.organization or viewer.name}/{self.name}"
+        return self.name if "/" in self.name else f"{self.organization or viewer.namespace}/{self.name}"
 
     @property
     def repo_type(self) -> RepoType:
@@ -115,7 +115,7 @@ def may_write(session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, fu
 
 @router.get("/settings/repositories")
 def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
-    return _owned(session, viewer.name)
+    return _owned(session, viewer.namespace)
 
 
 @router.get("/organizations/{namespace}/settings/repositories")

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from hub.intervals import paired_bootstrap
-from hub.registry import refs, repos, teams
+from hub.registry import audit, refs, repos, teams
 from hub.registry.errors import Conflict, NotFound
 from hub.registry.models import AliasGate, AliasMove, Commit, Ref, Repo, Score, User
 from hub.registry.teams import Viewer
@@ -165,7 +165,7 @@ def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
 
 def _lock(session: Session, viewer: Viewer, repo: Repo) -> None:
     """One mover at a time, who sees where the last one left the alias."""
-    teams.require_write(session, viewer, repo.namespace)
+    teams.require_write(session, viewer, repo.namespace, repo.name)
     session.refresh(repo, with_for_update=True)
 
 
@@ -201,6 +201,9 @@ def _record(
 ) -> None:
     entry = {"action": action, "commit_id": commit_id, "moved_by": viewer.id, "compared": compared}
     session.add(AliasMove(repo_id=repo.id, name=name, **entry))
+    audit.record(
+        session, viewer, f"alias.{action}", f"{repo.full_name}@{name}", namespace=repo.namespace, commit=commit_id
+    )
     session.flush()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
+from hub.registry import quota
 from hub.registry.db import transaction
 from hub.registry.errors import HubError, InvalidInput, Unavailable
 from hub.registry.models import Blob, Holding
@@ -51,8 +52,14 @@ def hash_file(path: str, file: BinaryIO) -> Incoming:
     return Incoming(path, file, size, sha256.hexdigest(), git.hexdigest())
 
 
-def store(sessions: sessionmaker[Session], storage: Storage, namespace: str, files: Iterable[Incoming]) -> None:
-    """Put files into S3 and record that the namespace holds them. Killed at any point, it leaves no row that names missing bytes."""
+def store(sessions: sessionmaker[Session], storage: Storage, namespace: str, files: Sequence[Incoming]) -> None:
+    """Put files into S3 and record that the namespace holds them. Killed at any point, it leaves no row that names missing bytes.
+
+    Raises QuotaExceeded before anything is stored.
+    """
+    with transaction(sessions) as session:
+        sizes = {file.sha256: file.size for file in files}
+        quota.require_room(session, namespace, sum(sizes.values()) - _size_held(session, namespace, sizes))
     for file in files:
         if not _announce(sessions, file.sha256, file.size, file.git_oid):
             storage.put(file.sha256, file.file, file.size)
@@ -75,8 +82,10 @@ def receive(
 ) -> None:
     """Stream bytes whose hash was said beforehand straight into S3, and record that the namespace holds them.
 
-    Nothing is kept in memory or on disk. Raises WrongBytes, and nothing is stored, if they are not what was said.
+    Nothing is kept in memory or on disk. Raises WrongBytes, and nothing is stored, if they are not what was said; and QuotaExceeded.
     """
+    with transaction(sessions) as session:
+        quota.require_room(session, namespace, size - _size_held(session, namespace, [sha256]))
     body = Checked(sha256, size, pieces)
     if _announce(sessions, sha256, size, None):
         while body.read(CHUNK):
@@ -171,7 +180,15 @@ def _announce(sessions: sessionmaker[Session], sha256: str, size: int, git_oid: 
         time.sleep(0.2)
 
 
+def _size_held(session: Session, namespace: str, hashes: Collection[str]) -> int:
+    held = select(func.coalesce(func.sum(Blob.size), 0)).join(Holding, Holding.sha256 == Blob.sha256)
+    return int(session.scalar(held.where(Holding.namespace == namespace, Blob.sha256.in_(hashes))) or 0)
+
+
 def hold(session: Session, namespace: str, sha256: str) -> None:
+    """Record that the namespace has these bytes. Raises QuotaExceeded where another upload has taken the room meanwhile."""
+    if session.get(Holding, (namespace, sha256)) is None:
+        quota.require_room(session, namespace, session.get_one(Blob, sha256).size, lock=True)
     session.execute(insert(Holding).values(namespace=namespace, sha256=sha256).on_conflict_do_nothing())
 
 

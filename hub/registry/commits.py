@@ -93,7 +93,7 @@ def commit(
             entries = _changed(session, repo, head, request.changes)
             known = bases.known(session)
         if not stored:
-            blobs.store(services.sessions, services.storage, repo.namespace, inline)
+            blobs.store(services.sessions, services.storage, repo.namespace, list(inline))
             stored = True
         inspection = None
         if repo_type == "model":

@@ -8,9 +8,9 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry import audit, credentials, teams
 from hub.registry.errors import HubError, NotFound
-from hub.registry.models import DeviceLogin
+from hub.registry.models import DeviceLogin, User
 from hub.registry.teams import Viewer
 
 SECONDS = 900
@@ -56,6 +56,7 @@ def start(session: Session) -> Codes:
 
 def decide(session: Session, viewer: Viewer, user_code: str, *, approve: bool) -> None:
     """The signed-in person's answer. Raises NoSuchCode for a code that is not open."""
+    teams.require_account(viewer)  # the program gets a token that is good for everything
     letters = "".join(char for char in user_code.upper() if char.isalnum())
     login = session.scalar(
         select(DeviceLogin)
@@ -87,7 +88,9 @@ def poll(session: Session, device_code: str) -> str:
         raise AccessDenied("The sign-in was refused on the hub's page.")
     if login.user_id is None:
         raise AuthorizationPending("Nobody has entered the code yet.")
-    _, secret = teams.create_token(session, login.user_id, "hf auth login")
+    token, secret = credentials.create_token(session, login.user_id, "hf auth login")
+    approver = teams.viewer_of(session.get_one(User, login.user_id))
+    audit.record(session, approver, "token.created", token.name, scopes=list(token.scopes), repos=None)
     session.delete(login)
     return secret
 

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.errors import Conflict, NotFound
-from hub.registry.models import Commit, Job, JobEvent, JobInput, Namespace, Repo, User
+from hub.registry import audit, quota, teams
+from hub.registry.errors import Conflict, Forbidden, NotFound
+from hub.registry.models import Commit, Job, JobEvent, JobInput, Membership, Repo, User
 from hub.registry.queue import Queue
 from hub.registry.teams import Viewer
 
@@ -93,12 +93,14 @@ def submit(
         "idempotency_key": idempotency_key,
         "request_hash": request_hash,
     }
+    quota.require_slot(session, submission.namespace)
     made = insert(Job).values(**values).on_conflict_do_nothing(index_elements=["owner_id", "idempotency_key"])
     job_id = session.scalar(made.returning(Job.id))
     if job_id is None:
         return existing(session, viewer, idempotency_key or "", request) or _vanished()
     for commit_id, role in {(item.commit_id, item.role) for item in submission.inputs}:
         session.add(JobInput(job_id=job_id, commit_id=commit_id, role=role))
+    audit.record(session, viewer, "job.submitted", str(job_id), namespace=submission.namespace, kind=submission.kind)
     queue.send_after_commit(session, submission.queue, job_id)
     return session.get_one(Job, job_id)
 
@@ -122,13 +124,26 @@ def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Ma
 
 
 def readable(viewer: Viewer | None) -> ColumnElement[bool]:
-    """Who may see a job: its owner, those who own its namespace, and administrators."""
+    """Who may see a job: its owner, the members of its namespace, and administrators.
+
+    A token limited to repos sees those whose inputs it may read.
+    """
     if viewer is None:
         return Job.id.is_(None)
     if viewer.is_admin:
-        return Job.id.is_not(None)
-    own = select(Namespace.name).where(Namespace.owner_id == viewer.id)
-    return or_(Job.owner_id == viewer.id, Job.namespace.in_(own))
+        seen: ColumnElement[bool] = Job.id.is_not(None)
+    else:
+        own = select(Membership.namespace).where(Membership.user_id == viewer.id)
+        seen = or_(Job.owner_id == viewer.id, Job.namespace.in_(own))
+    if viewer.repos is None:
+        return seen
+    hidden = (
+        select(JobInput.job_id)
+        .join(Commit, Commit.id == JobInput.commit_id)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(JobInput.job_id == Job.id, ~teams.readable(viewer))
+    )
+    return and_(seen, ~hidden.exists())
 
 
 def find(session: Session, viewer: Viewer | None, job_id: uuid.UUID) -> Job:
@@ -158,7 +173,9 @@ def events(session: Session, job_id: uuid.UUID, after: int = 0, limit: int = 100
 def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
     job = find(session, viewer, job_id)
-    teams.require_write(session, viewer, job.namespace)
+    teams.require_scope(viewer, "jobs")
+    if job.owner_id != viewer.id and teams.role(session, viewer, job.namespace) not in ("write", "admin"):
+        raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
     if job.state == "queued":
         job.state, job.finished_at = "cancelled", func.now()
@@ -166,6 +183,7 @@ def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
         job.cancel_requested = True
     elif job.state != "cancelled":
         raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
+    audit.record(session, viewer, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
     session.flush()
     session.refresh(job)
     return job
@@ -199,7 +217,7 @@ def claim(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | 
 def unreadable_input(session: Session, job: Job) -> bool:
     """Whether an input is no longer readable by the job's owner: deleted, made private, or purged."""
     owner = session.get_one(User, job.owner_id)
-    viewer = Viewer(owner.id, owner.name, owner.is_admin)
+    viewer = teams.viewer_of(owner)
     pinned = select(func.count()).select_from(JobInput).where(JobInput.job_id == job.id)
     still = (
         select(func.count())

@@ -4,7 +4,7 @@ from sqlalchemy import Select, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, repos, teams
+from hub.registry import audit, bases, quota, repos, teams
 from hub.registry.errors import Forbidden
 from hub.registry.inspect import Inspection, inspect
 from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
@@ -35,6 +35,7 @@ def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
     repo.namespace, repo.name = repos.split_name(full_name)
     session.flush()
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
+    audit.record(session, viewer, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
     # The text that searches look in begins with the name.
     renamed = full_name.lower() + func.substr(AdapterFacts.search, len(before) + 1)
     session.execute(update(AdapterFacts).where(AdapterFacts.repo_id == repo.id).values(search=renamed))
@@ -51,7 +52,7 @@ def duplicate(
 ) -> Repo:
     """A new repo with the files of a commit that the viewer may read. As visible as the source unless he may decide that there."""
     repo_type = repo_type_of(source.repo)
-    owner = teams.may_write(session, viewer, source.repo.namespace)
+    owner = teams.may_write(session, viewer, source.repo.namespace, source.repo.name)
     wanted: Visibility = visibility or visibility_of(source.repo)
     if not owner and VISIBILITIES.index(wanted) > VISIBILITIES.index(visibility_of(source.repo)):
         raise Forbidden(f"{source.name} is {source.repo.visibility}, so a copy of it cannot be {wanted}.")
@@ -90,3 +91,4 @@ def _hold(session: Session, namespace: str, trees: Select[str | None]) -> None:
     """The namespace gets the bytes of trees whose files the caller may read."""
     rows = select(literal(namespace), TreeEntry.sha256).where(TreeEntry.tree.in_(trees)).distinct()
     session.execute(insert(Holding).from_select(["namespace", "sha256"], rows).on_conflict_do_nothing())
+    quota.require_room(session, namespace, 0, lock=True)

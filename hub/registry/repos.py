@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import bases, blobs, teams
+from hub.registry import audit, bases, blobs, teams
 from hub.registry.errors import Conflict, HubError, InvalidInput, NotFound
 from hub.registry.inspect import Inspection
 from hub.registry.models import (
@@ -25,6 +25,7 @@ from hub.registry.models import (
     Score,
     Tree,
     TreeEntry,
+    User,
 )
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
@@ -115,7 +116,7 @@ def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_nam
     Raises NotSignedIn, Forbidden, BadName, or RepoExists if the name is held by a deleted repo.
     """
     namespace, name = split_name(full_name)
-    teams.require_write(session, viewer, namespace)
+    teams.require_write(session, viewer, namespace, name)
     teams.check_name(name, "The repo name")
     if RESERVED.search(name):
         raise teams.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
@@ -138,7 +139,17 @@ def ensure(
         return repo
     namespace, name = split_name(full_name)
     made = insert(Repo).values(type=repo_type, namespace=namespace, name=name, visibility=visibility or "internal")
-    session.execute(made.on_conflict_do_nothing())  # another request may be making it at this moment
+    # Another request may be making it at this moment.
+    if session.scalar(made.on_conflict_do_nothing().returning(Repo.id)):
+        audit.record(
+            session,
+            viewer,
+            "repo.created",
+            full_name,
+            namespace=namespace,
+            type=repo_type,
+            visibility=visibility or "internal",
+        )
     return find(session, viewer, repo_type, full_name)
 
 
@@ -191,6 +202,17 @@ def publish(
     session.add(commit)
     session.flush()  # refs, facts and lineage point at it
     move_ref(session, repo, branch, "branch", commit.id, author_id)
+    author = teams.viewer_of(session.get_one(User, author_id))
+    audit.record(
+        session,
+        author,
+        "commit.created",
+        repo.full_name,
+        namespace=repo.namespace,
+        type=repo.type,
+        commit=commit.id,
+        branch=branch,
+    )
     for origin in parents:
         session.add(Lineage(child=commit.id, parent=origin.commit_id, role=origin.role, weight=origin.weight))
     if inspection is not None:
@@ -374,32 +396,41 @@ def change_visibility(
 ) -> Repo:
     """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not say so."""
     repo = find(session, viewer, repo_type, full_name)
-    teams.require_write(session, viewer, repo.namespace)
+    teams.require_write(session, viewer, repo.namespace, repo.name)
+    if not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
+        check_reveals_nothing(session, Commit.repo_id == repo.id, visibility, f"Making {full_name} {visibility}")
+    audit.record(
+        session, viewer, "visibility.set", full_name, namespace=repo.namespace, now=visibility, before=repo.visibility
+    )
+    repo.visibility = visibility
+    return repo
+
+
+def check_reveals_nothing(session: Session, which: ColumnElement[bool], visibility: Visibility, act: str) -> None:
+    """Raise WouldReveal, listing them, if one of these commits was made from something that is less visible than this."""
     parent = aliased(Commit)
     inputs = session.scalars(
         select(Repo)
         .join(parent, parent.repo_id == Repo.id)
         .join(Lineage, Lineage.parent == parent.id)
         .join(Commit, Commit.id == Lineage.child)
-        .where(Commit.repo_id == repo.id)
+        .where(which)
     ).unique()
-    narrower = [r.full_name for r in inputs if VISIBILITIES.index(r.visibility) < VISIBILITIES.index(visibility)]
-    if narrower and not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
-        names = ", ".join(sorted(narrower))
+    narrower = sorted(r.full_name for r in inputs if VISIBILITIES.index(r.visibility) < VISIBILITIES.index(visibility))
+    if narrower:
         raise WouldReveal(
-            f"Making {full_name} {visibility} shows that it was made from {names}, named in its card and manifest; "
+            f"{act} shows that it was made from {', '.join(narrower)}, named in its card and manifest; "
             "repeat with `reveal` to confirm.",
-            reveals=sorted(narrower),
+            reveals=narrower,
         )
-    repo.visibility = visibility
-    return repo
 
 
 def delete(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> None:
     """Gone at once for all but administrators; the name and the bytes stay until it can no longer be restored."""
     repo = find(session, viewer, repo_type, full_name)
-    teams.require_write(session, viewer, repo.namespace)
+    teams.require_write(session, viewer, repo.namespace, repo.name)
     repo.deleted_at = datetime.now(UTC)
+    audit.record(session, viewer, "repo.deleted", full_name, namespace=repo.namespace, type=repo_type)
 
 
 def restore(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, days: float) -> Repo:
@@ -418,6 +449,7 @@ def restore(session: Session, viewer: Viewer, repo_type: RepoType, full_name: st
     if repo is None:
         raise RepoNotFound(f"There is no deleted {repo_type} repo {full_name!r} that you could restore.")
     repo.deleted_at = None
+    audit.record(session, viewer, "repo.restored", full_name, namespace=namespace, type=repo_type)
     return repo
 
 

@@ -46,6 +46,21 @@ class Settings(BaseSettings):
     blob_grace_hours: float = Field(48.0, description="age at which bytes that nothing needs are collected")
     restore_days: float = Field(7.0, description="how long a deleted repo can be restored")
     session_days: float = Field(14.0, description="how long a browser session lasts")
+    requests_per_minute: int = Field(
+        3_000, description="requests that one token, session or, of visitors, address may send in a minute; 0: no limit"
+    )
+    sign_in_attempts: int = Field(
+        10,
+        description="failed sign-ins within five minutes for one user, and ten times as many from one address; 0: no limit",
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        description="OpenID Connect provider that people sign in by, e.g. https://login.example.org; unset means none",
+    )
+    oidc_client_id: str = Field("", description="what this hub is called there")
+    oidc_client_secret: str | None = Field(None, description="its secret there, if it has one")
+    oidc_label: str = Field("your organisation", description="what the button on the sign-in page calls the provider")
+    oidc_admit: bool = Field(True, description="whoever the provider knows gets a user here when he first signs in")
     cookie_secure: bool = Field(False, description="set the session cookie for https only")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs, jobs, repos
+from hub.registry import blobs, jobs, repos, teams
 from hub.registry.blobs import Incoming
 from hub.registry.db import transaction
 from hub.registry.kinds import Examples, ExampleText, Request, check_not_wider
@@ -17,6 +17,7 @@ from hub.registry.teams import Viewer
 
 def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_key: str | None = None) -> Job:
     """Queue the job that a request asks for. No database session is open while inline examples travel to storage."""
+    teams.require_scope(viewer, "jobs")
     body = request.model_dump(mode="json")
     inline = {path: _jsonl(path, source.inline) for path, source in request.sources().items() if source.inline}
     repo_name = request.examples_repo(viewer)

@@ -1,27 +1,30 @@
-"""Who is asking: users, their namespaces, tokens and browser sessions, and who may read or write what."""
+"""Who may do what: users, namespaces and their members, and the conditions on what a viewer may read or write."""
 
-import hashlib
 import re
-import secrets
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.errors import Conflict, Forbidden, InvalidInput, NotFound, NotSignedIn
-from hub.registry.models import BrowserSession, Namespace, Repo, Token, User
+from hub.registry.models import Membership, Namespace, Repo, Role, User
 
-TOKEN_PREFIX = "ll_"  # noqa: S105 - tells our tokens apart in secret scanners and logs
 NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
+ROLES: tuple[Role, ...] = ("read", "write", "admin")  # each may do what those before it may
+
+Scope = Literal["read", "write", "jobs", "admin"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "jobs", "admin")
 
 # First parts of addresses, of ours and of the Hugging Face Hub's, that a namespace would shadow.
 RESERVED_NAMES = frozenset(
-    """adapters api auth blog collections datasets device docs healthz jobs join kernels login logout map metrics models new oauth
-    organizations readyz scores search settings spaces static tasks teams users v1 whoami-v2""".split()
+    """account activity adapters api audit auth blog collections datasets device docs facets healthz invitations jobs join kernels login
+    logout map metrics models new oauth organizations readyz scores search settings share spaces static tasks teams upload users v1
+    whoami-v2""".split()
 )
 
 
@@ -33,13 +36,41 @@ class BadName(InvalidInput):
     code = "bad_name"
 
 
+class ScopeMissing(Forbidden):
+    """The person may do this, but not with this token."""
+
+    code = "scope_missing"
+
+
 @dataclass(frozen=True)
 class Viewer:
-    """A signed-in user as far as access is concerned: plain values, so that no session needs to stay open."""
+    """A signed-in user as far as access is concerned: plain values, so that no session needs to stay open.
+
+    `scopes` and `repos` are those of the token that was shown: what it is good for, and the repos ("namespace/name" or "namespace/*")
+    beyond the public ones that it is limited to, or None. An administrator is one only with a token of scope admin.
+    """
 
     id: uuid.UUID
     name: str
     is_admin: bool
+    scopes: frozenset[str] = frozenset(SCOPES)
+    repos: tuple[str, ...] | None = None
+    service_of: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        """Where what nobody named goes: a person's own namespace, and a service account's organisation."""
+        return self.service_of or self.name
+
+    def limited_from(self, namespace: str, name: str | None) -> bool:
+        """Whether the token's limits leave this repo out, or, without a name, anything in the namespace."""
+        allowed = (f"{namespace}/*", f"{namespace}/{name}") if name else (f"{namespace}/*",)
+        return self.repos is not None and not any(pattern in self.repos for pattern in allowed)
+
+
+def viewer_of(user: User) -> Viewer:
+    """The user himself, with no token between."""
+    return Viewer(user.id, user.name, user.is_admin, service_of=user.service_of)
 
 
 def check_name(name: str, what: str) -> str:
@@ -52,18 +83,35 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def create_user(session: Session, name: str, *, is_admin: bool = False) -> User:
-    """A user and the namespace of the same name. Raises NameTaken."""
-    check_name(name, "The user name")
+def create_namespace(session: Session, name: str, kind: Literal["user", "organization"], admin_id: uuid.UUID) -> None:
+    """With its first member. Raises NameTaken also where another request is making it at this moment, or only the case differs."""
+    made = insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing().returning(Namespace.name)
+    if session.scalar(made) is None:
+        raise NameTaken(f"The name {name!r} is taken; choose another one.")
+    session.add(Membership(namespace=name, user_id=admin_id, role="admin"))
+    session.flush()
+
+
+def check_namespace(name: str, what: str) -> None:
+    check_name(name, what)
     if name.lower() in RESERVED_NAMES:
-        raise BadName(f"The user name {name!r} is an address of this hub; choose another name.")
-    taken = session.scalar(select(User.id).where(func.lower(User.name) == name.lower()))
-    made = insert(User).values(name=name, is_admin=is_admin).on_conflict_do_nothing().returning(User)
-    user = None if taken else session.scalar(made)  # none also where another request is making it at this moment
+        raise BadName(f"{what} {name!r} is an address of this hub; choose another name.")
+
+
+def create_user(session: Session, name: str, *, is_admin: bool = False, password_hash: str | None = None) -> User:
+    """A user and the namespace of the same name. Raises NameTaken."""
+    check_namespace(name, "The user name")
+    user = create_account(session, name, is_admin=is_admin, password_hash=password_hash)
+    create_namespace(session, name, "user", user.id)
+    return user
+
+
+def create_account(session: Session, name: str, **values: Any) -> User:
+    """A user without a namespace. Raises NameTaken."""
+    made = insert(User).values(name=name, **values).on_conflict_do_nothing().returning(User)
+    user = session.scalar(made)  # none also where another request is making it at this moment
     if user is None:
         raise NameTaken(f"There is already a user {name!r}; choose another name.")
-    session.add(Namespace(name=name, owner_id=user.id))
-    session.flush()
     return user
 
 
@@ -74,57 +122,29 @@ def get_user(session: Session, name: str) -> User:
     return user
 
 
-def create_token(
-    session: Session, user_id: uuid.UUID, name: str, *, expires_at: datetime | None = None
-) -> tuple[Token, str]:
-    """A new token and its secret, which is shown this once and not kept."""
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    token = Token(user_id=user_id, name=name, hash=_hash(secret), expires_at=expires_at)
-    session.add(token)
-    session.flush()
-    return token, secret
+def ensure_user(session: Session, name: str, *, is_admin: bool = False) -> User:
+    """The user of that name, made if need be; two processes that start at once get the same one."""
+    session.execute(insert(User).values(name=name, is_admin=is_admin).on_conflict_do_nothing())
+    user = get_user(session, name)
+    ensure_namespace(session, name, "user", user.id)
+    return user
 
 
-# Built once, as every request begins with it and to build a query costs as much as to run it.
-_OWNER_OF_TOKEN = (
-    select(User.id, User.name, User.is_admin)
-    .join(Token, Token.user_id == User.id)
-    .where(Token.hash == bindparam("hash"), or_(Token.expires_at.is_(None), Token.expires_at > func.now()))
-)
+def ensure_namespace(session: Session, name: str, kind: Literal["user", "organization"], admin_id: uuid.UUID) -> None:
+    session.execute(insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing())
+    member = insert(Membership).values(namespace=name, user_id=admin_id, role="admin")
+    session.execute(member.on_conflict_do_nothing())
 
 
-def identify_token(session: Session, secret: str) -> Viewer:
-    """Raises NotSignedIn if no live token has this secret."""
-    user = session.execute(_OWNER_OF_TOKEN, {"hash": _hash(secret)}).one_or_none()
-    if user is None:
-        raise NotSignedIn("The token is not valid, or it has expired; make a new one or correct it.")
-    return Viewer(user.id, user.name, user.is_admin)
-
-
-def token_of(session: Session, secret: str) -> Token | None:
-    return session.scalar(select(Token).where(Token.hash == _hash(secret)))
-
-
-def start_session(session: Session, viewer: Viewer, days: float) -> str:
-    """A browser session; returns the secret for its cookie."""
-    secret = secrets.token_urlsafe(32)
-    expires = func.now() + timedelta(days=days)
-    session.add(BrowserSession(hash=_hash(secret), user_id=viewer.id, expires_at=expires))
-    session.execute(delete(BrowserSession).where(BrowserSession.expires_at < func.now()))
-    return secret
-
-
-def identify_session(session: Session, secret: str) -> Viewer | None:
-    user = session.scalar(
-        select(User)
-        .join(BrowserSession, BrowserSession.user_id == User.id)
-        .where(BrowserSession.hash == _hash(secret), BrowserSession.expires_at > func.now())
+def namespaces(session: Session, viewer: Viewer) -> Sequence[tuple[Namespace, Role]]:
+    """Those that the viewer is a member of, his own first."""
+    query = (
+        select(Namespace, Membership.role)
+        .join(Membership, Membership.namespace == Namespace.name)
+        .where(Membership.user_id == viewer.id)
+        .order_by(Namespace.name != viewer.name, Namespace.name)
     )
-    return Viewer(user.id, user.name, user.is_admin) if user else None
-
-
-def end_session(session: Session, secret: str) -> None:
-    session.execute(delete(BrowserSession).where(BrowserSession.hash == _hash(secret)))
+    return [(namespace, role) for namespace, role in session.execute(query)]
 
 
 def readable(viewer: Viewer | None) -> ColumnElement[bool]:
@@ -132,32 +152,71 @@ def readable(viewer: Viewer | None) -> ColumnElement[bool]:
     if viewer is None:
         return Repo.visibility == "public"
     if viewer.is_admin:
-        return true()
-    own = select(Namespace.name).where(Namespace.owner_id == viewer.id)
-    return or_(Repo.visibility.in_(("public", "internal")), Repo.namespace.in_(own))
+        seen: ColumnElement[bool] = true()
+    else:
+        seen = or_(Repo.visibility.in_(("public", "internal")), Repo.namespace.in_(_member_of(viewer)))
+    if viewer.repos is None:
+        return seen
+    whole = [pattern.removesuffix("/*") for pattern in viewer.repos if pattern.endswith("/*")]
+    named = or_(Repo.namespace.in_(whole), (Repo.namespace + "/" + Repo.name).in_(viewer.repos))
+    return or_(Repo.visibility == "public", and_(seen, named))
 
 
-def require_write(session: Session, viewer: Viewer | None, namespace: str) -> Viewer:
-    """The viewer, if he may write in the namespace. Raises NotSignedIn or Forbidden, which also hides whether it exists."""
+def _member_of(viewer: Viewer) -> Select[str]:
+    return select(Membership.namespace).where(Membership.user_id == viewer.id)
+
+
+def role(session: Session, viewer: Viewer, namespace: str) -> Role | None:
+    """What the viewer is in the namespace; None if he is no member or there is none of that name."""
+    if viewer.is_admin:
+        return "admin" if session.get(Namespace, namespace) else None
+    found = session.get(Membership, (namespace, viewer.id))
+    return found.role if found else None
+
+
+def may_write(session: Session, viewer: Viewer, namespace: str, name: str | None = None) -> bool:
+    """Whether the viewer may write in the namespace: a repo of it, or, without a name, whatever its members with this role may."""
+    return (
+        "write" in viewer.scopes
+        and not viewer.limited_from(namespace, name)
+        and role(session, viewer, namespace) in ("write", "admin")
+    )
+
+
+def require_write(session: Session, viewer: Viewer | None, namespace: str, name: str | None = None) -> Viewer:
+    """The viewer, if he may write there. Raises NotSignedIn, ScopeMissing or Forbidden, which also hides whether it exists."""
     if viewer is None:
         raise NotSignedIn("Sign in, or send a token, to write.")
-    if not may_write(session, viewer, namespace):
-        raise Forbidden(f"You may not write in the namespace {namespace!r}; your own is {viewer.name!r}.")
+    require_scope(viewer, "write")
+    if not may_write(session, viewer, namespace, name):
+        raise Forbidden(
+            f"You may not write in the namespace {namespace!r}, or not with this token; your own is {viewer.name!r}."
+        )
     return viewer
 
 
-def may_write(session: Session, viewer: Viewer, namespace: str) -> bool:
-    row = session.get(Namespace, namespace)
-    return row is not None and (row.owner_id == viewer.id or viewer.is_admin)
+def require_scope(viewer: Viewer, scope: Scope) -> None:
+    if scope not in viewer.scopes:
+        has = ", ".join(sorted(viewer.scopes))
+        raise ScopeMissing(f"This token has no scope {scope!r} (it has: {has}); make one that has it, or sign in.")
 
 
-def ensure_user(session: Session, name: str, *, is_admin: bool = False) -> User:
-    """The user of that name, made if need be; two processes that start at once get the same one."""
-    session.execute(insert(User).values(name=name, is_admin=is_admin).on_conflict_do_nothing())
-    user = get_user(session, name)
-    session.execute(insert(Namespace).values(name=name, owner_id=user.id).on_conflict_do_nothing())
-    return user
+def require_account(viewer: Viewer) -> None:
+    """For what gives access to everything the user has: tokens, sessions, passwords. A limited token must not widen itself."""
+    require_scope(viewer, "admin")
+    if viewer.repos is not None:
+        raise ScopeMissing(
+            "This token is limited to some repos, so it cannot be used for this; sign in, or use one that is not."
+        )
 
 
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+def require_admin(session: Session, viewer: Viewer, namespace: str) -> Namespace:
+    """The namespace, if the viewer administers it. Raises NotFound to whom it shows nothing, Forbidden to other members."""
+    found = session.get(Namespace, namespace)
+    has = role(session, viewer, namespace)
+    if found is None or has is None or viewer.limited_from(namespace, None):
+        raise NotFound(f"There is no organisation {namespace!r} that you are a member of.")
+    require_scope(viewer, "admin")
+    if has != "admin":
+        raise Forbidden(f"Only an administrator of {namespace!r} may do this; you have the role {has!r}.")
+    return found

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
 from hub.registry import base_folder, bases, blobs, publishing, teams
 from hub.registry.db import transaction
-from hub.registry.models import Mark, Namespace
+from hub.registry.models import Mark
 from hub.registry.services import Services, connect
 from hub.registry.settings import load_settings
 from hub.registry.teams import Viewer
@@ -45,9 +45,9 @@ def seed(services: Services) -> None:
     folder = base_folder.read(path)
     with transaction(services.sessions) as session:
         admin = teams.ensure_user(session, "admin", is_admin=True)
-        viewer = Viewer(admin.id, admin.name, admin.is_admin)
+        viewer = teams.viewer_of(admin)
         for name in (NAMESPACE, BUILT_IN_ID.partition("/")[0]):
-            session.execute(insert(Namespace).values(name=name, owner_id=admin.id).on_conflict_do_nothing())
+            teams.ensure_namespace(session, name, "organization", admin.id)
         bases.register(
             session,
             BUILT_IN_ID,

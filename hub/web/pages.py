@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from fastapi.responses import FileResponse, RedirectResponse
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub import pictures
-from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
+from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry import aliases, devices, jobs, repair, repos, search, similar, teams, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.errors import NotFound, NotSignedIn
@@ -23,39 +22,14 @@ from hub.registry.search import Filters
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 from hub.web.plot import loss_trace, reward_curve, training_curve
+from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
 
 HERE = Path(__file__).parent
 STATIC = {"style.css": "text/css", "job.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
-# Nothing but our own files may be loaded, and no script stands in a page: text from an upload cannot become code.
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-
-_templates = Environment(
-    loader=FileSystemLoader(HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-
-
-def _page(name: str, viewer: Viewer | None, *, status: int = 200, **values: Any) -> HTMLResponse:
-    html = _templates.get_template(name).render(viewer=viewer, **values)
-    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
-    return HTMLResponse(html, status_code=status, headers=headers)
-
-
-def error_page(request: Request, status: int, code: str, message: str) -> Response:
-    """How an error looks in a browser. Somebody who is not signed in is sent to the form that changes that."""
-    if status == 401:
-        return RedirectResponse("/login", status_code=303)
-    return _page("error.html", None, status=status, code=code, message=message)
 
 
 @router.get("/")
@@ -78,10 +52,10 @@ def adapters(
         text=q or None,
         owner=owner or None,
     )
-    page = search.search(session, viewer, filters, limit=50, cursor=cursor)
+    found = search.search(session, viewer, filters, limit=50, cursor=cursor)
     asked = {"q": q, "base_model": base_model, "method": method, "owner": owner, "tag": tag, "rank": rank}
-    following = {**{key: value for key, value in asked.items() if value}, "cursor": page.cursor}
-    return _page("adapters.html", viewer, page=page, asked=asked, following=following)
+    following = {**{key: value for key, value in asked.items() if value}, "cursor": found.cursor}
+    return page("adapters.html", viewer, page=found, asked=asked, following=following)
 
 
 @router.get("/adapters/{namespace}/{name}")
@@ -95,7 +69,7 @@ def adapter(
 ) -> Response:
     repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
     commit = repos.resolve(session, repo, revision)
-    return _page(
+    return page(
         "adapter.html",
         viewer,
         repo=repo,
@@ -109,7 +83,7 @@ def adapter(
         scores=views.scores(session, viewer, commit_ids=[commit.id]),
         alike=_alike(session, viewer, repo, commit),
         aliases=aliases.listing(session, viewer, repo),
-        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace),
+        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
         card=_card(session, services.storage, commit),
     )
 
@@ -169,7 +143,7 @@ def library_map(session: SessionDep, viewer: ViewerDep, base_model: str = "") ->
     found = similar.library_map(session, viewer, base_model) if base_model else None
     commits = [module.commit for module in [*found.modules, *found.unplaced]] if found else []
     scores = [score for score in views.scores(session, viewer, commit_ids=commits) if score.metric == "exact_match"]
-    return _page("map.html", viewer, base_model=base_model, known=known, map=found, table=_by_dataset(scores))
+    return page("map.html", viewer, base_model=base_model, known=known, map=found, table=_by_dataset(scores))
 
 
 def _card(session: Session, storage: Storage, commit: Commit) -> Markup:
@@ -188,7 +162,7 @@ def _card(session: Session, storage: Storage, commit: Commit) -> Markup:
 def list_jobs(session: SessionDep, viewer: ViewerDep) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
-    return _page("jobs.html", viewer, jobs=jobs.listing(session, viewer))
+    return page("jobs.html", viewer, jobs=jobs.listing(session, viewer))
 
 
 @router.get("/jobs/{job_id}")
@@ -198,7 +172,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     found = jobs.find(session, viewer, job_id)
     result = jobs.result_commit(session, found)
     events = jobs.events(session, found.id)
-    return _page(
+    return page(
         "job.html",
         viewer,
         job=found,
@@ -233,7 +207,7 @@ def scores(session: SessionDep, viewer: ViewerDep, metric: str = "exact_match") 
     found = views.scores(session, viewer)
     metrics = sorted({score.metric for score in found} | {metric})
     chosen = [score for score in found if score.metric == metric]
-    return _page("scores.html", viewer, metric=metric, metrics=metrics, table=_by_dataset(chosen))
+    return page("scores.html", viewer, metric=metric, metrics=metrics, table=_by_dataset(chosen))
 
 
 def _by_dataset(scores: Sequence[views.Measured]) -> Mapping[str, Mapping[str, views.Measured]]:
@@ -248,32 +222,7 @@ def _by_dataset(scores: Sequence[views.Measured]) -> Mapping[str, Mapping[str, v
 @router.get("/v1/docs")
 def api(request: Request, viewer: ViewerDep) -> Response:
     """The API's description as a page of ours: FastAPI's own would fetch its scripts from another server."""
-    return _page("api.html", viewer, openapi=request.app.openapi())
-
-
-@router.get("/login")
-def login_form(viewer: ViewerDep) -> Response:
-    return _page("login.html", viewer, problem="")
-
-
-@router.post("/login")
-def login(request: Request, session: SessionDep, services: ServicesDep, token: Annotated[str, Form()]) -> Response:
-    refuse_cross_site(request)  # else another site could sign its visitors in as somebody else
-    try:
-        viewer = teams.identify_token(session, token.strip())
-    except NotSignedIn as error:
-        return _page("login.html", None, status=401, problem=error.message)
-    response = RedirectResponse("/", status_code=303)
-    set_session_cookie(response, services, teams.start_session(session, viewer, services.settings.session_days))
-    return response
-
-
-@router.post("/logout")
-def logout(request: Request, session: SessionDep, viewer: ViewerDep) -> Response:
-    teams.end_session(session, request.cookies.get(COOKIE, ""))
-    response = RedirectResponse("/", status_code=303)
-    response.delete_cookie(COOKIE)
-    return response
+    return page("api.html", viewer, openapi=request.app.openapi())
 
 
 @router.get("/device")
@@ -281,7 +230,7 @@ def device_form(viewer: ViewerDep, code: Annotated[str, Query(max_length=20)] = 
     """Where `hf auth login` sends a person: he compares the code with what his terminal shows."""
     if viewer is None:
         raise NotSignedIn("Sign in first, then open the address that your program shows again.")
-    return _page("device.html", viewer, code=code, done="")
+    return page("device.html", viewer, code=code, done="")
 
 
 @router.post("/device")
@@ -294,7 +243,7 @@ def answer_device(
     if viewer is None:
         raise NotSignedIn("Sign in first, then open the address that your program shows again.")
     devices.decide(session, viewer, code, approve=answer == "approve")
-    return _page("device.html", viewer, code="", done=answer)
+    return page("device.html", viewer, code="", done=answer)
 
 
 @router.get("/static/{name}")

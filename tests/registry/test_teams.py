@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
-from hub.registry import teams
+from hub.registry import credentials, teams
 from hub.registry.db import Table, transaction
 from hub.registry.errors import Forbidden, NotFound, NotSignedIn
-from hub.registry.models import BrowserSession, Namespace, Token, User
+from hub.registry.models import BrowserSession, Membership, Token, User
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
@@ -32,7 +32,7 @@ def test_names_that_clients_would_refuse(name: str) -> None:
 
 def test_a_user_comes_with_a_namespace_of_his_name(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        assert session.get_one(Namespace, "ann").owner_id == ann.viewer.id
+        assert teams.role(session, ann.viewer, "ann") == "admin"
         assert teams.get_user(session, "ann").id == ann.viewer.id
         with pytest.raises(NotFound, match="nobody"):
             teams.get_user(session, "nobody")
@@ -63,7 +63,7 @@ def test_ensuring_a_user_twice_gives_the_same_one(services: Services) -> None:
     with transaction(services.sessions) as session:
         assert teams.ensure_user(session, "starter").id == first
         assert session.scalar(select(func.count()).select_from(User)) == 1
-        assert session.get_one(Namespace, "starter").owner_id == first
+        assert session.get_one(Membership, ("starter", first)).role == "admin"
 
 
 def everything(services: Services) -> Iterator[str]:
@@ -75,69 +75,69 @@ def everything(services: Services) -> Iterator[str]:
 
 def test_no_table_holds_a_secret(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        _, second = teams.create_token(session, ann.viewer.id, "another")
-        cookie = teams.start_session(session, ann.viewer, days=1)
+        _, second = credentials.create_token(session, ann.viewer.id, "another")
+        cookie = credentials.start_session(session, ann.viewer, days=1)
     kept = "\n".join(everything(services))
     assert "another" in kept  # the search does find what is kept
     for secret in (ann.token, second, cookie):
         assert secret not in kept
-        assert secret.removeprefix(teams.TOKEN_PREFIX) not in kept
+        assert secret.removeprefix(credentials.TOKEN_PREFIX) not in kept
 
 
 def test_secrets_are_long_and_never_the_same(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        made = {teams.create_token(session, ann.viewer.id, "t")[1] for _ in range(20)}
+        made = {credentials.create_token(session, ann.viewer.id, "t")[1] for _ in range(20)}
     assert len(made) == 20
     assert all(secret.startswith("ll_") and len(secret) >= 43 for secret in made)
 
 
 def test_a_token_says_who_asks(services: Services, ann: Person, admin: Person) -> None:
     with transaction(services.sessions) as session:
-        assert teams.identify_token(session, ann.token) == ann.viewer
-        assert teams.identify_token(session, admin.token).is_admin
+        assert credentials.identify_token(session, ann.token) == ann.viewer
+        assert credentials.identify_token(session, admin.token).is_admin
 
 
 def test_what_is_not_a_live_token_signs_nobody_in(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        token, secret = teams.create_token(
+        token, secret = credentials.create_token(
             session, ann.viewer.id, "short", expires_at=datetime.now(UTC) + timedelta(hours=1)
         )
         stored = token.hash
-        assert teams.identify_token(session, secret) == ann.viewer
+        assert credentials.identify_token(session, secret) == ann.viewer
     with transaction(services.sessions) as session:
         session.execute(update(Token).where(Token.name == "short").values(expires_at=text("now()")))
     for wrong in (secret, stored, ann.token[:-1], ann.token + "x", "", "ll_", ann.token.swapcase()):
         with transaction(services.sessions) as session, pytest.raises(NotSignedIn):
-            teams.identify_token(session, wrong)
+            credentials.identify_token(session, wrong)
 
 
 def test_a_session_lasts_its_days_and_ends_when_told(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        secret = teams.start_session(session, ann.viewer, days=14)
-        other = teams.start_session(session, ann.viewer, days=14)
+        secret = credentials.start_session(session, ann.viewer, days=14)
+        other = credentials.start_session(session, ann.viewer, days=14)
     with transaction(services.sessions) as session:
-        assert teams.identify_session(session, secret) == ann.viewer
+        assert credentials.identify_session(session, secret) == ann.viewer
         left = session.scalar(select(func.min(BrowserSession.expires_at) - func.now()))
         assert left is not None
         assert timedelta(days=13, hours=23) < left <= timedelta(days=14)
-        teams.end_session(session, secret)
+        credentials.end_session(session, secret)
     with transaction(services.sessions) as session:
-        assert teams.identify_session(session, secret) is None
-        assert teams.identify_session(session, other) == ann.viewer
+        assert credentials.identify_session(session, secret) is None
+        assert credentials.identify_session(session, other) == ann.viewer
         session.execute(update(BrowserSession).values(expires_at=text("now() - interval '1 second'")))
     with transaction(services.sessions) as session:
-        assert teams.identify_session(session, other) is None
-        teams.start_session(session, ann.viewer, days=1)
+        assert credentials.identify_session(session, other) is None
+        credentials.start_session(session, ann.viewer, days=1)
     with transaction(services.sessions) as session:  # a new session takes the dead ones away
         assert session.scalar(select(func.count()).select_from(BrowserSession)) == 1
 
 
 def test_a_session_s_secret_is_no_token(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        cookie = teams.start_session(session, ann.viewer, days=1)
+        cookie = credentials.start_session(session, ann.viewer, days=1)
         with pytest.raises(NotSignedIn):
-            teams.identify_token(session, cookie)
-        assert teams.identify_session(session, ann.token) is None
+            credentials.identify_token(session, cookie)
+        assert credentials.identify_session(session, ann.token) is None
 
 
 def test_only_the_owner_and_administrators_write_in_a_namespace(

@@ -97,7 +97,7 @@ class Request(Strict):
     def examples_repo(self, viewer: Viewer) -> str:
         """The data set that inline examples become: named by what they are, as nothing else names them."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-        return f"{viewer.name}/{self.kind}-{digest[:12]}"
+        return f"{viewer.namespace}/{self.kind}-{digest[:12]}"
 
     def examples_visibility(self, session: Session, viewer: Viewer) -> Visibility:
         return "private"

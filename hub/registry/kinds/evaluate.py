@@ -63,6 +63,6 @@ class EvaluateRequest(Request):
                 "template": self.template or common_template(modules),
             },
             inputs=inputs,
-            namespace=viewer.name,
+            namespace=viewer.namespace,
             visibility="private",
         )

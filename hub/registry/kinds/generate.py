@@ -52,6 +52,6 @@ class GenerateRequest(Request):
                 "template": self.template or common_template(modules),
             },
             inputs=[Input(module["commit"], "module") for module in modules],
-            namespace=viewer.name,
+            namespace=viewer.namespace,
             visibility="private",
         )

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
+from hub.registry import teams
 from hub.registry.db import transaction
-from hub.registry.models import DeviceLogin, Namespace, Token
+from hub.registry.models import DeviceLogin, Token
 from hub.registry.services import Services
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import StartClient
@@ -23,7 +24,7 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 def test_whoami(client: TestClient, services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        session.add(Namespace(name="weavers", owner_id=ann.viewer.id))
+        teams.create_namespace(session, "weavers", "organization", ann.viewer.id)
     told = client.get("/api/whoami-v2", headers=ann.headers).json()
     assert (told["name"], [org["name"] for org in told["orgs"]]) == ("ann", ["weavers"])
     assert told["auth"]["accessToken"] == {"displayName": "test", "role": "write"}

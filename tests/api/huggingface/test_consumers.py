@@ -10,7 +10,6 @@ from starlette.testclient import TestClient
 
 from hub.registry import teams
 from hub.registry.db import transaction
-from hub.registry.models import Namespace
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.starter import seed
@@ -145,7 +144,7 @@ def test_a_starter_module_and_its_base_come_from_the_hub_alone(
     with transaction(services.sessions) as session:
         admin = teams.ensure_user(session, "admin", is_admin=True)
         for name in (seed.NAMESPACE, "loraloom"):
-            session.add(Namespace(name=name, owner_id=admin.id))
+            teams.create_namespace(session, name, "organization", admin.id)
         session.flush()
         viewer = Viewer(admin.id, admin.name, is_admin=True)
     seed.publish_base(services, viewer, built_in_folder)

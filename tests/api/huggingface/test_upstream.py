@@ -13,10 +13,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import schema, sweep, teams, upstream
+from hub.registry import credentials, schema, sweep, teams, upstream
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
-from hub.registry.models import Namespace
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.storage import Storage
@@ -45,7 +44,7 @@ class Other:
         self.instead: dict[str, ASGIApp] = {}  # by method and the beginning of the path
         with transaction(self.services.sessions) as session:
             user = teams.create_user(session, "labs")
-            _, token = teams.create_token(session, user.id, "the other hub's reader")
+            _, token = credentials.create_token(session, user.id, "the other hub's reader")
         self.labs = Person("labs", token, Viewer(user.id, "labs", False))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,7 +192,7 @@ def test_only_who_is_signed_in_and_only_what_is_listed(
     talk.told(talk.commit(client, ann, "labs/base", talk.inline("a", b"a")), 404, "RepoNotFound")
     other.asked.clear()
     with transaction(services.sessions) as session:
-        session.add(Namespace(name="labs", owner_id=ann.viewer.id))
+        teams.create_namespace(session, "labs", "organization", ann.viewer.id)
     for path in paths:  # now the namespace is one of this hub
         talk.told(client.get(path.format("labs/base"), headers=ann.headers), 404, "RepoNotFound")
     assert other.asked == []

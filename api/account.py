@@ -1,0 +1,124 @@
+"""/v1: who you are, signing in, passwords, sessions, tokens; users for administrators."""
+
+import uuid
+
+from fastapi import APIRouter, Request, Response
+
+from api import schemas
+from hub.http import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, address_of, set_session_cookie
+from hub.registry import audit, credentials, sign_in, teams
+from hub.registry.db import transaction
+from hub.registry.errors import NotSignedIn
+from hub.registry.models import Token, User
+
+router = APIRouter(prefix="/v1", tags=["account"])
+
+
+@router.get("/me")
+def who_am_i(session: SessionDep, viewer: SignedIn) -> schemas.Me:
+    own = [namespace.name for namespace, _ in teams.namespaces(session, viewer)]
+    return schemas.Me(name=viewer.name, is_admin=viewer.is_admin, namespaces=own)
+
+
+@router.post("/session", status_code=204)
+def start_session(services: ServicesDep, request: Request, body: schemas.SignIn, response: Response) -> None:
+    """A session cookie for a name and password, or for a token that is good for everything."""
+    limits, address = request.app.state.limits, address_of(request)
+    if body.token:
+        limits.check_attempts(address)
+        with transaction(services.sessions) as session:
+            viewer = sign_in.by_token(session, body.token)
+    else:
+        viewer = sign_in.by_password(services.sessions, limits, body.name, body.password, address)
+    with transaction(services.sessions) as session:
+        agent = request.headers.get("User-Agent", "")
+        secret = credentials.start_session(session, viewer, services.settings.session_days, agent)
+    set_session_cookie(response, services, secret)
+
+
+@router.delete("/session", status_code=204)
+def end_session(session: SessionDep, viewer: SignedIn, request: Request, response: Response) -> None:
+    credentials.end_session(session, request.cookies.get(COOKIE, ""))
+    response.delete_cookie(COOKIE)
+
+
+@router.get("/sessions")
+def list_sessions(session: SessionDep, viewer: SignedIn) -> list[schemas.SessionInfo]:
+    """Your browser sessions, newest first."""
+    teams.require_account(viewer)
+    found = credentials.sessions(session, viewer.id)
+    return [schemas.SessionInfo.model_validate(each, from_attributes=True) for each in found]
+
+
+@router.delete("/sessions", status_code=204)
+def end_other_sessions(session: SessionDep, viewer: SignedIn, request: Request) -> None:
+    """All of yours but the one that asks."""
+    teams.require_account(viewer)
+    count = credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
+    audit.record(session, viewer, "sessions.ended", viewer.name, count=count)
+
+
+@router.delete("/sessions/{session_id}", status_code=204)
+def end_one_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID) -> None:
+    teams.require_account(viewer)
+    credentials.end_session_of(session, viewer.id, session_id)
+    audit.record(session, viewer, "session.ended", str(session_id))
+
+
+@router.put("/me/password", status_code=204)
+def set_password(services: ServicesDep, viewer: SignedIn, request: Request, body: schemas.NewPassword) -> None:
+    """Change your password; your other sessions end."""
+    teams.require_account(viewer)
+    limits, address = request.app.state.limits, address_of(request)
+    limits.check_attempts(address, viewer.name)
+    with transaction(services.sessions) as session:
+        before = session.get_one(User, viewer.id).password_hash
+    # No transaction is open while hashes are computed, which takes long by intent.
+    if before is not None and not credentials.password_fits(before, body.current):
+        limits.count_failure(address, viewer.name)
+        raise NotSignedIn("The current password is wrong.")
+    hashed = credentials.hash_password(body.new)
+    with transaction(services.sessions) as session:
+        session.get_one(User, viewer.id).password_hash = hashed
+        credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
+        audit.record(session, viewer, "password.set", viewer.name)
+
+
+@router.get("/tokens")
+def list_tokens(session: SessionDep, viewer: SignedIn) -> list[schemas.TokenInfo]:
+    return [_token(token) for token in credentials.tokens(session, viewer.id)]
+
+
+@router.post("/tokens", status_code=201)
+def create_token(session: SessionDep, viewer: SignedIn, body: schemas.NewToken) -> schemas.TokenSecret:
+    """A new token of yours. Its secret is in this answer and nowhere else."""
+    teams.require_account(viewer)
+    token, secret = credentials.create_token(
+        session, viewer.id, body.name, scopes=body.scopes, repos=body.repos, expires_at=body.expires_at
+    )
+    audit.record(session, viewer, "token.created", body.name, scopes=list(token.scopes), repos=token.repos)
+    session.refresh(token)
+    return schemas.TokenSecret(**_token(token).model_dump(), secret=secret)
+
+
+@router.delete("/tokens/{token_id}", status_code=204)
+def delete_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> None:
+    teams.require_account(viewer)
+    token = credentials.delete_token(session, viewer.id, token_id)
+    audit.record(session, viewer, "token.revoked", token.name)
+
+
+@router.post("/users", status_code=201)
+def create_user(services: ServicesDep, viewer: Admin, body: schemas.NewUser) -> schemas.TokenSecret:
+    """A new user (administrators), with a first token to hand over."""
+    hashed = credentials.hash_password(body.password) if body.password is not None else None
+    with transaction(services.sessions) as session:
+        user = teams.create_user(session, body.name, is_admin=body.is_admin, password_hash=hashed)
+        token, secret = credentials.create_token(session, user.id, "first")
+        audit.record(session, viewer, "user.created", user.name, is_admin=body.is_admin)
+        session.refresh(token)
+        return schemas.TokenSecret(**_token(token).model_dump(), secret=secret)
+
+
+def _token(token: Token) -> schemas.TokenInfo:
+    return schemas.TokenInfo.model_validate(token, from_attributes=True)

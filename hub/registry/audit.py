@@ -1,0 +1,44 @@
+"""The audit log: who did what, written in the transaction that does it, so that there is neither an act without its record nor a record
+of what did not happen."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from hub.registry import teams
+from hub.registry.errors import Forbidden
+from hub.registry.models import AuditEvent, Membership
+from hub.registry.teams import Viewer
+
+
+def record(
+    session: Session, actor: Viewer | None, action: str, subject: str, *, namespace: str | None = None, **details: Any
+) -> None:
+    """`action` is a noun and what became of it, such as token.created; `subject` names the thing. Details never hold a secret."""
+    values = {"action": action, "namespace": namespace, "subject": subject, "details": details}
+    session.add(AuditEvent(actor=actor.name if actor else None, **values))
+
+
+def _events(
+    session: Session, viewer: Viewer, namespace: str | None, since: datetime | None, after: int
+) -> Select[AuditEvent]:
+    """Of a namespace that the viewer administers; of all of them, and of the instance, for administrators. Oldest first."""
+    query = select(AuditEvent).where(AuditEvent.id > after).order_by(AuditEvent.id)
+    if namespace is not None:
+        teams.require_admin(session, viewer, namespace)
+        query = query.where(AuditEvent.namespace == namespace)
+    elif not viewer.is_admin:
+        teams.require_account(viewer)
+        mine = select(Membership.namespace).where(Membership.user_id == viewer.id, Membership.role == "admin")
+        query = query.where(AuditEvent.namespace.in_(mine))
+    elif viewer.repos is not None:
+        raise Forbidden("This token is limited to some repos; the log of the instance needs one that is not.")
+    return query.where(AuditEvent.at >= since) if since else query
+
+
+def page(
+    session: Session, viewer: Viewer, *, namespace: str | None, since: datetime | None, after: int, limit: int
+) -> list[AuditEvent]:
+    return list(session.scalars(_events(session, viewer, namespace, since, after).limit(limit)))

@@ -1,0 +1,162 @@
+"""Who is asking: tokens, passwords and browser sessions, of which nothing but a hash is kept."""
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from hub.registry import audit
+from hub.registry.errors import InvalidInput, NotFound, NotSignedIn
+from hub.registry.models import BrowserSession, Token, User
+from hub.registry.teams import NAME, SCOPES, Scope, Viewer, viewer_of
+
+TOKEN_PREFIX = "ll_"  # noqa: S105 - tells our tokens apart in secret scanners and logs
+SHORTEST_PASSWORD = 10
+
+# RFC 9106's second recommendation: 64 MiB, 3 passes, 4 lanes; argon2-cffi's own default.
+_hasher = PasswordHasher()
+# Verified where there is no such user or he has no password, so that the time an answer takes does not tell.
+_NOBODY = _hasher.hash(secrets.token_urlsafe(16))
+
+
+class BadPassword(InvalidInput):
+    code = "bad_password"
+
+
+class BadScope(InvalidInput):
+    code = "bad_scope"
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def create_token(
+    session: Session,
+    user_id: uuid.UUID,
+    name: str,
+    *,
+    scopes: Sequence[Scope] = SCOPES,
+    repos: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[Token, str]:
+    """A new token and its secret, which is shown this once and not kept. `repos`: "namespace/name" or "namespace/*"."""
+    for pattern in repos or ():
+        namespace, slash, repo = pattern.partition("/")
+        if not slash or not NAME.fullmatch(namespace) or not (repo == "*" or NAME.fullmatch(repo)):
+            raise BadScope(f"{pattern!r} names no repos; write namespace/name, or namespace/* for all of a namespace.")
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    kept = [scope for scope in SCOPES if scope in {"read", *scopes}]  # a token that may not read is good for nothing
+    limits = sorted(set(repos)) if repos is not None else None
+    token = Token(
+        user_id=user_id, name=name, hash=hash_secret(secret), scopes=kept, repos=limits, expires_at=expires_at
+    )
+    session.add(token)
+    session.flush()
+    return token, secret
+
+
+# Built once, as every request begins with it and to build a query costs as much as to run it.
+_OWNER_OF_TOKEN = (
+    select(User.id, User.name, User.is_admin, User.service_of, Token.scopes, Token.repos)
+    .join(Token, Token.user_id == User.id)
+    .where(Token.hash == bindparam("hash"), or_(Token.expires_at.is_(None), Token.expires_at > func.now()))
+)
+
+
+def identify_token(session: Session, secret: str) -> Viewer:
+    """Raises NotSignedIn if no live token has this secret."""
+    user = session.execute(_OWNER_OF_TOKEN, {"hash": hash_secret(secret)}).one_or_none()
+    if user is None:
+        raise NotSignedIn("The token is not valid, or it has expired; make a new one or correct it.")
+    limits = tuple(user.repos) if user.repos is not None else None
+    is_admin = user.is_admin and "admin" in user.scopes
+    return Viewer(user.id, user.name, is_admin, frozenset(user.scopes), limits, user.service_of)
+
+
+def token_of(session: Session, secret: str) -> Token | None:
+    return session.scalar(select(Token).where(Token.hash == hash_secret(secret)))
+
+
+def tokens(session: Session, user_id: uuid.UUID) -> Sequence[Token]:
+    return session.scalars(select(Token).where(Token.user_id == user_id).order_by(Token.created_at)).all()
+
+
+def delete_token(session: Session, user_id: uuid.UUID, token_id: uuid.UUID) -> Token:
+    token = session.scalar(select(Token).where(Token.id == token_id, Token.user_id == user_id))
+    if token is None:
+        raise NotFound(f"There is no token {token_id} here.")
+    session.delete(token)
+    return token
+
+
+# --- passwords --------------------------------------------------------------------------------------------------------
+
+
+def hash_password(password: str) -> str:
+    """Its argon2id hash. Raises BadPassword; slow by intent, so no database session should be open meanwhile."""
+    if len(password) < SHORTEST_PASSWORD:
+        raise BadPassword(f"The password has {len(password)} characters; use at least {SHORTEST_PASSWORD}.")
+    return _hasher.hash(password)
+
+
+def password_fits(hashed: str | None, password: str) -> bool:
+    """Takes as long whether there is a hash or not."""
+    try:
+        return _hasher.verify(hashed or _NOBODY, password) and hashed is not None
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+# --- browser sessions -------------------------------------------------------------------------------------------------
+
+
+def start_session(session: Session, viewer: Viewer, days: float, agent: str = "") -> str:
+    """A browser session; returns the secret for its cookie. `agent`: the browser as it names itself."""
+    secret = secrets.token_urlsafe(32)
+    expires = func.now() + timedelta(days=days)
+    session.add(BrowserSession(hash=hash_secret(secret), user_id=viewer.id, agent=agent[:300], expires_at=expires))
+    session.execute(delete(BrowserSession).where(BrowserSession.expires_at < func.now()))
+    audit.record(session, viewer, "session.started", viewer.name)
+    return secret
+
+
+def identify_session(session: Session, secret: str) -> Viewer | None:
+    user = session.scalar(
+        select(User).join(BrowserSession, BrowserSession.user_id == User.id).where(*_live_session(secret))
+    )
+    return viewer_of(user) if user else None
+
+
+def _live_session(secret: str) -> tuple[ColumnElement[bool], ...]:
+    return BrowserSession.hash == hash_secret(secret), BrowserSession.expires_at > func.now()
+
+
+def sessions(session: Session, user_id: uuid.UUID) -> Sequence[BrowserSession]:
+    live = select(BrowserSession).where(BrowserSession.user_id == user_id, BrowserSession.expires_at > func.now())
+    return session.scalars(live.order_by(BrowserSession.created_at.desc())).all()
+
+
+def end_session(session: Session, secret: str) -> None:
+    session.execute(delete(BrowserSession).where(BrowserSession.hash == hash_secret(secret)))
+
+
+def end_session_of(session: Session, user_id: uuid.UUID, session_id: uuid.UUID) -> None:
+    gone = delete(BrowserSession).where(BrowserSession.id == session_id, BrowserSession.user_id == user_id)
+    if session.scalar(gone.returning(BrowserSession.id)) is None:
+        raise NotFound(f"You have no session {session_id}.")
+
+
+def end_sessions(session: Session, user_id: uuid.UUID, *, but: str = "") -> int:
+    """End all of a user's sessions but the one with this secret; how many there were."""
+    others = (BrowserSession.user_id == user_id, BrowserSession.hash != hash_secret(but))
+    return len(session.scalars(delete(BrowserSession).where(*others).returning(BrowserSession.id)).all())
+
+
+def hash_secret(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,85 @@
+"""Signing in to the browser: by password, by a token that is good for everything, or by what an OpenID Connect provider says."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from hub.registry import audit, credentials, teams
+from hub.registry.db import transaction
+from hub.registry.errors import Forbidden, NotSignedIn
+from hub.registry.limits import RateLimits
+from hub.registry.models import OpenIdentity, User
+from hub.registry.teams import Viewer
+
+
+class NotAdmitted(Forbidden):
+    """The provider knows the person, and this hub has no user for him."""
+
+    code = "not_admitted"
+
+
+def by_password(sessions: sessionmaker[Session], limits: RateLimits, name: str, password: str, address: str) -> Viewer:
+    """Raises NotSignedIn, in the same words and time whether the name or the password is wrong, and TooManyAttempts."""
+    limits.check_attempts(address, name)
+    with transaction(sessions) as session:
+        user = session.scalar(select(User).where(func.lower(User.name) == name.lower()))
+    # No transaction is open while the hash is computed, which takes long by intent.
+    if not credentials.password_fits(user.password_hash if user else None, password) or user is None:
+        limits.count_failure(address, name)
+        with transaction(sessions) as session:
+            audit.record(session, None, "sign_in.failed", name[:96], address=address)
+        raise NotSignedIn("The name or the password is wrong; or this user signs in by other means.")
+    return teams.viewer_of(user)
+
+
+def by_token(session: Session, secret: str) -> Viewer:
+    """Raises ScopeMissing for a token that may not do everything, which its session could."""
+    viewer = credentials.identify_token(session, secret.strip())
+    teams.require_account(viewer)
+    if not viewer.scopes.issuperset(teams.SCOPES):
+        raise teams.ScopeMissing(
+            "A session may do everything, and this token may not; sign in with one that has all scopes."
+        )
+    return viewer
+
+
+def by_identity(
+    session: Session, issuer: str, claims: Mapping[str, Any], viewer: Viewer | None, *, admit: bool
+) -> Viewer:
+    """The user of this subject of a provider.
+
+    A subject that is new is connected to whoever is signed in already (`viewer`), or else, with `admit`, gets a user, named as the
+    provider calls him if that is free. Raises NotAdmitted.
+    """
+    subject = str(claims["sub"])
+    known = session.get(OpenIdentity, (issuer, subject))
+    if known is not None:
+        return teams.viewer_of(session.get_one(User, known.user_id))
+    if viewer is not None:
+        session.add(OpenIdentity(issuer=issuer, subject=subject, user_id=viewer.id))
+        audit.record(session, viewer, "identity.connected", viewer.name, issuer=issuer)
+        return viewer
+    if not admit:
+        raise NotAdmitted(
+            "You have no user on this hub; ask an administrator for one, sign in with it, and then here to connect the two."
+        )
+    user = _new_user(session, str(claims.get("preferred_username") or claims.get("email") or "user"))
+    session.add(OpenIdentity(issuer=issuer, subject=subject, user_id=user.id))
+    viewer = teams.viewer_of(user)
+    audit.record(session, viewer, "user.created", user.name, issuer=issuer)
+    return viewer
+
+
+def _new_user(session: Session, wish: str) -> User:
+    """Never an existing user of that name: who has a name at the provider need not be who has it here."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+|--+", "-", wish.partition("@")[0]).strip("-_")[:80] or "user"
+    number = 1
+    while True:
+        try:
+            with session.begin_nested():
+                return teams.create_user(session, stem if number == 1 else f"{stem}-{number}")
+        except (teams.NameTaken, teams.BadName):
+            number += 1

@@ -1,0 +1,179 @@
+"""Signing in and out in the browser: by password, by token, and by an OpenID Connect provider."""
+
+import json
+from functools import cache
+from typing import Annotated, Any
+
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.starlette_client import OAuth, StarletteOAuth2App
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from httpx2 import HTTPError
+from joserfc.errors import JoseError
+
+from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, address_of, refuse_cross_site, set_session_cookie
+from hub.registry import credentials, sign_in
+from hub.registry.db import transaction
+from hub.registry.errors import HubError, NotFound, NotSignedIn, Unavailable
+from hub.registry.limits import TooManyAttempts
+from hub.registry.services import Services
+from hub.registry.settings import Settings
+from hub.registry.teams import ScopeMissing, Viewer
+from hub.web.render import page
+
+router = APIRouter(include_in_schema=False)
+
+OIDC_COOKIE = "loraloom_oidc"
+OIDC_PATH = "/login/oidc"
+OIDC_SECONDS = 600
+
+
+@router.get("/login")
+def login_form(services: ServicesDep, viewer: ViewerDep) -> Response:
+    return _form(services.settings, viewer)
+
+
+def _form(settings: Settings, viewer: Viewer | None, *, status: int = 200, problem: str = "") -> Response:
+    label = settings.oidc_label if settings.oidc_issuer else ""
+    return page("login.html", viewer, status=status, problem=problem, oidc=label)
+
+
+@router.post("/login")
+def login(
+    request: Request,
+    services: ServicesDep,
+    name: Annotated[str, Form(max_length=96)] = "",
+    password: Annotated[str, Form(max_length=1_000)] = "",
+    token: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    refuse_cross_site(request)  # else another site could sign its visitors in as somebody else
+    try:
+        viewer = _identified(request, services, name.strip(), password, token)
+    except (NotSignedIn, ScopeMissing, TooManyAttempts) as error:
+        return _form(services.settings, None, status=error.status, problem=error.message)
+    return _signed_in(request, services, viewer)
+
+
+def _identified(request: Request, services: Services, name: str, password: str, token: str) -> Viewer:
+    limits, address = request.app.state.limits, address_of(request)
+    if not token:
+        return sign_in.by_password(services.sessions, limits, name, password, address)
+    limits.check_attempts(address)
+    try:
+        with transaction(services.sessions) as session:
+            return sign_in.by_token(session, token)
+    except NotSignedIn:
+        limits.count_failure(address)
+        raise
+
+
+def _signed_in(request: Request, services: Services, viewer: Viewer) -> Response:
+    with transaction(services.sessions) as session:
+        agent = request.headers.get("User-Agent", "")
+        secret = credentials.start_session(session, viewer, services.settings.session_days, agent)
+    response = RedirectResponse("/", status_code=303)
+    set_session_cookie(response, services, secret)
+    return response
+
+
+@router.post("/logout")
+def logout(request: Request, session: SessionDep, viewer: ViewerDep) -> Response:
+    credentials.end_session(session, request.cookies.get(COOKIE, ""))
+    response = RedirectResponse("/", status_code=303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+# --- OpenID Connect ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def _client(issuer: str, client_id: str, client_secret: str | None) -> StarletteOAuth2App:
+    """Kept, as it keeps the provider's metadata and keys."""
+    client: StarletteOAuth2App = OAuth().register(
+        "oidc",
+        client_id=client_id,
+        client_secret=client_secret,
+        server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        client_kwargs={"scope": "openid profile email", "code_challenge_method": "S256"},
+    )
+    return client
+
+
+def _provider(settings: Settings) -> StarletteOAuth2App:
+    if settings.oidc_issuer is None:
+        raise NotFound("This hub has no OpenID Connect provider.")
+    return _client(settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret)
+
+
+@router.get(OIDC_PATH)
+async def start_oidc(request: Request, services: ServicesDep) -> Response:
+    """To the provider. What its answer must fit is kept in a cookie, so that only this browser can bring it back."""
+    provider: Any = _provider(services.settings)  # its stubs leave much untyped
+    address = str(request.base_url).rstrip("/") + f"{OIDC_PATH}/callback"
+    try:
+        begun = await provider.create_authorization_url(address)
+    except HTTPError as error:
+        raise Unavailable(f"The OpenID Connect provider does not answer: {error}; try again in a minute.") from error
+    response = RedirectResponse(begun["url"], status_code=303)
+    kept = {key: begun[key] for key in ("state", "nonce", "code_verifier")}
+    response.set_cookie(
+        OIDC_COOKIE,
+        json.dumps({**kept, "address": address}),
+        max_age=OIDC_SECONDS,
+        path=OIDC_PATH,
+        httponly=True,
+        samesite="lax",
+        secure=services.settings.cookie_secure,
+    )
+    return response
+
+
+@router.get(f"{OIDC_PATH}/callback")
+async def finish_oidc(request: Request, services: ServicesDep, code: str = "", state: str = "") -> Response:
+    """From the provider: the code is exchanged, the ID token's signature, issuer, audience, time and nonce are checked."""
+    provider: Any = _provider(services.settings)  # its stubs leave much untyped
+    kept = _kept(request)
+    if not state or state != kept.get("state"):
+        return _form(
+            services.settings,
+            None,
+            status=401,
+            problem="The sign-in was not begun here, or took too long; begin again.",
+        )
+    try:
+        token = await provider.fetch_access_token(
+            redirect_uri=kept["address"], code=code, code_verifier=kept["code_verifier"]
+        )
+        claims = await provider.parse_id_token(token, nonce=kept["nonce"])
+    except HTTPError as error:
+        raise Unavailable(f"The OpenID Connect provider does not answer: {error}; try again in a minute.") from error
+    except (OAuthError, JoseError) as error:
+        return _form(services.settings, None, status=401, problem=f"The provider did not sign you in: {error}.")
+    if claims is None:
+        return _form(
+            services.settings, None, status=401, problem="The provider sent no ID token; its setup lacks openid."
+        )
+    response = await run_in_threadpool(_admitted, request, services, claims)
+    response.delete_cookie(OIDC_COOKIE, path=OIDC_PATH)
+    return response
+
+
+def _kept(request: Request) -> dict[str, Any]:
+    try:
+        found = json.loads(request.cookies.get(OIDC_COOKIE, "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _admitted(request: Request, services: Services, claims: dict[str, Any]) -> Response:
+    settings = services.settings
+    try:
+        with transaction(services.sessions) as session:
+            viewer = credentials.identify_session(session, request.cookies.get(COOKIE, ""))
+            viewer = sign_in.by_identity(session, settings.oidc_issuer or "", claims, viewer, admit=settings.oidc_admit)
+    except HubError as error:
+        return _form(settings, None, status=error.status, problem=error.message)
+    return _signed_in(request, services, viewer)

@@ -1,0 +1,309 @@
+"""Who may do what, one row a route. test_matrix.py asks every route as every role, for a private, an internal and a public repo.
+
+The repo belongs to the organisation "weavers". A route that has no row here fails the suite.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ROLES = ("visitor", "stranger", "reader", "writer", "owner", "administrator")
+VISIBILITIES = ("private", "internal", "public")
+OK = 0  # stands for the row's own status
+
+# need -> role -> what a private, an internal and a public repo answer; one number where it makes no difference.
+ANSWERS: Mapping[str, Mapping[str, int | tuple[int, int, int]]] = {
+    "nothing": dict.fromkeys(ROLES, OK),
+    "a user": {**dict.fromkeys(ROLES, OK), "visitor": 401},
+    "an administrator": {**dict.fromkeys(ROLES, 403), "visitor": 401, "administrator": OK},
+    "read": {**dict.fromkeys(ROLES, OK), "visitor": (404, 404, OK), "stranger": (404, OK, OK)},
+    "write": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": (404, 403, 403), "reader": 403},
+    "create": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 403, "reader": 403},
+    # As "write", but a visitor is told of what is public only.
+    "may write": {**dict.fromkeys(ROLES, OK), "visitor": (404, 404, 401), "stranger": (404, 403, 403), "reader": 403},
+    "a member": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 404},
+    "a member who writes": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 404, "reader": 403},
+    "an owner": {**dict.fromkeys(ROLES, 403), "visitor": 401, "stranger": 404, "owner": OK, "administrator": OK},
+    "a signed address": dict.fromkeys(ROLES, 403),
+    "an upload's own token": dict.fromkeys(ROLES, 401),
+    "nobody": dict.fromkeys(ROLES, OK),  # not offered: says so to all alike
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """`path` is the route's own, `asked` what is put in its place (else made from `path`); {repo} and the like are filled in.
+
+    `ok` is the status where the need is met. `spends`: a success uses something up, so the next cell gets new ones.
+    """
+
+    method: str
+    path: str
+    need: str
+    ok: int = 200
+    send: Mapping[str, Any] = field(default_factory=dict)
+    asked: str = ""
+    spends: bool = False
+
+
+NOWHERE = "00000000-0000-0000-0000-000000000000"
+ALIASES = "/v1/adapters/{namespace}/{name}/aliases"
+HUB = "/api/{kind}/{namespace}/{name}"
+MINE = "/v1/organizations/{organization}"
+EXAMPLES = {"inline": [{"input": "a", "target": "b"}]}
+COMPOSE = {"kind": "compose", "name": "weavers/woven", "modules": [{"repo": "{repo}"}], "examples": EXAMPLES}
+
+TABLE: tuple[Row, ...] = (
+    # the instance
+    Row("GET", "/healthz", "nothing"),
+    Row("GET", "/readyz", "nothing"),
+    Row("GET", "/v1/docs", "nothing"),
+    Row("GET", "/static/{name}", "nothing", asked="/static/style.css"),
+    # accounts
+    Row("GET", "/v1/me", "a user"),
+    Row("PUT", "/v1/me/password", "a user", 422, {"json": {"new": "short"}}),
+    Row("POST", "/v1/session", "nothing", 401, {"json": {"name": "nobody", "password": "wrong"}}),
+    Row("DELETE", "/v1/session", "a user", 204),
+    Row("GET", "/v1/sessions", "a user"),
+    Row("DELETE", "/v1/sessions", "a user", 204),
+    Row("DELETE", "/v1/sessions/{session_id}", "a user", 404, asked=f"/v1/sessions/{NOWHERE}"),
+    Row("GET", "/v1/tokens", "a user"),
+    Row("POST", "/v1/tokens", "a user", 201, {"json": {"name": "t"}}),
+    Row("DELETE", "/v1/tokens/{token_id}", "a user", 404, asked=f"/v1/tokens/{NOWHERE}"),
+    Row("POST", "/v1/users", "an administrator", 201, {"json": {"name": "u{fresh}"}}),
+    Row("GET", "/login", "nothing"),
+    Row("POST", "/login", "nothing", 401, {"data": {"name": "nobody", "password": "wrong"}}),
+    Row("POST", "/logout", "nothing", 303),
+    Row("GET", "/login/oidc", "nothing", 404),
+    Row("GET", "/login/oidc/callback", "nothing", 404),
+    Row("GET", "/device", "a user"),
+    Row("POST", "/device", "a user", 404, {"data": {"code": "AAAA-AAAA", "answer": "deny"}}),
+    # organisations
+    Row("GET", "/v1/organizations", "a user"),
+    Row("POST", "/v1/organizations", "a user", 201, {"json": {"name": "o{fresh}"}}),
+    Row("GET", f"{MINE}/members", "a member"),
+    Row(
+        "PUT",
+        f"{MINE}/members/{{user}}",
+        "an owner",
+        204,
+        {"json": {"role": "read"}},
+        "/v1/organizations/weavers/members/guest",
+    ),
+    Row("DELETE", f"{MINE}/members/{{user}}", "an owner", 404, asked="/v1/organizations/weavers/members/nobody"),
+    Row("GET", f"{MINE}/invitations", "an owner"),
+    Row("POST", f"{MINE}/invitations", "an owner", 201, {"json": {}}),
+    Row(
+        "DELETE",
+        f"{MINE}/invitations/{{invitation_id}}",
+        "an owner",
+        404,
+        asked=f"/v1/organizations/weavers/invitations/{NOWHERE}",
+    ),
+    Row("POST", "/v1/invitations/accept", "a user", 404, {"json": {"secret": "no such"}}),
+    Row("POST", f"{MINE}/services", "an owner", 201, {"json": {"name": "s{fresh}"}}),
+    Row("DELETE", f"{MINE}/services/{{service}}", "an owner", 404, asked="/v1/organizations/weavers/services/none"),
+    Row("GET", "/v1/namespaces/{namespace}/quota", "a member"),
+    Row("PUT", "/v1/namespaces/{namespace}/quota", "an administrator", 200, {"json": {}}),
+    Row("GET", "/v1/audit", "an owner", send={"params": {"namespace": "weavers"}}),
+    Row("GET", "/v1/audit/export", "an owner", send={"params": {"namespace": "weavers"}}),
+    # modules
+    Row("GET", "/", "nothing"),
+    Row("GET", "/map", "nothing"),
+    Row("GET", "/v1/map", "nothing", send={"params": {"base_model": "tests/tiny-base"}}),
+    Row("GET", "/v1/adapters", "nothing"),
+    Row("POST", "/v1/adapters", "create", 201, {"upload": "adapter"}),
+    Row("GET", "/v1/adapters/{namespace}/{name}", "read"),
+    Row("GET", "/adapters/{namespace}/{name}", "read"),
+    Row("GET", "/v1/adapters/{namespace}/{name}/similar", "read"),
+    Row("POST", "/v1/adapters/{namespace}/{name}/repair", "write", 200, {"json": {"licence": "mit"}}, spends=True),
+    Row("POST", "/adapters/{namespace}/{name}/repair", "write", 303, {"data": {"licence": "mit"}}, spends=True),
+    Row(
+        "GET",
+        "/v1/{kind}/{namespace}/{name}/files/{path}",
+        "read",
+        asked="/v1/adapters/{repo}/files/adapter_config.json",
+    ),
+    Row("GET", "/v1/{kind}/{namespace}/{name}/archive", "read"),
+    Row("PATCH", "/v1/{kind}/{namespace}/{name}", "write", 200, {"json": {"visibility": "private"}}, spends=True),
+    Row("DELETE", "/v1/{kind}/{namespace}/{name}", "write", 204, spends=True),
+    Row("POST", "/v1/{kind}/{namespace}/{name}/restore", "an administrator", 404),
+    Row("GET", ALIASES, "read"),
+    Row("PUT", f"{ALIASES}/{{alias}}", "write", 200, {"json": {"revision": "main"}}, spends=True),
+    Row("POST", f"{ALIASES}/{{alias}}/rollback", "write", 404),
+    Row("PUT", f"{ALIASES}/{{alias}}/gate", "write", 404, {"json": {"dataset": "{dataset}", "path": "train.jsonl"}}),
+    Row("DELETE", f"{ALIASES}/{{alias}}/gate", "write", 404),
+    Row("DELETE", f"{ALIASES}/{{alias}}", "write", 404),
+    Row("POST", "/adapters/{namespace}/{name}/aliases", "write", 303, {"data": {"alias": "prod", "revision": "main"}}),
+    Row(
+        "POST",
+        "/adapters/{namespace}/{name}/aliases/{alias}/rollback",
+        "write",
+        404,
+        asked="/adapters/{repo}/aliases/none/rollback",
+    ),
+    Row("GET", "/v1/adapters/{namespace}/{name}/shares", "write"),
+    Row("POST", "/v1/adapters/{namespace}/{name}/shares", "write", 201, {"json": {}}),
+    Row(
+        "DELETE",
+        "/v1/adapters/{namespace}/{name}/shares/{share_id}",
+        "write",
+        404,
+        asked=f"/v1/adapters/{{repo}}/shares/{NOWHERE}",
+    ),
+    Row("GET", "/v1/shares/{secret}", "nothing", 404),
+    Row("GET", "/v1/shares/{secret}/files/{path}", "nothing", 404),
+    Row("GET", "/v1/shares/{secret}/archive", "nothing", 404),
+    # data sets
+    Row("GET", "/v1/datasets", "nothing"),
+    Row("POST", "/v1/datasets", "create", 201, {"upload": "dataset"}),
+    Row("GET", "/v1/datasets/{namespace}/{name}", "read", asked="/v1/datasets/{dataset}"),
+    # bases, jobs, scores
+    Row("GET", "/v1/bases", "a user"),
+    Row("POST", "/v1/bases", "an administrator", 422, {"json": {"id": "a/b", "path": "/nowhere"}}),
+    Row("POST", "/v1/jobs", "create", 202, {"json": COMPOSE}),
+    Row("GET", "/v1/jobs", "a user"),
+    Row("GET", "/v1/jobs/{job_id}", "a member"),
+    Row("POST", "/v1/jobs/{job_id}/cancel", "a member who writes"),
+    Row("GET", "/v1/jobs/{job_id}/events", "a member"),
+    Row("GET", "/v1/jobs/{job_id}/stream", "a member"),
+    Row("GET", "/v1/scores", "nothing"),
+    Row("GET", "/jobs", "a user"),
+    Row("GET", "/jobs/{job_id}", "a member"),
+    Row("POST", "/jobs/{job_id}/cancel", "a member who writes", 303),
+    Row("GET", "/scores", "nothing"),
+    # the protocol of the Hugging Face Hub
+    Row("GET", "/api/whoami-v2", "a user"),
+    Row("GET", "/api/agent-harnesses", "nothing"),
+    Row("POST", "/oauth/device", "nothing"),
+    Row("POST", "/oauth/token", "nothing", 400, {"data": {"grant_type": "password"}}),
+    Row("POST", "/api/validate-yaml", "nothing", send={"json": {"content": "x"}}),
+    Row(
+        "POST",
+        "/datasets/{namespace}/{name}.git/info/lfs/objects/batch",
+        "write",
+        200,
+        {"json": {"operation": "upload", "objects": []}},
+        "/datasets/{dataset}.git/info/lfs/objects/batch",
+    ),
+    Row(
+        "POST",
+        "/{namespace}/{name}.git/info/lfs/objects/batch",
+        "write",
+        200,
+        {"json": {"operation": "upload", "objects": []}},
+    ),
+    Row(
+        "POST",
+        "/datasets/{namespace}/{name}.git/info/lfs/verify",
+        "write",
+        422,
+        {"json": {"oid": "0" * 64, "size": 1}},
+        "/datasets/{dataset}.git/info/lfs/verify",
+    ),
+    Row("POST", "/{namespace}/{name}.git/info/lfs/verify", "write", 422, {"json": {"oid": "0" * 64, "size": 1}}),
+    Row(
+        "PUT",
+        "/api/lfs/{namespace}/{oid}/content",
+        "a signed address",
+        asked="/api/lfs/weavers/{oid}/content?size=1&expires=1&signature=x",
+        send={"content": b"x"},
+    ),
+    Row(
+        "PUT",
+        "/api/lfs/{namespace}/{oid}/part-{number}-{part_bytes}",
+        "a signed address",
+        asked="/api/lfs/weavers/{oid}/part-1-1?size=1&expires=1&signature=x",
+        send={"content": b"x"},
+    ),
+    Row(
+        "POST",
+        "/api/lfs/{namespace}/{oid}/complete-{count}",
+        "a signed address",
+        asked="/api/lfs/weavers/{oid}/complete-1?size=1&expires=1&signature=x",
+    ),
+    Row("GET", f"{HUB}/xet-write-token/{{revision}}", "write", asked="/api/models/{repo}/xet-write-token/main"),
+    Row("POST", "/api/xet/{namespace}/{epoch}/v1/xorb-grants/default/{xorb}", "an upload's own token"),
+    Row("POST", "/api/xet/{namespace}/{epoch}/v1/xorbs/default/{xorb}", "an upload's own token"),
+    Row("POST", "/api/xet/{namespace}/{epoch}/shards", "an upload's own token"),
+    Row("POST", "/api/xet/{namespace}/{epoch}/v1/shards", "an upload's own token"),
+    Row("POST", "/api/repos/create", "create", 200, {"json": {"name": "new{fresh}", "organization": "weavers"}}),
+    Row("DELETE", "/api/repos/delete", "write", 200, {"json": {"name": "{repo}"}}, spends=True),
+    Row(
+        "POST",
+        "/api/repos/move",
+        "write",
+        200,
+        {"json": {"fromRepo": "{repo}", "toRepo": "weavers/moved{fresh}"}},
+        spends=True,
+    ),
+    Row("POST", f"{HUB}/duplicate", "write", 200, {"json": {"repository": "weavers/copy{fresh}"}}),
+    Row("PUT", f"{HUB}/settings", "write", 200, {"json": {"visibility": "private"}}, spends=True),
+    Row("GET", f"{HUB}/auth-check", "read"),
+    Row("GET", f"{HUB}/auth-check/write", "may write"),
+    Row("GET", "/api/settings/repositories", "a user"),
+    Row("GET", "/api/organizations/{namespace}/settings/repositories", "create"),
+    Row("GET", f"{HUB}/tree/{{rest}}", "read", asked="/api/models/{repo}/tree/main"),
+    Row(
+        "POST",
+        f"{HUB}/paths-info/{{revision}}",
+        "read",
+        send={"json": {"paths": ["README.md"]}},
+        asked="/api/models/{repo}/paths-info/main",
+    ),
+    Row("GET", f"{HUB}/commits/{{revision}}", "read", asked="/api/models/{repo}/commits/main"),
+    Row("GET", f"{HUB}/refs", "read"),
+    Row("POST", f"{HUB}/branch/{{branch}}", "write", asked="/api/models/{repo}/branch/b{fresh}"),
+    Row("DELETE", f"{HUB}/branch/{{branch}}", "write", 404, asked="/api/models/{repo}/branch/none"),
+    Row(
+        "POST",
+        f"{HUB}/tag/{{revision}}",
+        "write",
+        send={"json": {"tag": "t{fresh}"}},
+        asked="/api/models/{repo}/tag/main",
+    ),
+    Row("DELETE", f"{HUB}/tag/{{tag}}", "write", 404, asked="/api/models/{repo}/tag/none"),
+    Row(
+        "POST",
+        f"{HUB}/preupload/{{revision}}",
+        "write",
+        send={"json": {"files": []}},
+        asked="/api/models/{repo}/preupload/main",
+    ),
+    Row(
+        "POST",
+        f"{HUB}/commit/{{revision}}",
+        "write",
+        send={"content": b'{"key": "header", "value": {"summary": "none"}}\n'},
+        asked="/api/models/{repo}/commit/main",
+    ),
+    Row("POST", f"{HUB}/lfs-files/{{rest}}", "nobody", 400),
+    Row("GET", f"{HUB}/lfs-files", "nobody", 400),
+    Row("POST", f"{HUB}/super-squash/{{branch}}", "nobody", 400),
+    Row("POST", f"{HUB}/discussions/{{rest}}", "nobody", 400),
+    Row("GET", f"{HUB}/discussions/{{rest}}", "nobody", 400),
+    Row("POST", f"{HUB}/discussions", "nobody", 400),
+    Row("GET", f"{HUB}/discussions", "nobody", 400),
+    Row("GET", "/api/{kind}", "nothing", asked="/api/models"),
+    # A name without a namespace is nobody's here.
+    Row("GET", "/api/{kind}/{name}", "nothing", 404, asked="/api/models/alone"),
+    Row("GET", "/api/{kind}/{name}/revision/{revision}", "nothing", 404, asked="/api/models/alone/revision/main"),
+    Row("GET", "/{name}/resolve/{rest}", "nothing", 404, asked="/alone/resolve/main/config.json"),
+    Row("HEAD", "/{name}/resolve/{rest}", "nothing", 404, asked="/alone/resolve/main/config.json"),
+    Row("GET", HUB, "read"),
+    Row("GET", f"{HUB}/revision/{{revision}}", "read", asked="/api/models/{repo}/revision/main"),
+    Row(
+        "GET",
+        "/datasets/{namespace}/{name}/resolve/{rest}",
+        "read",
+        asked="/datasets/{dataset}/resolve/main/train.jsonl",
+    ),
+    Row(
+        "HEAD",
+        "/datasets/{namespace}/{name}/resolve/{rest}",
+        "read",
+        asked="/datasets/{dataset}/resolve/main/train.jsonl",
+    ),
+    Row("GET", "/{namespace}/{name}/resolve/{rest}", "read", asked="/{repo}/resolve/main/adapter_config.json"),
+    Row("HEAD", "/{namespace}/{name}/resolve/{rest}", "read", asked="/{repo}/resolve/main/adapter_config.json"),
+)
