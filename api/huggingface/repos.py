@@ -115,17 +115,17 @@ def may_write(session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, fu
 
 @router.get("/settings/repositories")
 def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
-    return _owned(session, viewer.namespace)
+    return _owned(session, viewer, viewer.namespace)
 
 
 @router.get("/organizations/{namespace}/settings/repositories")
 def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, Any]]:
     teams.require_write(session, viewer, namespace)
-    return _owned(session, namespace)
+    return _owned(session, viewer, namespace)
 
 
-def _owned(session: Session, namespace: str) -> list[dict[str, Any]]:
-    found = catalog.owned(session, namespace)
+def _owned(session: Session, viewer: Viewer, namespace: str) -> list[dict[str, Any]]:
+    found = catalog.owned(session, viewer, namespace)
     total = sum(used for _, used in found) or 1
     return [
         {

@@ -158,8 +158,8 @@ def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
         raise InvalidInput(f"The cursor {cursor!r} is not one that this hub gave; begin without a cursor.") from None
 
 
-def owned(session: Session, namespace: str) -> list[tuple[Repo, int]]:
-    """A namespace's repos by name, each with the bytes of all its commits; what commits share counts once."""
+def owned(session: Session, viewer: Viewer, namespace: str) -> list[tuple[Repo, int]]:
+    """A namespace's repos that the viewer may see, by name, each with the bytes of all its commits; what commits share counts once."""
     files = (
         select(Commit.repo_id, TreeEntry.sha256, TreeEntry.size)
         .join(TreeEntry, TreeEntry.tree == Commit.tree)
@@ -172,7 +172,7 @@ def owned(session: Session, namespace: str) -> list[tuple[Repo, int]]:
     rows = session.execute(
         select(Repo, func.coalesce(used.c.bytes, 0))
         .outerjoin(used, used.c.repo_id == Repo.id)
-        .where(Repo.namespace == namespace, Repo.deleted_at.is_(None))
+        .where(Repo.namespace == namespace, Repo.deleted_at.is_(None), teams.readable(viewer))
         .order_by(Repo.name, Repo.type)
     )
     return [(repo, int(size)) for repo, size in rows]

@@ -136,21 +136,18 @@ def withdraw(session: Session, viewer: Viewer, name: str, invitation_id: uuid.UU
     audit.record(session, viewer, "invitation.withdrawn", str(invitation_id), namespace=name)
 
 
-def find_invitation(session: Session, secret: str) -> Invitation:
-    found = session.scalar(
-        select(Invitation).where(Invitation.hash == credentials.hash_secret(secret), Invitation.expires_at > func.now())
-    )
-    if found is None:
-        raise InvitationNotFound(
-            "The invitation is not known, was used or withdrawn, or its time is over; ask for another."
-        )
-    return found
-
-
 def accept(session: Session, viewer: Viewer, secret: str) -> tuple[str, Role]:
     """Become a member; a role that is higher already stays. Returns the organisation and the role."""
     teams.require_account(viewer)
-    invitation = session.get_one(Invitation, find_invitation(session, secret).id, with_for_update=True)
+    # Taken out in one statement: of several who send it at once, one gets it.
+    taken = delete(Invitation).where(
+        Invitation.hash == credentials.hash_secret(secret), Invitation.expires_at > func.now()
+    )
+    invitation = session.execute(taken.returning(Invitation.id, Invitation.namespace, Invitation.role)).one_or_none()
+    if invitation is None:
+        raise InvitationNotFound(
+            "The invitation is not known, was used or withdrawn, or its time is over; ask for another."
+        )
     name, offered = invitation.namespace, invitation.role
     member = session.get(Membership, (name, viewer.id))
     if member is None:
@@ -158,7 +155,6 @@ def accept(session: Session, viewer: Viewer, secret: str) -> tuple[str, Role]:
         session.add(member)
     elif teams.ROLES.index(offered) > teams.ROLES.index(member.role):
         member.role = offered
-    session.delete(invitation)
     audit.record(session, viewer, "invitation.accepted", str(invitation.id), namespace=name, role=member.role)
     return name, member.role
 
