@@ -20,10 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hub.lora import objective
 from hub.lora.bases import Base
 from hub.lora.decompose import Decompose, svd
 from hub.lora.errors import LoraError
-from hub.lora.examples import IGNORED, Batch, target_loss
+from hub.lora.examples import Batch
 from hub.lora.rows import Grouping, row_groups
 
 Score = Literal["tail_taylor", "grad_sum", "neg_count"]
@@ -58,18 +59,18 @@ def matrices(base: Base) -> dict[str, nn.Linear]:
 
 
 def gradients(base: Base, batches: Sequence[Batch], layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
-    """dL/dW of each layer, (out, in) in the weights' dtype, L the mean loss per target token over all batches.
+    """dL/dW of each layer, (out, in) in the weights' dtype, L the mean over all batches of `hub.lora.objective`'s loss.
 
     Sums in bfloat16 rank the cuts as sums in float32 do (correlation 1.0000 on the built-in base), at half the memory. The base is left
     without gradients.
     """
-    tokens = [int((batch.labels != IGNORED).sum()) for batch in batches]
+    counts = [objective.weight(batch) for batch in batches]
     try:
         for layer in layers.values():
             layer.weight.requires_grad_(True)
-        for batch, count in zip(batches, tokens, strict=True):
+        for batch, count in zip(batches, counts, strict=True):
             with torch.enable_grad():
-                (target_loss(base.model, batch) * (count / sum(tokens))).backward()  # type: ignore[no-untyped-call]
+                (objective.loss(base.model, batch) * (count / sum(counts))).backward()  # type: ignore[no-untyped-call]
         return {path: layer.weight.grad for path, layer in layers.items() if layer.weight.grad is not None}
     finally:
         for layer in layers.values():

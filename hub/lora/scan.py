@@ -4,21 +4,26 @@ Of the paper (arXiv 2510.20800) only the summary of its variants could be read. 
 cuts are joined where this helps is ours. LASER (arXiv 2312.13558) takes the one best cell of a grid over the matrices of its MLPs.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
 from hub.lora.bases import Base
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.decompose import Decompose, svd
-from hub.lora.examples import IGNORED, Batch, Example, OnProgress, target_loss
+from hub.lora.examples import Batch, Example, OnProgress
+from hub.lora.objective import batches_of, loss, mean_loss, weight
 from hub.lora.reduce import BLOCKS, SHARES, Cut, NothingToReduce, Score, edited, gains, gradients, matrices
 from hub.lora.rows import Grouping
 
+GRADED_ROWS = (
+    8  # of a batch that gives gradients: what backpropagation keeps of more would weigh more than it saves time
+)
 GRID = (0.9, 0.8, 0.6, 0.2, 0.1, 0.05, 0.01)  # LASER's table 5
 # A block's first and last matrix of the MLP, as LASER's code names them for its architectures, and for others of the same build.
 MLP = (
@@ -53,7 +58,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """`predicted` is the gain by the score (for "tail_taylor" in nats per target token, as `loss` is), None where nothing was."""
+    """`predicted` is the gain by the score (for "tail_taylor" in nats, as `loss` is), None where nothing was."""
 
     cuts: tuple[Cut, ...]
     predicted: float | None
@@ -79,29 +84,31 @@ def scan(
     template: str,
     variant: Variant = VARIANTS["cl-100g-100e"],
     score: Score = "tail_taylor",
-    top: int = 5,
+    top: int = 10,
     budget: int = 10,
     seed: int = 0,
     decompose: Decompose = svd,
     on_progress: OnProgress,
 ) -> Reduction:
-    """Try the `budget` best predicted cuts of the `top` matrices one by one, then add to the best one what helps it further.
+    """Try `budget` of the best predicted cuts of the `top` matrices one by one, then add to the best one what helps it further.
 
-    The choice is by the mean loss per target token. A trial computes nothing before the block that it changes. Where a variant
-    takes fewer examples than there are, `seed` draws them. `on_progress(step, steps at most, {loss, best})`, called for every matrix that
-    is scored and every trial, may raise to stop, with the base as it was. Raises NothingToReduce.
+    The choice is by the mean loss of `hub.lora.objective`: of choosing, where all examples have choices, else of their targets. A trial
+    computes nothing before the block that it changes. Where a variant takes fewer examples than there are, `seed` draws them.
+    `on_progress(step, steps at most, {loss, best})`, called for every matrix that is scored and every trial, may raise to stop, with the
+    base as it was. Raises NothingToReduce.
     """
     layers = matrices(base)
     if variant.graded is None:
         tables: dict[str, dict[Cut, float]] = {}
         cells: dict[Cut, float | None] = dict.fromkeys(grid(layers, variant))
     else:
-        graded = encoded(base, _drawn(examples, variant.graded, seed), template)
+        graded = batches_of(base, _drawn(examples, variant.graded, seed), template, GRADED_ROWS)
         steps = len(layers) + 2 * budget
         told = lambda step: on_progress(step, steps, {})  # noqa: E731 - a name for what scoring reports
         tables = scored(base, graded, layers, variant, score, decompose, told)
-        cells = dict(_promising(tables, top, budget))
-    batches = encoded(base, examples if variant.tried is None else _drawn(examples, variant.tried, seed), template)
+        most = mean_loss(base, graded) if score == "tail_taylor" else math.inf
+        cells = dict(_promising(tables, top, budget, most))
+    batches = batches_of(base, examples if variant.tried is None else _drawn(examples, variant.tried, seed), template)
     done = len(tables)
     most = done + len(cells) * (2 if variant.joined else 1)
     before = mean_loss(base, batches)
@@ -145,10 +152,10 @@ def _joined(
             best, least = (cut,), single[cut]
         elif cut.path not in {taken.path for taken in best}:
             with edited(layers, (*best, cut), decompose):
-                loss = mean_loss(base, batches)
-            tried((*best, cut), loss, loss < least)
-            if loss < least:
-                best, least = (*best, cut), loss
+                found = mean_loss(base, batches)
+            tried((*best, cut), found, found < least)
+            if found < least:
+                best, least = (*best, cut), found
     return best, least
 
 
@@ -179,11 +186,21 @@ def scored(
     return tables
 
 
-def _promising(tables: Mapping[str, Mapping[Cut, float]], top: int, budget: int) -> list[tuple[Cut, float]]:
-    """The `budget` best cells of the `top` matrices with the best cell, best first."""
-    chosen = sorted(tables, key=lambda path: -max(tables[path].values()))[:top]
-    cells = [item for path in chosen for item in tables[path].items()]
-    return sorted(cells, key=lambda item: -item[1])[:budget]
+def _promising(
+    tables: Mapping[str, Mapping[Cut, float]], top: int, budget: int, most: float
+) -> list[tuple[Cut, float]]:
+    """`budget` cells of the `top` matrices with the best cell: the best one of each, then each one's second, and so on.
+
+    Predictions hold for small cuts. Where one promises more than `most`, all the loss there is, the cut is so large that it says nothing,
+    and the matrix is judged by its next one. Trials go to different matrices first, as a matrix's best cells succeed or fail together.
+    """
+    plausible = {
+        path: sorted(((cut, gain) for cut, gain in table.items() if gain <= most), key=lambda item: -item[1])
+        for path, table in tables.items()
+    }
+    chosen = sorted((path for path in plausible if plausible[path]), key=lambda path: -plausible[path][0][1])[:top]
+    rounds = zip_longest(*(plausible[path] for path in chosen))
+    return [item for each in rounds for item in each if item is not None][:budget]
 
 
 def grid(layers: Mapping[str, nn.Linear], variant: Variant) -> list[Cut]:
@@ -214,13 +231,13 @@ class Prefixes:
     def mean_loss_from(self, path: str) -> float:
         """The mean loss per target token, everything before the block of the layer `path` taken from the untouched base."""
         start = next((index for index, (name, _) in enumerate(self.blocks) if path.startswith(f"{name}.")), 0)
-        total, tokens = 0.0, 0
+        total, counted = 0.0, 0
         for batch, states in zip(self.batches, self.states, strict=True):
-            count = int((batch.labels != IGNORED).sum())
+            count = weight(batch)
             with torch.inference_mode(), self._entered(start, states):
-                total += float(target_loss(self.base.model, batch)) * count
-            tokens += count
-        return total / tokens
+                total += float(loss(self.base.model, batch)) * count
+            counted += count
+        return total / counted
 
     def _states(self, batch: Batch) -> list[Tensor]:
         found: list[Tensor] = []
@@ -229,7 +246,7 @@ class Prefixes:
         ]
         try:
             with torch.inference_mode():
-                target_loss(self.base.model, batch)
+                loss(self.base.model, batch)
         finally:
             for handle in handles:
                 handle.remove()

@@ -1,5 +1,7 @@
 """hub.lora.scan: trials that compute only what changes, harm that is found and cut, the variants, edits undone however a scan ends."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,8 +9,9 @@ from hub.lora import scan as module
 from hub.lora.bases import Base
 from hub.lora.compose import encoded, mean_loss
 from hub.lora.examples import Example
+from hub.lora.objective import batches_of
 from hub.lora.reduce import Cut, NothingToReduce, cut_weight, edited, gains, gradients, matrices
-from hub.lora.scan import GRID, VARIANTS, Prefixes, Variant, grid, scan
+from hub.lora.scan import GRID, VARIANTS, Prefixes, Variant, _promising, grid, scan
 from tests.lora.conftest import likely_letters
 from tests.lora.test_reduce import EXAMPLES, PATH, assert_untouched, bits, silent
 
@@ -113,12 +116,22 @@ def test_a_variant_says_how_many_examples_give_the_gradient_and_measure_a_cut(
     variant = Variant(named.shares, named.blocks, 2, 2 if named.tried else None)
     asked: list[int] = []
 
-    def counting(base: Base, examples: list[Example], template: str) -> list[module.Batch]:
+    def counting(base: Base, examples: list[Example], template: str, *rows: int) -> list[module.Batch]:
         asked.append(len(examples))
-        return encoded(base, examples, template)
+        return batches_of(base, examples, template, *rows)
 
-    monkeypatch.setattr(module, "encoded", counting)
+    monkeypatch.setattr(module, "batches_of", counting)
     found = scan(tiny_base, EXAMPLES, template="plain", variant=variant, budget=2, on_progress=silent)
     assert asked == [graded, tried]
     blocks = {cut.blocks for trial in found.trials for cut in trial.cuts}
     assert blocks == {1} or name.startswith("cl")
+
+
+def test_trials_go_to_different_matrices_first_and_to_nothing_that_promises_more_than_there_is() -> None:
+    def cells(path: str, *gains: float) -> dict[Cut, float]:
+        return {Cut(path, share, 1): gain for share, gain in zip((0.9, 0.8, 0.6), gains, strict=True)}
+
+    tables = {"a": cells("a", 0.1, 3.0, 0.9), "b": cells("b", 0.5, 0.2, -0.1), "c": cells("c", 5.0, 6.0, 7.0)}
+    chosen = [(cut.path, gain) for cut, gain in _promising(tables, 2, 4, 1.0)]
+    assert chosen == [("a", 0.9), ("b", 0.5), ("a", 0.1), ("b", 0.2)]
+    assert [cut.path for cut, _ in _promising(tables, 3, 3, math.inf)] == ["c", "a", "b"]
