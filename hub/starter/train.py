@@ -44,7 +44,7 @@ def make(base: Base, task: Task, folder: Path) -> None:
     trained = train(
         base,
         seen,
-        Recipe(**RECIPE, ratio=1.0),
+        Recipe(**RECIPE),
         template=TEMPLATE,
         on_progress=lambda step, steps, numbers: (
             print(f"  {task.name} {step}/{steps} loss {numbers['loss']:.3f}", flush=True) if step % 50 == 0 else None
@@ -75,11 +75,11 @@ def score(base: Base, task: Task, folder: Path | None) -> Scores:
 
 def manifest(base: Base, task: Task, measured: dict[str, Scores]) -> dict[str, object]:
     return {
-        "method": "lora",
+        "method": "loraplus",
         "template": TEMPLATE,
         **surroundings(base),
         "task": {"name": task.name, "train": len(task.train), "held_out": len(task.held_out)},
-        "settings": RECIPE,
+        "settings": {**RECIPE, "ratio": Recipe(**RECIPE).rate_ratio},
         "metrics": {
             name: {metric: vars(estimate) for metric, estimate in scores.estimates.items()}
             for name, scores in measured.items()

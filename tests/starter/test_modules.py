@@ -30,7 +30,7 @@ def test_a_module_is_sound_and_its_card_says_what_was_measured(task: Task) -> No
     assert (facts.base_model, facts.rank, facts.target_modules) == (BUILT_IN_ID, 8, ("q_proj", "v_proj"))
     assert (facts.template, facts.licence, facts.dtype) == ("plain", "apache-2.0", "BF16")
     manifest = json.loads((folder / "loraloom.json").read_text())
-    assert manifest["settings"] == train.RECIPE
+    assert manifest["settings"] == {**train.RECIPE, "ratio": train.Recipe(**train.RECIPE).rate_ratio}
     assert manifest["task"] == {"name": task.name, "train": len(task.train), "held_out": len(task.held_out)}
     card = (folder / "README.md").read_text()
     for arm in ("base", "module"):
