@@ -157,7 +157,7 @@ def reduction_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> st
         f"# {params['result'].partition('/')[2]}",
         "",
         f"{_reduced_from(params, manifest)} On the {manifest['settings']['examples']} examples of {params['examples']['repo']} that "
-        f"decided it, the loss went from {loss['before']:.4f} to {loss['after']:.4f} nats per target token.",
+        f"decided it, the loss went from {loss['before']:.4f} to {loss['after']:.4f} {loss['unit']}.",
         "",
         *_measured(manifest["report"]),
         *[f"**Note:** {warning}\n" for warning in manifest["warnings"]],
@@ -406,15 +406,16 @@ def _prompts(manifest: Mapping[str, Any]) -> str:
 def _measured(report: Mapping[str, Any] | None) -> list[str]:
     if report is None:
         return ["Nothing was measured: no held-out examples were given.", ""]
+    metrics = [key for key in report["arms"][0] if key not in ("name", "made_by")]
     return [
         f"**{report['verdict']}**",
         "",
         f"On {report['held_out']} held-out examples, with 95% intervals:",
         "",
-        "| | exact match | target loss |",
-        "|---|---|---|",
+        f"| | {' | '.join(metric.replace('_', ' ') for metric in metrics)} |",
+        f"|---|{'---|' * len(metrics)}",
         *[
-            f"| {arm['name'].replace('_', ' ')} | {_interval(arm['exact_match'])} | {_interval(arm['target_loss'])} |"
+            f"| {arm['name'].replace('_', ' ')} | {' | '.join(_interval(arm[metric]) for metric in metrics)} |"
             for arm in report["arms"]
         ],
         "",

@@ -11,8 +11,9 @@ from hub import pictures
 from hub.lora import adapter, factored
 from hub.lora.adapter import Adapter, applied
 from hub.lora.bases import as_stored
-from hub.lora.evaluate import Scores, evaluate
+from hub.lora.evaluate import Metric, Scores, evaluate
 from hub.lora.examples import Example
+from hub.lora.objective import has_choices
 from hub.lora.provenance import surroundings
 from hub.lora.reduce import edited, matrices
 from hub.lora.reduced import as_adapter, merged
@@ -27,6 +28,7 @@ from workers.work import Outcome, Work
 
 SERVED = 512  # the largest rank that vLLM can be told to serve
 FEW = 100
+PER_TOKEN, PER_QUESTION = "nats per target token", "nats per choice between answers"
 WORDS = {"base": "the base as it is", "module": "the module as it is"}
 
 
@@ -89,7 +91,11 @@ def _reduced(
         )
     found: dict[str, Any] = {
         "cuts": [asdict(cut) for cut in reduction.cuts],
-        "loss": {"before": reduction.before, "after": reduction.loss},
+        "loss": {
+            "before": reduction.before,
+            "after": reduction.loss,
+            "unit": PER_QUESTION if has_choices(examples) else PER_TOKEN,
+        },
         "trials": [asdict(trial) for trial in reduction.trials],
         "matrices": reduction.matrices,
     }
@@ -162,7 +168,7 @@ def _smaller(work: Work, module: Adapter, examples: Sequence[Example], held_out:
     found: dict[str, Any] = {
         "components": {"given": result.given, "kept": result.components},
         "parameters": {"given": _parameters(module), "kept": _parameters(result.adapter)},
-        "loss": {"before": result.before, "after": result.loss},
+        "loss": {"before": result.before, "after": result.loss, "unit": PER_TOKEN},
         "trials": [asdict(trial) for trial in result.trials],
         "ranks": ranks,
     }
@@ -180,11 +186,16 @@ def _measured(work: Work, name: str, held_out: Sequence[Example]) -> Scores:
         None,
         held_out,
         template=work.params["template"],
-        metrics=METRICS,
+        metrics=_metrics(held_out),
         max_new_tokens=longest_target(work.base, held_out) + SLACK,
         seed=work.params["seed"],
         on_progress=work.progress,
     )
+
+
+def _metrics(held_out: Sequence[Example]) -> tuple[Metric, ...]:
+    """What is measured; a verdict is of the first. A question with choices is answered by the likeliest of them."""
+    return ("choice", *METRICS) if has_choices(held_out) else METRICS
 
 
 def _warnings(work: Work, made: Made, examples: int) -> list[str]:
@@ -219,7 +230,8 @@ def _manifest(work: Work, made: Made, examples: int, warnings: Sequence[str]) ->
     }
     report: Mapping[str, Any] | None = None
     if made.scores:
-        report = paired_report(made.scores, "reduction", WORDS, {}, seed=params["seed"])
+        metrics = tuple(made.scores["reduction"].values)
+        report = paired_report(made.scores, "reduction", WORDS, {}, seed=params["seed"], metrics=metrics)
     return {
         "method": "reduction",
         "template": params["template"],

@@ -32,7 +32,7 @@ def batches_of(base: Base, examples: Sequence[Example], template: str, rows: int
 
     A batch has at most `rows` rows, a row a choice, except where one question alone has more choices.
     """
-    if not all(len(set(example.choices)) > 1 and example.target in example.choices for example in examples):
+    if not has_choices(examples):
         starts = range(0, len(examples), rows)
         return [encode(base.tokenizer, examples[start : start + rows], template) for start in starts]
     found: list[Batch] = []
@@ -56,6 +56,11 @@ def _choices(base: Base, examples: Sequence[Example], template: str) -> Choices:
     most = max(len(places) for places in each)
     places = torch.tensor([[*found, *[-1] * (most - len(found))] for found in each])
     return Choices(batch.input_ids, batch.attention_mask, batch.labels, places)
+
+
+def has_choices(examples: Sequence[Example]) -> bool:
+    """Whether every example has at least two choices, the target among them."""
+    return all(len(set(example.choices)) > 1 and example.target in example.choices for example in examples)
 
 
 def weight(batch: Batch) -> int:

@@ -91,6 +91,32 @@ def test_the_reduced_base_is_an_adapter_that_peft_loads_on_the_untouched_one(
 
 
 @pytest.mark.usefixtures("library")
+def test_where_examples_have_choices_the_choice_between_them_is_what_counts(
+    client: TestClient, ann: Person, submit: Submit, runner: Runner, tmp_path: Path
+) -> None:
+    def rows(start: int) -> list[dict[str, Any]]:
+        return [
+            {"input": f"is {n} odd?", "target": "ny"[n % 2], "choices": ["n", "y"]} for n in range(start, start + 20)
+        ]
+
+    job_id = submit(reduction(examples={"inline": rows(0)}, held_out={"inline": rows(100)}))
+    runner.run(job_id)
+    job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
+    assert job["state"] == "succeeded", job["error"]
+    loss = job["result"]["loss"]
+    assert loss["unit"] == "nats per choice between answers"
+    assert loss["after"] < loss["before"]
+    report = job["result"]["report"]
+    assert set(report["arms"][0]) == {"name", "made_by", "choice", "exact_match", "target_loss"}
+    assert {"choice", "exact_match", "target_loss"} < set(report["comparisons"][0])
+    card = (download(client, ann, "ann/cut", tmp_path / "cut") / "README.md").read_text()
+    assert "| | choice | exact match | target loss |" in card
+    assert "nats per choice between answers" in card
+    page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
+    assert "<th>Choice</th><th>Exact match</th><th>Target loss</th>" in page
+
+
+@pytest.mark.usefixtures("library")
 def test_where_no_cut_helps_there_is_no_adapter_and_the_job_says_so(
     client: TestClient, ann: Person, submit: Submit, runner: Runner, tiny_base: Base
 ) -> None:
