@@ -12,6 +12,7 @@ Memory: the gradient of every matrix of a random model of 1.1 billion parameters
 """
 
 import json
+import math
 import multiprocessing
 import random
 import resource
@@ -29,7 +30,8 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from bench.harness import RESULTS, Cell
+from bench.harness import RESULTS, Cell, Row, table
+from hub import pictures
 from hub.lora.adapter import Adapter, Pair, applied, read
 from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.compose import encoded, mean_loss
@@ -231,10 +233,6 @@ def _predictions(task: str) -> dict[str, Any]:
 
 
 def _prediction_cells(task: str) -> list[Cell]:
-    def correlation(least: float) -> float:
-        predicted, measured, _ = zip(*[pair for pair in _predictions(task)["pairs"] if pair[2] >= least], strict=True)
-        return float(spearmanr(predicted, measured).statistic)
-
     def in_top() -> float:
         return float(_arm("laser", task)["cuts"][0]["path"] in _predictions(task)["top"])
 
@@ -242,15 +240,59 @@ def _prediction_cells(task: str) -> list[Cell]:
         Cell(
             f"{task} | predicted against measured gain, all shares",
             "rank correlation",
-            lambda: (correlation(0.0), None),
+            lambda: (_correlation(task, 0.0), None),
         ),
         Cell(
             f"{task} | predicted against measured gain, shares 0.6 and more",
             "rank correlation",
-            lambda: (correlation(0.6), None),
+            lambda: (_correlation(task, 0.6), None),
         ),
         Cell(f"{task} | the best cell's matrix is among the five best scored of 60", "", lambda: (in_top(), None)),
     ]
+
+
+def scatter(tasks: Sequence[str]) -> str:
+    """Predicted against measured gain, a panel a task, as SVG. Axes are signed square roots, to span three orders of magnitude."""
+    side, gap = 300, 60
+    panels = []
+    for number, task in enumerate(tasks):
+        pairs = _predictions(task)["pairs"]
+        most = max(abs(value) for pair in pairs for value in pair[:2])
+
+        def place(value: float, most: float = most) -> float:
+            return side / 2 * (1 + math.copysign(math.sqrt(abs(value) / most), value))
+
+        left, top = gap + number % 2 * (side + gap), gap + number // 2 * (side + gap)
+        dots = "".join(
+            f'<circle class="{"kept" if share >= 0.6 else "cut"}" cx="{left + place(predicted):.1f}" '
+            f'cy="{top + side - place(measured):.1f}" r="3.5"><title>{share:g} kept: {predicted:.3g} predicted, {measured:.3g} measured'
+            "</title></circle>"
+            for predicted, measured, share in pairs
+        )
+        zero = side / 2
+        axes = (
+            f'<line x1="{left}" x2="{left + side}" y1="{top + zero}" y2="{top + zero}"/>'
+            f'<line x1="{left + zero}" x2="{left + zero}" y1="{top}" y2="{top + side}"/>'
+        )
+        title = f"{task}: {_correlation(task, 0.0):.2f}, in colour {_correlation(task, 0.6):.2f}; edge {most:.2g} nats"
+        panels.append(f'{axes}{dots}<text x="{left}" y="{top - 8}">{title}</text>')
+    size = 2 * (side + gap) + gap
+    label = "Gain in nats per token, predicted (across), measured (up), with rank correlations; in colour: 0.6 of the values kept, or more"
+    return pictures.standalone(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" aria-label="{label}">'
+        f'{"".join(panels)}<text x="{gap}" y="{size - 12}">{label}</text></svg>\n'
+    )
+
+
+def _correlation(task: str, least: float) -> float:
+    predicted, measured, _ = zip(*[pair for pair in _predictions(task)["pairs"] if pair[2] >= least], strict=True)
+    return float(spearmanr(predicted, measured).statistic)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The table; the picture of predictions is drawn beside it once they are all there."""
+    (RESULTS / "reduce-predictions.svg").write_text(scatter(list(QUESTIONS)), encoding="utf-8")
+    return table(rows)
 
 
 # --- smaller adapters -------------------------------------------------------------------------------------------------
