@@ -125,6 +125,7 @@ def get_adapter(
         files=file_infos(repos.files(session, commit)),
         refs=_refs(repos.refs(session, repo)),
         parents=_ancestors(views.parents(session, viewer, commit)),
+        lost_inputs=views.lost_inputs(session, commit),
         children=_ancestors(views.children(session, viewer, commit)),
         scores=score_infos(views.scores(session, viewer, commit_ids=[commit.id])),
     )

@@ -238,6 +238,7 @@ class Adapter(BaseModel):
     files: list[FileInfo]
     refs: list[RefInfo]
     parents: list[Ancestor]
+    lost_inputs: int = Field(description="of its parents, those that are deleted: above none, it cannot be made again")
     children: list[Ancestor]
     scores: list[ScoreInfo]
 

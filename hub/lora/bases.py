@@ -33,6 +33,7 @@ from transformers import (
 
 from hub import peft_format
 from hub.lora.errors import LoraError
+from hub.lora.memory import check_weights
 
 BUILT_IN_ID = "loraloom/SmolLM2-135M-Instruct-Q4_1"
 # The model that the file was made from, and what else adapters of it call their base.
@@ -121,7 +122,7 @@ def load(
     Without `device` and `dtype`: on CUDA where there is one, in the dtype it was saved in; else on the CPU, in bfloat16 if the
     processor computes in it natively, in float32 otherwise. With `four_bit` its linear layers but the output are kept in NF4 with double
     quantisation (QLoRA, arXiv 2305.14314, section 3), an eighth of float32's memory. Raises BaseUnreadable, and NeedsGpu as the
-    quantised layers of bitsandbytes have no gradient on a CPU once they have answered.
+    quantised layers of bitsandbytes have no gradient on a CPU once they have answered, and NotEnoughMemory before anything is read.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -139,6 +140,7 @@ def load(
         )
     if dtype is None and device.type == "cpu":
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
+    check_weights(weights, dtype, device, four_bit=four_bit)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)

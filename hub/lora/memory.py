@@ -1,13 +1,19 @@
 """Too little memory, foreseen where it can be and said with what to lower where it could not."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
-from hub.lora.bases import Base
 from hub.lora.errors import LoraError
+from hub.peft_format import LocalFile, read_header
+
+if TYPE_CHECKING:
+    from hub.lora.bases import Base  # which asks here whether it fits
 
 # Values that each token keeps per layer until its backward pass, in widths of the layer: a floor (inputs of norms and products, the
 # halves of the gated product), so that what is refused could not have worked.
@@ -19,7 +25,21 @@ class NotEnoughMemory(LoraError):
     code = "out_of_memory"
 
 
-def check_memory(base: Base, length: int, batch_size: int) -> None:
+def check_weights(weights: Sequence[Path], dtype: torch.dtype | None, device: torch.device, *, four_bit: bool) -> None:
+    """Raise NotEnoughMemory if these safetensors files certainly do not fit: in this dtype, or as they are stored, or in four bits."""
+    tensors = [tensor for path in weights for tensor in read_header(LocalFile(path)).tensors.values()]
+    values = sum(math.prod(tensor.shape) for tensor in tensors)
+    stored = sum(tensor.end - tensor.start for tensor in tensors)
+    needed = values // 2 if four_bit else values * dtype.itemsize if dtype else stored
+    free = available(device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The base's weights need {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on this worker. Choose a smaller base, "
+            "or a worker with more memory."
+        )
+
+
+def check_memory(base: "Base", length: int, batch_size: int) -> None:
     """Raise NotEnoughMemory if the longest batch certainly does not fit beside the base."""
     config = base.model.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from hub.registry import teams
@@ -55,6 +55,18 @@ def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Rel
         else Relative(PRIVATE, None, line.role, line.weight)
         for line, repo, seen in rows
     ]
+
+
+def lost_inputs(session: Session, commit: Commit) -> int:
+    """How many of the commits it was made from are deleted or have lost their files: above none, it cannot be made again."""
+    lost = (
+        select(func.count())
+        .select_from(Lineage)
+        .join(Commit, Commit.id == Lineage.parent)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(Lineage.child == commit.id, or_(Commit.tree.is_(None), Repo.deleted_at.is_not(None)))
+    )
+    return session.scalar(lost) or 0
 
 
 def children(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:

@@ -79,6 +79,7 @@ def adapter(
         files=repos.files(session, commit),
         refs=repos.refs(session, repo),
         parents=views.parents(session, viewer, commit),
+        lost_inputs=views.lost_inputs(session, commit),
         children=views.children(session, viewer, commit),
         scores=views.scores(session, viewer, commit_ids=[commit.id]),
         alike=_alike(session, viewer, repo, commit),

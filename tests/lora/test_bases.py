@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hub import peft_format
-from hub.lora import bases
+from hub.lora import bases, memory
 from hub.lora.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
 from hub.lora.examples import generate
+from hub.lora.memory import NotEnoughMemory
 
 TEXTS = [
     "The capital of France is Paris.",
@@ -130,6 +132,18 @@ def test_a_loaded_base_computes_as_the_one_that_was_saved(tiny_base: Base, tiny_
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert loaded.fingerprint == peft_format.fingerprint([tiny_folder / "model.safetensors"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_base_that_does_not_fit_is_refused_before_it_is_read(
+    tiny_base: Base, tiny_folder: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the file holds: tied weights are stored once.
+    values = sum(tensor.numel() for tensor in load_file(tiny_folder / "model.safetensors").values())
+    for free in (values * dtype.itemsize - 1, values * dtype.itemsize):
+        monkeypatch.setattr(memory, "available", lambda _device, free=free: free)
+        with pytest.raises(NotEnoughMemory, match="free on this worker") if free % 2 else nullcontext():
+            assert load(tiny_folder, id="x", device=torch.device("cpu"), dtype=dtype).dtype == dtype
 
 
 def test_a_tokenizer_without_padding_gets_one(tiny_base: Base, tiny_folder: Path) -> None:

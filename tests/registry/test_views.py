@@ -1,10 +1,11 @@
 """Ancestors, descendants and figures: everybody sees the shape of the family, and only the names that he may read."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from hub.registry import blobs, jobs, repos, views
+from hub.registry import blobs, jobs, repos, sweep, views
 from hub.registry.db import transaction
 from hub.registry.inspect import inspect
 from hub.registry.jobs import Input, Submission
@@ -84,6 +85,29 @@ def test_a_deleted_parent_is_nameless_for_all(services: Services, ann: Person, a
         repos.delete(session, ann.viewer, "model", "ann/gone")
     for person in (ann, admin):
         assert parents(services, person.viewer, made) == [(PRIVATE, None, "module", 1.0)]
+
+
+def test_what_lost_an_input_cannot_be_made_again_until_that_is_restored(
+    services: Services, ann: Person, admin: Person
+) -> None:
+    left, gone = adapter(services, ann, "ann/left", seed=1), adapter(services, ann, "ann/gone", seed=2)
+    made = woven(services, ann, "ann/made", "internal", Parent(left.id, "module"), Parent(gone.id, "module"))
+
+    def lost() -> int:
+        with transaction(services.sessions) as session:
+            return views.lost_inputs(session, made)
+
+    assert lost() == 0
+    with transaction(services.sessions) as session:
+        repos.delete(session, ann.viewer, "model", "ann/gone")
+    assert lost() == 1
+    with transaction(services.sessions) as session:
+        repos.restore(session, admin.viewer, "model", "ann/gone", 7)
+    assert lost() == 0
+    with transaction(services.sessions) as session:
+        repos.delete(session, ann.viewer, "model", "ann/gone")
+        sweep.purge(session, timedelta(0))
+    assert lost() == 1
 
 
 def test_children_that_one_may_not_see_are_not_counted(services: Services, ann: Person, bob: Person) -> None:
