@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -406,7 +406,7 @@ def _prompts(manifest: Mapping[str, Any]) -> str:
 def _measured(report: Mapping[str, Any] | None) -> list[str]:
     if report is None:
         return ["Nothing was measured: no held-out examples were given.", ""]
-    metrics = [key for key in report["arms"][0] if key not in ("name", "made_by")]
+    metrics = [metric for metric in get_args(Metric) if metric in report["arms"][0]]
     return [
         f"**{report['verdict']}**",
         "",

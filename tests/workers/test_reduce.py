@@ -110,10 +110,10 @@ def test_where_examples_have_choices_the_choice_between_them_is_what_counts(
     assert set(report["arms"][0]) == {"name", "made_by", "choice", "exact_match", "target_loss"}
     assert {"choice", "exact_match", "target_loss"} < set(report["comparisons"][0])
     card = (download(client, ann, "ann/cut", tmp_path / "cut") / "README.md").read_text()
-    assert "| | choice | exact match | target loss |" in card
+    assert "| | exact match | choice | target loss |" in card
     assert "nats per choice between answers" in card
     page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
-    assert "<th>Choice</th><th>Exact match</th><th>Target loss</th>" in page
+    assert "<th>Exact match</th><th>Choice</th><th>Target loss</th>" in page
 
 
 @pytest.mark.usefixtures("library")
