@@ -136,11 +136,12 @@ class Runner:
         self.bases = WarmBases()
 
     def run(self, job_id: uuid.UUID) -> None:
-        """Run a job if it is there to be taken; a message that comes twice or too late does nothing."""
-        with transaction(self.services.sessions) as session:
-            lease = jobs.claim(session, job_id, self.services.settings.lease_seconds)
+        """Run the job whose turn it is in this one's queue; a message that comes twice or too late does nothing."""
+        # Asked again where another worker took the very job meanwhile, as this message may stand for one that still waits.
+        lease = self._claim(job_id) or self._claim(job_id)
         if lease is None:
             return
+        job_id = lease.job_id
         log.info("job taken", extra={"job_id": str(job_id), "attempt": lease.attempt})
         progress = Progress(self.services, lease)
         try:
@@ -162,6 +163,10 @@ class Runner:
         else:
             return
         self.bases.drop()  # whatever stopped the work half-way may have left the model half-way too
+
+    def _claim(self, job_id: uuid.UUID) -> Lease | None:
+        with transaction(self.services.sessions) as session:
+            return jobs.claim_fairly(session, job_id, self.services.settings.lease_seconds)
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy.orm import Session, aliased
 
 from hub.registry import audit, quota, teams
 from hub.registry.errors import Conflict, Forbidden, NotFound
@@ -212,6 +212,44 @@ def claim(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | 
         return None
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id)) or 0
     return Lease(job_id, token, row.attempt, last + 1)
+
+
+def claim_fairly(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | None:
+    """Take the job whose turn it is in the queue of this one: claims go round the namespaces, so that many jobs of one keep nobody waiting.
+
+    A message says that there is work, not which: there is one for each waiting job, so each is taken in the end. Next is the namespace
+    with the fewest running jobs there, then the one that was served longest ago, with its oldest job. Where none waits it is this job
+    itself, whose worker may have died.
+    """
+    queue = select(Job.queue).where(Job.id == job_id).scalar_subquery()
+    other = aliased(Job)
+    running = (
+        select(func.count())
+        .where(other.namespace == Job.namespace, other.queue == queue, other.state == "running")
+        .correlate(Job)
+        .scalar_subquery()
+    )
+    served = (
+        select(func.max(other.started_at))
+        .where(other.namespace == Job.namespace, other.queue == queue)
+        .correlate(Job)
+        .scalar_subquery()
+    )
+    # Of each namespace its oldest job alone is looked at, and what another worker is taking at this moment is passed over.
+    waiting = (
+        select(Job.id)
+        .where(Job.queue == queue, Job.state == "queued", Job.attempt < MAX_ATTEMPTS, ~Job.cancel_requested)
+        .ext(distinct_on(Job.namespace))
+        .order_by(Job.namespace, Job.created_at, Job.id)
+    )
+    turn = (
+        select(Job.id)
+        .where(Job.id.in_(waiting))
+        .order_by(running, served.asc().nulls_first(), Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    return claim(session, session.scalar(turn) or job_id, lease_seconds)
 
 
 def unreadable_input(session: Session, job: Job) -> bool:

@@ -345,6 +345,7 @@ class Job(Table):
         CheckConstraint("state in ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
         Index("ix_jobs_live", "state", "lease_until", postgresql_where=text("state in ('queued', 'running')")),
         Index("ix_jobs_owner", "owner_id", created_at.desc()),
+        Index("ix_jobs_namespace", "namespace", "queue", started_at.desc()),  # whose turn it is
     )
 
 
