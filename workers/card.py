@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import yaml
 
+from hub.lora.evaluate import Metric
 from workers.work import module_name
 
 # What an identifier says by itself: cc-by-nc-4.0, fair-noncommercial-research-license. One that forbids it in its text alone is not told.
