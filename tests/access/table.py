@@ -248,7 +248,7 @@ TABLE: tuple[Row, ...] = (
         "POST",
         f"{HUB}/paths-info/{{revision}}",
         "read",
-        send={"json": {"paths": ["README.md"]}},
+        send={"data": {"paths": ["README.md"]}},
         asked="/api/models/{repo}/paths-info/main",
     ),
     Row("GET", f"{HUB}/commits/{{revision}}", "read", asked="/api/models/{repo}/commits/main"),

@@ -32,7 +32,7 @@ def page() -> Iterator[Page]:
 def sign_in(page: Page, instance: Running) -> None:
     page.goto(f"{instance.url}/login")
     page.get_by_label("Token").fill(instance.token)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in with the token").click()
     expect(page.get_by_text("admin", exact=True)).to_be_visible()
 
 
