@@ -25,9 +25,7 @@ def start_session(services: ServicesDep, request: Request, body: schemas.SignIn,
     """A session cookie for a name and password, or for a token that is good for everything."""
     limits, address = request.app.state.limits, address_of(request)
     if body.token:
-        limits.check_attempts(address)
-        with transaction(services.sessions) as session:
-            viewer = sign_in.by_token(session, body.token)
+        viewer = sign_in.by_token(services.sessions, limits, body.token, address)
     else:
         viewer = sign_in.by_password(services.sessions, limits, body.name, body.password, address)
     with transaction(services.sessions) as session:
@@ -86,6 +84,7 @@ def set_password(services: ServicesDep, viewer: SignedIn, request: Request, body
 
 @router.get("/tokens")
 def list_tokens(session: SessionDep, viewer: SignedIn) -> list[schemas.TokenInfo]:
+    teams.require_account(viewer)
     return [_token(token) for token in credentials.tokens(session, viewer.id)]
 
 

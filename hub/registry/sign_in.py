@@ -35,9 +35,15 @@ def by_password(sessions: sessionmaker[Session], limits: RateLimits, name: str, 
     return teams.viewer_of(user)
 
 
-def by_token(session: Session, secret: str) -> Viewer:
-    """Raises ScopeMissing for a token that may not do everything, which its session could."""
-    viewer = credentials.identify_token(session, secret.strip())
+def by_token(sessions: sessionmaker[Session], limits: RateLimits, secret: str, address: str) -> Viewer:
+    """Raises NotSignedIn, TooManyAttempts, and ScopeMissing for a token that may not do everything, which its session could."""
+    limits.check_attempts(address)
+    try:
+        with transaction(sessions) as session:
+            viewer = credentials.identify_token(session, secret.strip())
+    except NotSignedIn:
+        limits.count_failure(address)
+        raise
     teams.require_account(viewer)
     if not viewer.scopes.issuperset(teams.SCOPES):
         raise teams.ScopeMissing(

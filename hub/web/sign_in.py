@@ -57,15 +57,9 @@ def login(
 
 def _identified(request: Request, services: Services, name: str, password: str, token: str) -> Viewer:
     limits, address = request.app.state.limits, address_of(request)
-    if not token:
-        return sign_in.by_password(services.sessions, limits, name, password, address)
-    limits.check_attempts(address)
-    try:
-        with transaction(services.sessions) as session:
-            return sign_in.by_token(session, token)
-    except NotSignedIn:
-        limits.count_failure(address)
-        raise
+    if token:
+        return sign_in.by_token(services.sessions, limits, token, address)
+    return sign_in.by_password(services.sessions, limits, name, password, address)
 
 
 def _signed_in(request: Request, services: Services, viewer: Viewer) -> Response:

@@ -78,6 +78,14 @@ def test_tokens_cannot_be_tried_without_end(services: Services, ann: Person) -> 
         assert client.get("/v1/me", headers={"Authorization": "Bearer ll_more"}).status_code == 429
 
 
+def test_tokens_at_the_sign_in_are_counted_too(services: Services, ann: Person) -> None:
+    with limited(services, sign_in_attempts=1) as client:
+        for number in range(10):
+            path, form = (("/login", "data"), ("/v1/session", "json"))[number % 2]
+            assert client.post(path, **{form: {"token": f"ll_{number}"}}).status_code == 401
+        assert client.post("/v1/session", json={"token": ann.token}).status_code == 429
+
+
 def test_without_a_broker_nothing_is_limited(services: Services, ann: Person) -> None:
     with limited(services, requests_per_minute=1, broker_url="redis://127.0.0.1:9/0") as client:
         assert [client.get("/v1/me", headers=ann.headers).status_code for _ in range(3)] == [200, 200, 200]
