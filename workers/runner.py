@@ -28,7 +28,7 @@ from hub.registry import bases, blobs, jobs, kinds, repos
 from hub.registry.db import transaction
 from hub.registry.errors import HubError
 from hub.registry.inspect import inspect, require_adapter
-from hub.registry.jobs import CancelRequested, Lease, LeaseLost
+from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached
 from hub.registry.models import Commit, Job, User
 from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
@@ -157,6 +157,10 @@ class Runner:
         except CancelRequested:
             with transaction(self.services.sessions) as session:
                 jobs.end_cancelled(session, lease)
+        except TimeLimitReached as error:
+            log.info("time limit reached", extra={"job_id": str(job_id)})
+            with transaction(self.services.sessions) as session:
+                jobs.fail(session, lease, error.code, str(error))
         except Exception as error:
             # The one place where any error of a job becomes its row's: the worker itself goes on to the next.
             self._fail(lease, error)

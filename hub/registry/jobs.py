@@ -43,6 +43,12 @@ class CancelRequested(Exception):
     """The owner asked for the job to stop."""
 
 
+class TimeLimitReached(Exception):
+    """The job has run for as long as it may."""
+
+    code = "time_limit"
+
+
 @dataclass(frozen=True)
 class Input:
     commit_id: str
@@ -59,6 +65,7 @@ class Submission:
     inputs: Sequence[Input]
     namespace: str
     visibility: str
+    time_limit: float = 86_400.0  # seconds from its first start
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ def submit(
         "owner_id": viewer.id,
         "namespace": submission.namespace,
         "visibility": submission.visibility,
+        "time_limit": submission.time_limit,
         "idempotency_key": idempotency_key,
         "request_hash": request_hash,
     }
@@ -276,12 +284,15 @@ def renew(session: Session, lease: Lease, lease_seconds: float) -> bool:
 def record(
     session: Session, lease: Lease, seq: int, phase: str, step: int, total: int, numbers: Mapping[str, float]
 ) -> None:
-    """Write one event. Raises LeaseLost or CancelRequested, at which the work must stop."""
-    row = session.execute(select(Job.cancel_requested).where(*_held(lease)).with_for_update()).one_or_none()
+    """Write one event. Raises LeaseLost, CancelRequested or TimeLimitReached, at which the work must stop."""
+    asked = select(Job.cancel_requested, Job.time_limit, _over_time().label("over")).where(*_held(lease))
+    row = session.execute(asked.with_for_update(of=Job)).one_or_none()
     if row is None:
         raise LeaseLost
     if row.cancel_requested:
         raise CancelRequested
+    if row.over:
+        raise TimeLimitReached(_said(row.time_limit, f" It had reached step {step} of {total} of {phase!r}."))
     event = {"phase": phase, "step": step, "total": total, "numbers": dict(numbers)}
     session.add(JobEvent(job_id=lease.job_id, seq=seq, attempt=lease.attempt, **event))
 
@@ -298,6 +309,14 @@ def fail(session: Session, lease: Lease, code: str, message: str) -> None:
 
 def end_cancelled(session: Session, lease: Lease) -> None:
     _write(session, lease, state="cancelled", finished_at=func.now())
+
+
+def _over_time() -> ColumnElement[bool]:
+    return func.now() - Job.started_at > func.make_interval(0, 0, 0, 0, 0, 0, Job.time_limit)
+
+
+def _said(seconds: float, reached: str = "") -> str:
+    return f"The job has run for its limit of {seconds / 60:g} minutes.{reached} Ask for less, or for a longer time_limit_minutes."
 
 
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
@@ -331,8 +350,16 @@ def end_dead(session: Session) -> int:
         .values(state="failed", error_code="worker_lost", error_message=message, finished_at=func.now())
         .returning(Job.id)
     ).all()
+    late = session.execute(
+        update(Job)
+        .where(dead, _over_time())
+        .values(state="failed", error_code=TimeLimitReached.code, finished_at=func.now())
+        .returning(Job.id, Job.time_limit)
+    ).all()
+    for job_id, seconds in late:
+        session.execute(update(Job).where(Job.id == job_id).values(error_message=_said(seconds)))
     again = session.execute(update(Job).where(dead).values(state="queued", sent_at=_long_ago()).returning(Job.id)).all()
-    return len(cancelled) + len(lost) + len(again)
+    return len(cancelled) + len(lost) + len(late) + len(again)
 
 
 def _long_ago() -> ColumnElement[datetime]:

@@ -333,6 +333,7 @@ class Job(Table):
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None] = mapped_column(Time)
     sent_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    time_limit: Mapped[float] = mapped_column(server_default=text("86400"))  # seconds from its first start
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
     result: Mapped[Json | None] = mapped_column(JSONB)
     error_code: Mapped[str | None] = mapped_column(String(60))

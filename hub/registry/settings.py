@@ -40,6 +40,7 @@ class Settings(BaseSettings):
         "", description="namespaces of the upstream that are answered for, with spaces between"
     )
     upstream_days: float = Field(30.0, description="how long what came from the upstream is kept")
+    job_hours: float = Field(24.0, description="longest that any job may take, its waiting aside")
     lease_seconds: float = Field(30.0, description="how long a worker holds a job between two heartbeats")
     checkpoint_seconds: float = Field(30.0, description="pause between two checkpoints of a training job")
     sweep_seconds: float = Field(5.0, description="pause between two rounds of the sweep")

@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
@@ -33,7 +35,9 @@ def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_
             _publish_inline(session, viewer, request, repo_name, inline)
             stored = {path: Examples(dataset=repo_name, path=path) for path in inline}
             request = request.with_sources({**request.sources(), **stored})
-        submission = request.resolve(session, viewer)
+        asked = 60 * (request.time_limit_minutes or math.inf)
+        limit = min(asked, 3_600 * services.settings.job_hours)
+        submission = replace(request.resolve(session, viewer), time_limit=limit)
         return jobs.submit(session, services.queue, viewer, submission, idempotency_key=idempotency_key, request=body)
 
 

@@ -181,6 +181,16 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(
     assert job_of(services, job_id).state == "running", "it is the other's now"
 
 
+def test_a_job_over_its_time_limit_fails_and_publishes_nothing(
+    client: TestClient, ann: Person, library: list[str], submit: Submit, runner: Runner
+) -> None:
+    job_id = submit(composition(library, time_limit_minutes=1e-4))
+    runner.run(job_id)
+    job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
+    assert (job["state"], job["error"]["code"]) == ("failed", "time_limit")
+    assert job["result_commit"] is None
+
+
 def test_cancel_ends_a_running_job_within_one_evaluation(
     client: TestClient,
     services: Services,

@@ -78,6 +78,12 @@ class Request(Strict):
     """One kind of job. `resolve` pins what it names; before that, `submit` puts inline examples into a data set and refers to it."""
 
     kind: str
+    time_limit_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="end it as failed when it has run so long; left out, or more: the hub's own limit",
+    )
 
     def named_modules(self) -> Sequence[Module]:
         raise NotImplementedError

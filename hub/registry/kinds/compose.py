@@ -137,7 +137,17 @@ class ComposeRequest(ResultRequest):
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
         chosen = isinstance(self.modules, Candidates) and self.modules.by == "loss"
         tune = self.tune if self.search != "none" or "tune" in self.model_fields_set else None
-        given = {"kind", "name", "visibility", "modules", "examples", "held_out", "base", "template"}
+        given = {
+            "kind",
+            "name",
+            "visibility",
+            "modules",
+            "examples",
+            "held_out",
+            "base",
+            "template",
+            "time_limit_minutes",
+        }
         return Submission(
             kind=self.kind,
             queue="gpu",
