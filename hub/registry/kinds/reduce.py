@@ -46,7 +46,7 @@ class ReduceRequest(ResultRequest):
     score: Literal["tail_taylor", "grad_sum", "neg_count", "fisher", "energy"] | None = Field(
         None, description="left out: tail_taylor for a base, fisher for a module"
     )
-    top: int = Field(5, ge=1, le=100, description="of a base: matrices that are tried")
+    top: int = Field(10, ge=1, le=100, description="of a base: matrices that are tried")
     budget: int = Field(
         10, ge=1, le=1_000, description="of a base: cuts tried one by one; joining them may take as many trials again"
     )
