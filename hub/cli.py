@@ -83,7 +83,12 @@ def run_import(args: argparse.Namespace) -> None:
         user = teams.get_user(session, args.user)
         viewer = teams.viewer_of(user)
     counts = {"accepted": 0, "unchanged": 0, "refused": 0}
-    for each in importing.import_tree(services, viewer, args.namespace or args.user, args.folder, args.visibility):
+    namespace = args.namespace or args.user
+    if args.folder.startswith("s3://"):
+        found = importing.import_bucket(services, viewer, namespace, args.folder, args.visibility)
+    else:
+        found = importing.import_tree(services, viewer, namespace, Path(args.folder), args.visibility)
+    for each in found:
         counts[each.outcome] += 1
         say(f"{each.outcome:10}{each.name}")
         for line in each.details:
@@ -137,8 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     add_data(command)
     command.set_defaults(run=run_token)
 
-    command = commands.add_parser("import", help="publish every adapter in a folder and below")
-    command.add_argument("folder", type=Path)
+    command = commands.add_parser("import", help="publish every adapter in a folder, or in S3, and below")
+    command.add_argument("folder", help="a folder, or s3://BUCKET/PREFIX, read with this hub's S3 credentials")
     command.add_argument("--user", default=up.ADMIN, help="who publishes them")
     command.add_argument("--namespace", help="where they go; the user's own if left out")
     command.add_argument("--visibility", choices=repos.VISIBILITIES)

@@ -1,10 +1,11 @@
 """Adapters that lie in a folder, brought into a namespace one by one: each is accepted, found unchanged, or refused with the reason."""
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
 from hub.peft_format import CONFIG, WEIGHTS
@@ -36,24 +37,52 @@ def import_tree(
     if not root.is_dir():
         raise InvalidInput(f"{root} is not a folder; name one that holds adapters.")
     for folder in adapter_folders(root):
-        name = f"{namespace}/{repo_name(root, folder)}"
-        try:
-            yield _imported(services, viewer, name, folder, visibility)
-        except BadAdapter as error:
-            reasons = [finding for finding in error.details["findings"] if finding["severity"] == "error"]
-            texts = tuple(f"{reason['code']}: {reason['message']} {reason['remedy']}" for reason in reasons)
-            yield Imported(folder, name, "refused", texts)
-        except HubError as error:
-            yield Imported(folder, name, "refused", (f"{error.code}: {error.message}",))
+        yield _line(services, viewer, f"{namespace}/{repo_name(root.resolve(), folder.resolve())}", folder, visibility)
+
+
+def import_bucket(
+    services: Services, viewer: Viewer, namespace: str, address: str, visibility: Visibility | None = None
+) -> Iterator[Imported]:
+    """The same for the adapters below s3://BUCKET/PREFIX, read with this hub's own credentials, a folder at a time."""
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    # What begins alike is not below: s3://bucket/team is not s3://bucket/team-old.
+    prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+    if not bucket:
+        raise InvalidInput(f"{address!r} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX.")
+    keys = [PurePosixPath(key) for key in services.storage.foreign_keys(bucket, prefix) if not key.endswith("/")]
+    folders = sorted({key.parent for key in keys if key.name in MARKS})
+    if not folders:
+        raise InvalidInput(f"There is no adapter below {address}.")
+    root = PurePosixPath(prefix or ".")
+    for folder in folders:
+        name = f"{namespace}/{repo_name(root, folder, whole=bucket)}"
+        with tempfile.TemporaryDirectory() as scratch:
+            here = Path(scratch) / (folder.name or bucket)
+            here.mkdir()
+            for key in keys:
+                if key.parent == folder:
+                    services.storage.fetch_foreign(bucket, str(key), here / key.name)
+            yield _line(services, viewer, name, here, visibility)
+
+
+def _line(services: Services, viewer: Viewer, name: str, folder: Path, visibility: Visibility | None) -> Imported:
+    try:
+        return _imported(services, viewer, name, folder, visibility)
+    except BadAdapter as error:
+        reasons = [finding for finding in error.details["findings"] if finding["severity"] == "error"]
+        texts = tuple(f"{reason['code']}: {reason['message']} {reason['remedy']}" for reason in reasons)
+        return Imported(folder, name, "refused", texts)
+    except HubError as error:
+        return Imported(folder, name, "refused", (f"{error.code}: {error.message}",))
 
 
 def adapter_folders(root: Path) -> list[Path]:
     return sorted({path.parent for mark in MARKS for path in root.rglob(mark)})
 
 
-def repo_name(root: Path, folder: Path) -> str:
-    """The path below the root as one name that every client accepts: "a/b c" is "a-b-c"."""
-    parts = folder.relative_to(root).parts or (root.resolve().name,)
+def repo_name(root: PurePath, folder: PurePath, whole: str = "") -> str:
+    """The path below the root as one name that every client accepts: "a/b c" is "a-b-c". The root itself goes by its own, or `whole`."""
+    parts = folder.relative_to(root).parts or (root.name or whole,)
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(parts))
     return re.sub(r"\.{2,}", ".", name).strip("-.")[:96].rstrip("-.") or "adapter"
 

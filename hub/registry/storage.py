@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import boto3
@@ -97,6 +98,23 @@ class Storage:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             for found in page.get("Contents", []):
                 yield str(found["Key"])
+
+    def foreign_keys(self, bucket: str, prefix: str) -> list[str]:
+        """Keys of another bucket that these credentials may read. Raises NotFound where there is none, or it may not be read."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        try:
+            with _answering():
+                return [str(found["Key"]) for page in pages for found in page.get("Contents", [])]
+        except ClientError as error:
+            raise NotFound(f"The bucket {bucket!r} cannot be listed with this hub's credentials: {error}") from error
+
+    def fetch_foreign(self, bucket: str, key: str, to: Path) -> None:
+        """Download an object of another bucket into a file. Raises NotFound."""
+        try:
+            with _answering():
+                self._client.download_file(bucket, key, str(to))
+        except ClientError as error:
+            raise NotFound(f"s3://{bucket}/{key} cannot be read with this hub's credentials: {error}") from error
 
     def keys_older_than(self, prefix: str, when: datetime) -> Iterator[str]:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hub.registry import importing
-from hub.registry.errors import InvalidInput
+from hub.registry.errors import InvalidInput, NotFound
 from hub.registry.services import Services
 from tests.conftest import Person
 from tests.support import peft_folder
@@ -71,3 +71,37 @@ def test_names_are_those_that_clients_accept(tmp_path: Path, folder: str, name: 
 def test_the_folder_must_be_there(services: Services, ann: Person, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="is not a folder"):
         list(importing.import_tree(services, ann.viewer, "ann", tmp_path / "absent"))
+
+
+def stored(services: Services, root: Path, prefix: str) -> None:
+    """The same files in S3, in the bucket that there is."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            key = f"{prefix}/{path.relative_to(root).as_posix()}"
+            with path.open("rb") as file:
+                services.storage.put_stream(key, file, path.stat().st_size)
+
+
+def test_a_bucket_is_imported_as_a_folder_is(services: Services, ann: Person, library: Path) -> None:
+    place = f"there-{services.settings.broker_prefix.strip(':')}"
+    stored(services, library, place)
+    stored(services, library / "a", f"{place}-alike")  # begins alike, and is another folder
+
+    def lines_of(address: str) -> dict[str, importing.Imported]:
+        return {each.name: each for each in importing.import_bucket(services, ann.viewer, "ann", address)}
+
+    address = f"s3://{services.storage.bucket}/{place}"
+    found, again = lines_of(address), lines_of(f"{address}/")
+    outcomes = {"ann/a": "accepted", "ann/broken": "refused", "ann/deep-b-c": "accepted", "ann/pickled": "refused"}
+    assert {name: each.outcome for name, each in found.items()} == outcomes
+    assert [detail.partition(":")[0] for detail in found["ann/broken"].details] == ["truncated"]
+    assert {each.outcome for each in again.values()} == {"unchanged", "refused"}
+    (alone,) = lines_of(f"{address}/deep/b c").values()
+    assert (alone.name, alone.outcome) == ("ann/b-c", "accepted")
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3:///x", "s3://no-such-bucket-here/x", "s3://BUCKET/no-such-prefix"])
+def test_what_cannot_be_imported_from_s3_is_said(services: Services, ann: Person, address: str) -> None:
+    there = address.replace("BUCKET", services.storage.bucket)
+    with pytest.raises((InvalidInput, NotFound), match=r"names no bucket|cannot be listed|no adapter below"):
+        list(importing.import_bucket(services, ann.viewer, "ann", there))
