@@ -86,6 +86,8 @@ def run_import(args: argparse.Namespace) -> None:
     namespace = args.namespace or args.user
     if args.folder.startswith("s3://"):
         found = importing.import_bucket(services, viewer, namespace, args.folder, args.visibility)
+    elif args.folder.startswith("hf:"):
+        found = importing.import_upstream(services, viewer, namespace, args.folder, args.visibility)
     else:
         found = importing.import_tree(services, viewer, namespace, Path(args.folder), args.visibility)
     for each in found:
@@ -143,7 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     command.set_defaults(run=run_token)
 
     command = commands.add_parser("import", help="publish every adapter in a folder, or in S3, and below")
-    command.add_argument("folder", help="a folder, or s3://BUCKET/PREFIX, read with this hub's S3 credentials")
+    command.add_argument(
+        "folder", help="a folder, s3://BUCKET/PREFIX, or hf:NAMESPACE/NAME of the configured upstream (NAME may be *)"
+    )
     command.add_argument("--user", default=up.ADMIN, help="who publishes them")
     command.add_argument("--namespace", help="where they go; the user's own if left out")
     command.add_argument("--visibility", choices=repos.VISIBILITIES)

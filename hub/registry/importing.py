@@ -1,12 +1,14 @@
 """Adapters that lie in a folder, brought into a namespace one by one: each is accepted, found unchanged, or refused with the reason."""
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
+from urllib.parse import quote
 
 from hub.peft_format import CONFIG, WEIGHTS
 from hub.registry import blobs, publishing, repos
@@ -16,6 +18,7 @@ from hub.registry.inspect import PICKLE, BadAdapter
 from hub.registry.repos import Visibility
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
+from hub.registry.upstream import Upstream
 
 MARKS = (CONFIG, WEIGHTS, PICKLE)  # a folder with any of these was meant to be an adapter
 
@@ -63,6 +66,52 @@ def import_bucket(
                 if key.parent == folder:
                     services.storage.fetch_foreign(bucket, str(key), here / key.name)
             yield _line(services, viewer, name, here, visibility)
+
+
+def import_upstream(
+    services: Services, viewer: Viewer, namespace: str, address: str, visibility: Visibility | None = None
+) -> Iterator[Imported]:
+    """The same for hf:NAMESPACE/NAME, or hf:NAMESPACE/* for all that its token may see there, of the upstream that is configured."""
+    theirs, _, wanted = address.removeprefix("hf:").partition("/")
+    upstream = services.upstream
+    if not upstream.url or theirs not in upstream.namespaces:
+        raise InvalidInput(
+            f"This hub answers for no namespace {theirs!r} of an upstream: set UPSTREAM_URL, and name it in UPSTREAM_NAMESPACES."
+        )
+    for name in _upstream_names(upstream, theirs) if wanted == "*" else [wanted]:
+        full_name = f"{theirs}/{name}"
+        try:
+            told = json.loads(upstream.ask(f"/api/models/{full_name}", "").text)
+            keys = [PurePosixPath(each["rfilename"]) for each in told["siblings"]]
+            folders = sorted({key.parent for key in keys if key.name in MARKS})
+            if not folders:
+                yield Imported(
+                    Path(full_name), f"{namespace}/{name}", "refused", ("no_files: There is no adapter in it.",)
+                )
+            for folder in folders:
+                with tempfile.TemporaryDirectory() as scratch:
+                    here = Path(scratch) / (folder.name or name)
+                    here.mkdir()
+                    for key in (key for key in keys if key.parent == folder):
+                        file = upstream.file("model", full_name, told["sha"], str(key))
+                        pieces = upstream.stream("model", full_name, str(key), file, 0, file.size)
+                        with closing(pieces), (here / key.name).open("wb") as out:
+                            out.writelines(pieces)
+                    ours = repo_name(PurePosixPath(), PurePosixPath(name) / folder)
+                    yield _line(services, viewer, f"{namespace}/{ours}", here, visibility)
+        except HubError as error:
+            yield Imported(Path(full_name), f"{namespace}/{name}", "refused", (f"{error.code}: {error.message}",))
+
+
+def _upstream_names(upstream: Upstream, namespace: str) -> list[str]:
+    names: list[str] = []
+    following: str | None = f"/api/models?author={quote(namespace)}&limit=100"
+    while following:
+        path, _, query = following.partition("?")
+        answer = upstream.ask(path, query)
+        names += [str(each["id"]).partition("/")[2] for each in json.loads(answer.text)]
+        following = answer.following
+    return names
 
 
 def _line(services: Services, viewer: Viewer, name: str, folder: Path, visibility: Visibility | None) -> Imported:

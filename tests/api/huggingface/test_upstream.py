@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import credentials, schema, sweep, teams, upstream
+from hub.registry import credentials, importing, schema, sweep, teams, upstream
 from hub.registry.db import transaction
-from hub.registry.errors import Unavailable
+from hub.registry.errors import InvalidInput, Unavailable
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.storage import Storage
@@ -385,3 +385,26 @@ def test_what_came_is_removed_in_time(client: TestClient, services: Services, an
     assert [*services.storage.keys(f"{upstream.KEPT}bytes/")]
     sweep.drop_old(services, upstream.KEPT, timedelta(seconds=-60))
     assert [*services.storage.keys(upstream.KEPT)] == []
+
+
+def test_its_adapters_are_imported_one_line_each(services: Services, other: Other, head: str, ann: Person) -> None:
+    nested = {f"b/{path}": data for path, data in peft_folder(seed=4).items()}
+    with TestClient(other.app, base_url="http://testserver") as client:
+        for name, files in {"nested": nested, "notes": {"README.md": b"nothing"}}.items():
+            talk.create(client, other.labs, f"labs/{name}")
+            talk.committed(client, other.labs, f"labs/{name}", files)
+
+    def lines(address: str) -> dict[str, str]:
+        found = importing.import_upstream(services, ann.viewer, "ann", address)
+        return {each.name: each.outcome for each in found}
+
+    outcomes = {"ann/base": "accepted", "ann/nested-b": "accepted", "ann/notes": "refused"}
+    assert lines("hf:labs/*") == outcomes
+    assert lines("hf:labs/*") == {**outcomes, "ann/base": "unchanged", "ann/nested-b": "unchanged"}
+    assert lines("hf:labs/base") == {"ann/base": "unchanged"}
+    assert lines("hf:labs/none") == {"ann/none": "refused"}
+    for namespace in ("others", "ann"):
+        with pytest.raises(InvalidInput, match="UPSTREAM_NAMESPACES"):
+            lines(f"hf:{namespace}/*")
+    other.off = True
+    assert lines("hf:labs/nested") == {"ann/nested": "refused"}
