@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
+from hub.lora.memory import NotEnoughMemory
 from hub.registry import bases, blobs, jobs, kinds, repos
 from hub.registry.db import transaction
 from hub.registry.errors import HubError
@@ -127,7 +128,7 @@ class Heartbeat(threading.Thread):
 
 
 class Runner:
-    """One per worker process: its services, its cache of inputs, and the base model that stays warm between jobs."""
+    """One per worker process: its services, its cache of inputs, and the base models that stay warm between jobs."""
 
     def __init__(self, settings: Settings) -> None:
         disable_progress_bar()  # of transformers, when it loads a model: a worker's log holds one JSON object a line
@@ -144,9 +145,12 @@ class Runner:
         job_id = lease.job_id
         log.info("job taken", extra={"job_id": str(job_id), "attempt": lease.attempt})
         progress = Progress(self.services, lease)
+        # Whatever stops the work half-way may leave the model half-way too.
+        spoilt: str | None = ""
         try:
             with transaction(self.services.sessions) as session:
                 job = session.get_one(Job, job_id)
+                spoilt = job.params["base"]["id"]
                 if jobs.unreadable_input(session, job):
                     raise InputGone("An input was deleted or is no longer readable by you; choose another.")
             with Heartbeat(self.services, progress, STALL_SECONDS[job.kind]), tempfile.TemporaryDirectory() as out:
@@ -163,10 +167,12 @@ class Runner:
                 jobs.fail(session, lease, error.code, str(error))
         except Exception as error:
             # The one place where any error of a job becomes its row's: the worker itself goes on to the next.
-            self._fail(lease, error)
+            code = self._fail(lease, error)
+            if code == NotEnoughMemory.code:
+                spoilt = None  # the bases that are kept warm may have been in the way: the next try has all the memory
         else:
             return
-        self.bases.drop()  # whatever stopped the work half-way may have left the model half-way too
+        self.bases.drop(spoilt)
 
     def _claim(self, job_id: uuid.UUID) -> Lease | None:
         with transaction(self.services.sessions) as session:
@@ -174,7 +180,7 @@ class Runner:
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
-        base = self._base(job.params["base"], four_bit=job.params.get("load_in_4bit", False))
+        base = self._base(job)
         with tempfile.TemporaryDirectory() as scratch:
 
             def place(stage: str) -> StoredPlace:
@@ -187,9 +193,10 @@ class Runner:
             )
             return KINDS[job.kind](work)
 
-    def _base(self, wanted: Mapping[str, Any], *, four_bit: bool) -> Base:
-        """The base, loaded only if it is not the one that is warm."""
-        return self.bases.get(self._folder(wanted), id=wanted["id"], four_bit=four_bit)
+    def _base(self, job: Job) -> Base:
+        """The base, loaded only if it is not warm. What searches and trains takes all the memory there is, so no other stays beside it."""
+        wanted, four_bit = job.params["base"], job.params.get("load_in_4bit", False)
+        return self.bases.get(self._folder(wanted), id=wanted["id"], four_bit=four_bit, alone=job.queue == "gpu")
 
     def _folder(self, wanted: Mapping[str, Any]) -> Path:
         return Path(wanted["path"]) if wanted["path"] else convert_built_in(self.cache.bases / "built-in")
@@ -245,11 +252,12 @@ class Runner:
                     repos.keep_score(session, {"commit_id": commit_id, **score, "job_id": job.id})
         log.info("job succeeded", extra={"job_id": str(job.id)})
 
-    def _fail(self, lease: Lease, error: Exception) -> None:
+    def _fail(self, lease: Lease, error: Exception) -> str:
         code, message = explain(error)
         log.error("job failed", extra={"job_id": str(lease.job_id), "code": code}, exc_info=error)
         with transaction(self.services.sessions) as session:
             jobs.fail(session, lease, code, message)
+        return code
 
 
 def explain(error: Exception) -> tuple[str, str]:
@@ -257,7 +265,10 @@ def explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, LoraError | HubError):
         return error.code, str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "out_of_memory", "The worker ran out of memory; use fewer or shorter examples, or a worker with more."
+        return (
+            NotEnoughMemory.code,
+            "The worker ran out of memory; use fewer or shorter examples, or a worker with more.",
+        )
     return (
         "internal_error",
         f"The worker failed in a way that is our fault ({type(error).__name__}); its log says more.",

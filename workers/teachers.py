@@ -106,7 +106,9 @@ class OnDemand:
 
     def replies(self, prompts: Sequence[str]) -> list[str]:
         own = self.name == self.work.base.id
-        base = self.work.base if own else self.others.get(self.work.folder_of(self.pinned), id=self.name)
+        if own:
+            return BaseTeacher(self.work.base).replies(prompts)
+        base = self.others.get(self.work.folder_of(self.pinned), id=self.name, alone=True)
         return BaseTeacher(base).replies(prompts)
 
 

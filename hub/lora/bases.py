@@ -5,10 +5,12 @@ to what transformers loads. transformers 5.23 reads GGUF too, but marks the mode
 trained. Reading the file here gives the same weights (a test compares them) in a fifth of the time.
 """
 
+import gc
 import hashlib
 import importlib.util
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from transformers import (
 
 from hub import peft_format
 from hub.lora.errors import LoraError
-from hub.lora.memory import check_weights
+from hub.lora.memory import available, check_weights, weights_bytes
 
 BUILT_IN_ID = "loraloom/SmolLM2-135M-Instruct-Q4_1"
 # The model that the file was made from, and what else adapters of it call their base.
@@ -88,25 +90,55 @@ def task_type(model: PreTrainedModel) -> str:
 
 
 class WarmBases:
-    """Keeps the one base that was used last, so that the next job on it starts at once. `loads` counts how often that failed."""
+    """Keeps the bases that were used last, so that the next job on one of them starts at once. `loads` counts how often that failed.
 
-    def __init__(self) -> None:
+    Others stay beside one that is loaded only while `room` times as much memory is free afterwards as all of them take together: work on
+    a base needs memory too, and how much cannot be known when it is loaded. The least recently used goes first.
+    """
+
+    def __init__(self, room: float = 1.0) -> None:
         self.loads = 0
-        self._key: tuple[str, Path, bool] | None = None
-        self._base: Base | None = None
+        self._room = room
+        self._warm: dict[tuple[str, Path, torch.dtype | None, bool], Base] = {}  # the last used last
 
-    def get(self, folder: Path, *, id: str, four_bit: bool = False) -> Base:
-        key = (id, folder.resolve(), four_bit)
-        if self._base is None or self._key != key:
-            self.drop()  # first, so that two bases never need memory at once
-            self._base, self._key = load(folder, id=id, four_bit=four_bit), key
+    def get(
+        self,
+        folder: Path,
+        *,
+        id: str,
+        dtype: torch.dtype | None = None,
+        four_bit: bool = False,
+        alone: bool = False,
+    ) -> Base:
+        """The base, loaded if it is not warm; with `alone` no other stays beside it, for work that may take all the memory there is."""
+        key = (id, folder.resolve(), dtype, four_bit)
+        base = self._warm.pop(key, None)
+        if alone and self._warm:
+            self.drop()
+        if base is None:
+            base = load(folder, id=id, dtype=dtype, four_bit=four_bit, make_room=self._make_room)
             self.loads += 1
-        return self._base
+        self._warm[key] = base
+        return base
 
-    def drop(self) -> None:
-        self._base = self._key = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    def _make_room(self, needed: int, device: torch.device) -> None:
+        while self._warm:
+            together = needed + sum(base.model.get_memory_footprint() for base in self._warm.values())
+            if available(device) - needed >= self._room * together:
+                break
+            del self._warm[next(iter(self._warm))]
+            _give_back()
+
+    def drop(self, id: str | None = None) -> None:
+        """Let go of the base with this id, or of all."""
+        self._warm = {key: base for key, base in self._warm.items() if id not in (None, key[0])}
+        _give_back()
+
+
+def _give_back() -> None:
+    gc.collect()  # modules refer to each other in circles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def load(
@@ -116,12 +148,14 @@ def load(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     four_bit: bool = False,
+    make_room: Callable[[int, torch.device], None] | None = None,
 ) -> Base:
     """Load a language model that answers and its tokenizer from safetensors; nothing is fetched, and no code of the folder runs.
 
     Without `device` and `dtype`: on CUDA where there is one, in the dtype it was saved in; else on the CPU, in bfloat16 if the
     processor computes in it natively, in float32 otherwise. With `four_bit` its linear layers but the output are kept in NF4 with double
-    quantisation (QLoRA, arXiv 2305.14314, section 3), an eighth of float32's memory. Raises BaseUnreadable, and NeedsGpu as the
+    quantisation (QLoRA, arXiv 2305.14314, section 3), an eighth of float32's memory. `make_room` is told how many bytes
+    will be needed, and where, before it is checked that they are free. Raises BaseUnreadable, and NeedsGpu as the
     quantised layers of bitsandbytes have no gradient on a CPU once they have answered, and NotEnoughMemory before anything is read.
     """
     weights = sorted(folder.glob("*.safetensors"))
@@ -140,7 +174,10 @@ def load(
         )
     if dtype is None and device.type == "cpu":
         dtype = torch.bfloat16 if _has_native_bfloat16() else torch.float32
-    check_weights(weights, dtype, device, four_bit=four_bit)
+    needed = weights_bytes(weights, dtype, four_bit=four_bit)
+    if make_room:
+        make_room(needed, device)
+    check_weights(needed, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)

@@ -25,12 +25,16 @@ class NotEnoughMemory(LoraError):
     code = "out_of_memory"
 
 
-def check_weights(weights: Sequence[Path], dtype: torch.dtype | None, device: torch.device, *, four_bit: bool) -> None:
-    """Raise NotEnoughMemory if these safetensors files certainly do not fit: in this dtype, or as they are stored, or in four bits."""
+def weights_bytes(weights: Sequence[Path], dtype: torch.dtype | None, *, four_bit: bool) -> int:
+    """What these safetensors files take in memory at the least: in this dtype, or as they are stored, or in four bits."""
     tensors = [tensor for path in weights for tensor in read_header(LocalFile(path)).tensors.values()]
     values = sum(math.prod(tensor.shape) for tensor in tensors)
     stored = sum(tensor.end - tensor.start for tensor in tensors)
-    needed = values // 2 if four_bit else values * dtype.itemsize if dtype else stored
+    return values // 2 if four_bit else values * dtype.itemsize if dtype else stored
+
+
+def check_weights(needed: int, device: torch.device) -> None:
+    """Raise NotEnoughMemory if weights of so many bytes certainly do not fit."""
     free = available(device)
     if needed > free:
         raise NotEnoughMemory(

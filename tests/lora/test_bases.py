@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import shutil
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -213,22 +214,72 @@ def test_code_that_a_folder_brings_along_does_not_run(tiny_folder: Path, tmp_pat
 
 
 @pytest.fixture
-def two_folders(tiny_folder: Path) -> tuple[Path, Path]:
-    other = tiny_folder.with_name("other")
-    shutil.copytree(tiny_folder, other)
-    return tiny_folder, other
+def folders(tiny_folder: Path) -> list[Path]:
+    others = [tiny_folder.with_name(name) for name in ("second", "third")]
+    for other in others:
+        shutil.copytree(tiny_folder, other)
+    return [tiny_folder, *others]
 
 
-def test_a_warm_base_is_loaded_once(two_folders: tuple[Path, Path]) -> None:
-    one, other = two_folders
+def names(warm: WarmBases, folders: list[Path]) -> list[str]:
+    """Which of the bases are warm, told by whether getting them loads them; the least recently used is asked first."""
+    found = []
+    for folder in folders:
+        before = warm.loads
+        warm.get(folder, id=folder.name)
+        found += [folder.name] if warm.loads == before else []
+    return found
+
+
+def test_bases_that_fit_beside_each_other_stay_warm(folders: list[Path]) -> None:
     warm = WarmBases()
-    first = warm.get(one, id="a")
-    assert warm.get(one / ".." / one.name, id="a") is first
-    assert warm.loads == 1
-    assert warm.get(other, id="b").id == "b"
-    assert warm.loads == 2
-    assert warm.get(one, id="a") is not first, "only the last one is kept"
+    first, *_ = [warm.get(folder, id=folder.name) for folder in folders]
+    assert warm.loads == 3
+    assert warm.get(folders[0] / ".." / folders[0].name, id=folders[0].name) is first
+    assert names(warm, folders) == [folder.name for folder in folders]
+    assert warm.get(folders[0], id="alias").id == "alias"
+    assert warm.get(folders[0], id=folders[0].name, dtype=torch.float64).dtype == torch.float64
+    assert warm.get(folders[0], id=folders[0].name) is first
+
+
+def test_a_base_is_dropped_by_its_name_and_all_of_them_without_one(folders: list[Path]) -> None:
+    warm = WarmBases()
+    names(warm, folders)
+    warm.drop(folders[1].name)
+    warm.drop("absent")
+    assert names(warm, folders) == [folders[0].name, folders[2].name]
     warm.drop()
-    warm.get(one, id="a")
-    assert warm.loads == 4
-    assert warm.get(one, id="alias").id == "alias"
+    assert names(warm, folders) == []
+
+
+def test_work_that_may_take_all_memory_has_it_alone(folders: list[Path]) -> None:
+    warm = WarmBases()
+    names(warm, folders)
+    for _ in range(2):
+        warm.get(folders[1], id=folders[1].name, alone=True)
+    assert warm.loads == 3, "it was warm, and stayed"
+    assert names(warm, [folders[1], folders[0]]) == [folders[1].name]
+
+
+def test_the_least_recently_used_base_goes_where_too_little_memory_would_be_left(folders: list[Path]) -> None:
+    cpu = torch.device("cpu")
+    taken = load(folders[0], id="x", device=cpu).model.get_memory_footprint()
+    # So many times what a base takes that there is room for two of them and not for three. Nothing else here takes such amounts.
+    warm = WarmBases(room=memory.available(cpu) / (2.5 * taken))
+    for folder in (folders[0], folders[1], folders[0]):
+        warm.get(folder, id=folder.name)
+    assert warm.loads == 2
+    warm.get(folders[2], id=folders[2].name)
+    assert warm.loads == 3
+    assert names(warm, [folders[0], folders[2]]) == [folders[0].name, folders[2].name]
+    assert names(warm, [folders[1]]) == []
+    none = WarmBases(room=memory.available(cpu))
+    names(none, folders)
+    assert names(none, [folders[2], folders[0]]) == [folders[2].name], "one alone is always kept"
+
+
+def test_a_dropped_base_gives_its_memory_back(tiny_folder: Path) -> None:
+    warm = WarmBases()
+    model = weakref.ref(warm.get(tiny_folder, id="a").model)
+    warm.drop()
+    assert model() is None
