@@ -29,8 +29,8 @@ from hub.registry.limits import RateLimits
 from hub.registry.log import configure_logging
 from hub.registry.services import Services, connect
 from hub.registry.settings import load_settings
-from hub.web import pages, sign_in
 from hub.web.render import error_page
+from hub.web.site import PAGES
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def create_app(services: Services | None = None) -> FastAPI:
     app.state.watcher = watcher
     app.state.limits = RateLimits(services.settings)
     own = (health, account, adapters, aliases, library, datasets, shares, repos, bases, jobs, teams)
-    for module in (*own, pages, sign_in, huggingface):
+    for module in (*own, *PAGES, huggingface):
         app.include_router(module.router)
     install_error_handlers(app, error_page, render)
     app.add_middleware(LimitBody, limit=services.settings.max_upload_bytes)

@@ -64,7 +64,8 @@ def get_viewer(request: Request, services: ServicesDep) -> Viewer | None:
     if "Authorization" not in request.headers and COOKIE not in request.cookies:
         return None
     with db.transaction(services.sessions) as session:
-        return identify(request, session)
+        request.state.viewer = identify(request, session)  # also for the page that shows an error
+        return request.state.viewer  # type: ignore[no-any-return]
 
 
 ViewerDep = Annotated[Viewer | None, Depends(get_viewer)]

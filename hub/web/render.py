@@ -1,11 +1,18 @@
-"""How a page is made: templates with the headers that keep a page to our own files, and Markdown from strangers made safe."""
+"""How a page is made: templates, what they may say in numbers and times, Markdown from strangers made safe, and the headers that keep
+a page to our own files."""
 
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 
 from hub.registry.teams import Viewer
 
@@ -16,6 +23,79 @@ POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".txt": "text/plain"}
+
+
+@dataclass(frozen=True)
+class StaticFile:
+    path: Path
+    media_type: str
+    hash: str
+
+
+def _static_file(path: Path) -> StaticFile:
+    return StaticFile(path, MEDIA_TYPES[path.suffix], hashlib.sha256(path.read_bytes()).hexdigest()[:12])
+
+
+STATIC = {path.name: _static_file(path) for path in sorted((HERE / "static").iterdir())}
+
+_markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+def markdown(text: str) -> Markup:
+    """As HTML: commonmark without raw HTML or images, so that nothing of it runs or is fetched."""
+    return Markup(_markdown.render(text))  # noqa: S704 - the renderer escapes everything it does not make itself
+
+
+def size(count: float) -> str:
+    """Bytes, in units of a thousand as disks and networks have them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.2g} {unit}"
+        count /= 1_000
+    return f"{count:.3g} TB"
+
+
+def amount(count: float) -> str:
+    """A number of things: 4.7 M."""
+    for unit in ("", " k", " M", " G"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1_000
+    return f"{count:.3g} T"
+
+
+def duration(seconds: float) -> str:
+    """Its two largest units: 3 min 20 s."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, length, below, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            rest = whole % length // part
+            return f"{whole // length} {unit}" + (f" {rest} {below}" if rest else "")
+    raise AssertionError(seconds)
+
+
+def age(time: datetime) -> str:
+    """How long ago, in one unit."""
+    seconds = (datetime.now(UTC) - time).total_seconds()
+    for unit, length in (("y", 31_557_600), ("mo", 2_629_800), ("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now"
+
+
+def static(name: str) -> str:
+    return f"/static/{name}?v={STATIC[name].hash}"
+
+
+def query(values: dict[str, Any]) -> str:
+    """The part of an address after "?", without what is empty."""
+    return urlencode({key: value for key, value in values.items() if value not in (None, "", [])}, doseq=True)
+
 
 _templates = Environment(
     loader=FileSystemLoader(HERE / "templates"),
@@ -24,16 +104,21 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_templates.filters |= {"size": size, "amount": amount, "duration": duration, "age": age, "query": query}
+_templates.globals |= {"static": static}
 
 
 def page(name: str, viewer: Viewer | None, *, status: int = 200, **values: Any) -> HTMLResponse:
-    html = _templates.get_template(name).render(viewer=viewer, **values)
-    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
-    return HTMLResponse(html, status_code=status, headers=headers)
+    html = _templates.get_template(name).render(viewer=viewer, status=status, **values)
+    return HTMLResponse(html, status_code=status, headers=HEADERS)
 
 
 def error_page(request: Request, status: int, code: str, message: str) -> Response:
-    """How an error looks in a browser. Somebody who is not signed in is sent to the form that changes that."""
+    """How an error looks in a browser. Somebody who is not signed in is sent to the form that changes that, and back."""
     if status == 401:
-        return RedirectResponse("/login", status_code=303)
-    return page("error.html", None, status=status, code=code, message=message)
+        back = request.url.path if request.method == "GET" else ""
+        if back and request.url.query:
+            back += f"?{request.url.query}"
+        return RedirectResponse(f"/login?next={quote(back, safe='')}" if back else "/login", status_code=303)
+    viewer = getattr(request.state, "viewer", None)
+    return page("error.html", viewer, status=status, code=code, message=message)

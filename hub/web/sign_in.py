@@ -1,12 +1,13 @@
 """Signing in and out in the browser: by password, by token, and by an OpenID Connect provider."""
 
 import json
+import re
 from functools import cache
 from typing import Annotated, Any
 
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.starlette_client import OAuth, StarletteOAuth2App
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from httpx2 import HTTPError
@@ -24,19 +25,28 @@ from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
 
+Next = Annotated[str, Query(max_length=2_000)]
+
 OIDC_COOKIE = "loraloom_oidc"
 OIDC_PATH = "/login/oidc"
 OIDC_SECONDS = 600
 
 
 @router.get("/login")
-def login_form(services: ServicesDep, viewer: ViewerDep) -> Response:
-    return _form(services.settings, viewer)
+def login_form(services: ServicesDep, viewer: ViewerDep, next: Next = "") -> Response:
+    return _form(services.settings, viewer, next=next)
 
 
-def _form(settings: Settings, viewer: Viewer | None, *, status: int = 200, problem: str = "") -> Response:
+def _form(
+    settings: Settings, viewer: Viewer | None, *, status: int = 200, problem: str = "", next: str = ""
+) -> Response:
     label = settings.oidc_label if settings.oidc_issuer else ""
-    return page("login.html", viewer, status=status, problem=problem, oidc=label)
+    return page("login.html", viewer, status=status, problem=problem, oidc=label, next=next)
+
+
+def _own_address(next: str) -> str:
+    """Where to go after signing in: an address of this hub, whatever a link to the form asked for."""
+    return next if re.fullmatch(r"/(?![/\\])[^\\\x00-\x20]*", next) else "/"
 
 
 @router.post("/login")
@@ -46,13 +56,14 @@ def login(
     name: Annotated[str, Form(max_length=96)] = "",
     password: Annotated[str, Form(max_length=1_000)] = "",
     token: Annotated[str, Form(max_length=200)] = "",
+    next: Annotated[str, Form(max_length=2_000)] = "",
 ) -> Response:
     refuse_cross_site(request)  # else another site could sign its visitors in as somebody else
     try:
         viewer = _identified(request, services, name.strip(), password, token)
     except (NotSignedIn, ScopeMissing, TooManyAttempts) as error:
-        return _form(services.settings, None, status=error.status, problem=error.message)
-    return _signed_in(request, services, viewer)
+        return _form(services.settings, None, status=error.status, problem=error.message, next=next)
+    return _signed_in(request, services, viewer, next)
 
 
 def _identified(request: Request, services: Services, name: str, password: str, token: str) -> Viewer:
@@ -62,11 +73,11 @@ def _identified(request: Request, services: Services, name: str, password: str, 
     return sign_in.by_password(services.sessions, limits, name, password, address)
 
 
-def _signed_in(request: Request, services: Services, viewer: Viewer) -> Response:
+def _signed_in(request: Request, services: Services, viewer: Viewer, next: str) -> Response:
     with transaction(services.sessions) as session:
         agent = request.headers.get("User-Agent", "")
         secret = credentials.start_session(session, viewer, services.settings.session_days, agent)
-    response = RedirectResponse("/", status_code=303)
+    response = RedirectResponse(_own_address(next), status_code=303)
     set_session_cookie(response, services, secret)
     return response
 
@@ -102,7 +113,7 @@ def _provider(settings: Settings) -> StarletteOAuth2App:
 
 
 @router.get(OIDC_PATH)
-async def start_oidc(request: Request, services: ServicesDep) -> Response:
+async def start_oidc(request: Request, services: ServicesDep, next: Next = "") -> Response:
     """To the provider. What its answer must fit is kept in a cookie, so that only this browser can bring it back."""
     provider: Any = _provider(services.settings)  # its stubs leave much untyped
     address = str(request.base_url).rstrip("/") + f"{OIDC_PATH}/callback"
@@ -114,7 +125,7 @@ async def start_oidc(request: Request, services: ServicesDep) -> Response:
     kept = {key: begun[key] for key in ("state", "nonce", "code_verifier")}
     response.set_cookie(
         OIDC_COOKIE,
-        json.dumps({**kept, "address": address}),
+        json.dumps({**kept, "address": address, "next": next}),
         max_age=OIDC_SECONDS,
         path=OIDC_PATH,
         httponly=True,
@@ -149,7 +160,7 @@ async def finish_oidc(request: Request, services: ServicesDep, code: str = "", s
         return _form(
             services.settings, None, status=401, problem="The provider sent no ID token; its setup lacks openid."
         )
-    response = await run_in_threadpool(_admitted, request, services, claims)
+    response = await run_in_threadpool(_admitted, request, services, claims, kept["next"])
     response.delete_cookie(OIDC_COOKIE, path=OIDC_PATH)
     return response
 
@@ -162,7 +173,7 @@ def _kept(request: Request) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _admitted(request: Request, services: Services, claims: dict[str, Any]) -> Response:
+def _admitted(request: Request, services: Services, claims: dict[str, Any], next: str) -> Response:
     settings = services.settings
     try:
         with transaction(services.sessions) as session:
@@ -170,4 +181,4 @@ def _admitted(request: Request, services: Services, claims: dict[str, Any]) -> R
             viewer = sign_in.by_identity(session, settings.oidc_issuer or "", claims, viewer, admit=settings.oidc_admit)
     except HubError as error:
         return _form(settings, None, status=error.status, problem=error.message)
-    return _signed_in(request, services, viewer)
+    return _signed_in(request, services, viewer, next)

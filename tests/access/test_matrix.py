@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from api import account, adapters, aliases, bases, datasets, health, huggingface, jobs, library, repos, shares, teams
 from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
 from api.huggingface import repos as hub_repos
-from hub.web import pages, sign_in
+from hub.web.site import PAGES
 from tests.access.conftest import ORGANIZATION, Instance
 from tests.access.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
 from tests.support import examples_file, peft_folder, upload
@@ -67,7 +67,7 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    own = (account, adapters, aliases, bases, datasets, health, jobs, library, repos, shares, teams, pages, sign_in)
+    own = (account, adapters, aliases, bases, datasets, health, jobs, library, repos, shares, teams, *PAGES)
     hub = (absent, auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, xet)
     for module in (*own, *hub):
         for route in module.router.routes:

@@ -1,0 +1,33 @@
+"""Where `hf auth login` sends a person to approve a program."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, Query, Response
+
+from hub.http import SessionDep, ViewerDep
+from hub.registry import devices
+from hub.registry.errors import NotSignedIn
+from hub.web.render import page
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/device")
+def device_form(viewer: ViewerDep, code: Annotated[str, Query(max_length=20)] = "") -> Response:
+    """Where `hf auth login` sends a person: he compares the code with what his terminal shows."""
+    if viewer is None:
+        raise NotSignedIn("Sign in first, then open the address that your program shows again.")
+    return page("device.html", viewer, code=code, done="")
+
+
+@router.post("/device")
+def answer_device(
+    session: SessionDep,
+    viewer: ViewerDep,
+    code: Annotated[str, Form(max_length=20)],
+    answer: Annotated[Literal["approve", "deny"], Form()],
+) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in first, then open the address that your program shows again.")
+    devices.decide(session, viewer, code, approve=answer == "approve")
+    return page("device.html", viewer, code="", done=answer)
