@@ -36,6 +36,13 @@ def register_base(session: SessionDep, viewer: Admin, body: schemas.NewBase) -> 
     return _base(base)
 
 
+@router.delete("/{base_id:path}", status_code=204)
+def remove_base(session: SessionDep, viewer: Admin, base_id: str) -> None:
+    """Forget a base (administrators). Its files stay where they are, and adapters of it keep their names for it."""
+    bases.remove(session, base_id)
+    audit.record(session, viewer, "base.removed", base_id)
+
+
 def _base(base: BaseModel) -> schemas.Base:
     return schemas.Base(
         id=base.id,

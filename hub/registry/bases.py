@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.errors import Conflict, NotFound
 from hub.registry.inspect import KnownBase
-from hub.registry.models import AdapterFacts, BaseAlias, BaseModel
+from hub.registry.models import AdapterFacts, BaseAlias, BaseModel, Job
 
 
 class BaseNotFound(NotFound):
@@ -17,6 +17,10 @@ class BaseNotFound(NotFound):
 
 class BaseExists(Conflict):
     code = "base_exists"
+
+
+class BaseInUse(Conflict):
+    code = "base_in_use"
 
 
 def register(
@@ -60,6 +64,23 @@ def register(
     session.execute(update(AdapterFacts).where(AdapterFacts.base_id == base_id, ~named).values(base_id=None))
     session.flush()
     return base
+
+
+def remove(session: Session, base_id: str) -> None:
+    """Forget a base and its aliases; adapters keep what they call it. Raises BaseNotFound, and BaseInUse while a job needs it."""
+    base = session.get(BaseModel, base_id)
+    if base is None:
+        raise BaseNotFound(f"No base has the id {base_id!r} here; an alias goes by registering its base without it.")
+    if base.path is None:
+        raise BaseInUse("The built-in base stays: the starter library is made of it.")
+    pinned = {"base": {"id": base_id}}
+    needed = or_(Job.params.contains(pinned), Job.params.contains({"teachers": [pinned]}))
+    # One that is submitted at this moment may slip through, and runs all the same: it has pinned where its base is.
+    live = select(func.count()).select_from(Job).where(Job.state.in_(("queued", "running")), needed)
+    if jobs := session.scalar(live):
+        raise BaseInUse(f"{jobs} jobs that wait or run need {base_id!r}; cancel them, or wait for their end.")
+    session.delete(base)
+    session.flush()
 
 
 def names(session: Session) -> dict[str, str]:

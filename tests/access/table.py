@@ -161,6 +161,7 @@ TABLE: tuple[Row, ...] = (
     # bases, jobs, scores
     Row("GET", "/v1/bases", "a user"),
     Row("POST", "/v1/bases", "an administrator", 422, {"json": {"id": "a/b", "path": "/nowhere"}}),
+    Row("DELETE", "/v1/bases/{base_id}", "an administrator", 404, asked="/v1/bases/no/such"),
     Row("POST", "/v1/jobs", "create", 202, {"json": COMPOSE}),
     Row("GET", "/v1/jobs", "a user"),
     Row("GET", "/v1/jobs/{job_id}", "a member"),

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.conftest import Person
-from tests.support import LAYERS, published, safetensors
+from tests.support import LAYERS, published, safetensors, upload
 
 
 @pytest.fixture
@@ -57,3 +57,45 @@ def test_a_name_that_means_another_base_is_a_conflict(client: TestClient, admin:
     assert (taken.status_code, taken.json()["error"]["code"]) == (409, "base_exists")
     assert "shared" in taken.json()["error"]["message"]
     assert register(client, admin, "org/one", folder, aliases=["shared"], revision="2").json()["revision"] == "2"
+
+
+def job(client: TestClient, person: Person, **body: Any) -> str:
+    answer = client.post("/v1/jobs", headers=person.headers, json=body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def test_a_base_goes_when_no_job_needs_it_and_adapters_keep_its_name(
+    client: TestClient, ann: Person, admin: Person, folder: Path
+) -> None:
+    for name in ("org/tiny", "org/other"):
+        assert register(client, admin, name, folder, aliases=[f"{name}-4bit"]).status_code == 201
+    published(client, ann.headers, "ann/mine", base="org/tiny-4bit")
+    rows = b'{"input": "a", "target": "b"}\n' * 9
+    assert upload(client, ann.headers, "ann/rows", {"a.jsonl": rows}, kind="datasets").status_code == 201
+    tried = job(client, ann, kind="generate", prompt="x", base="org/tiny-4bit")
+    voted = job(
+        client,
+        ann,
+        kind="par",
+        name="ann/two",
+        base="org/other",
+        examples={"dataset": "ann/rows"},
+        split={"teachers": [{"base": "org/tiny"}], "gold": {"dataset": "ann/rows"}},
+    )
+    for needed in (voted, tried):
+        refused = client.delete("/v1/bases/org/tiny", headers=admin.headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "base_in_use")
+        assert client.post(f"/v1/jobs/{needed}/cancel", headers=ann.headers).status_code == 200
+    assert client.delete("/v1/bases/org/tiny", headers=ann.headers).status_code == 403
+    assert client.delete("/v1/bases/org/tiny-4bit", headers=admin.headers).status_code == 404
+    assert client.delete("/v1/bases/org/tiny", headers=admin.headers).status_code == 204
+    assert client.delete("/v1/bases/org/tiny", headers=admin.headers).status_code == 404
+    assert [base["id"] for base in client.get("/v1/bases", headers=ann.headers).json()] == ["org/other"]
+    (mine,) = client.get("/v1/adapters/ann/mine", headers=ann.headers).json()["adapters"]
+    assert (mine["base_model"], mine["base_id"]) == ("org/tiny-4bit", None)
+    assert register(client, admin, "org/third", folder, aliases=["org/tiny-4bit"]).status_code == 201, (
+        "the name is free"
+    )
+    events = client.get("/v1/audit", headers=admin.headers).json()
+    assert ("base.removed", "org/tiny") in [(event["action"], event["subject"]) for event in events]
