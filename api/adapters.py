@@ -1,28 +1,30 @@
-"""/v1/adapters: upload, list and search, one adapter, download, delete."""
+"""/v1/adapters and /v1/facets: upload, list and search, one adapter."""
 
 from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from api import schemas
 from api.repos import Revision
 from api.upload import Upload, body_description, read_upload
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import repair, repos, search, views
+from hub.registry import facets, repair, repos, search, views
 from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding
-from hub.registry.models import AdapterFacts, Ref, Repo, TreeEntry
+from hub.registry.models import AdapterFacts, Ref, TreeEntry
 from hub.registry.publishing import publish_adapter
-from hub.registry.search import Filters
+from hub.registry.search import Filters, Sort
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 
-router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
+router = APIRouter(prefix="/v1", tags=["adapters"])
 
 
-@router.post("", status_code=201, openapi_extra=body_description("the PEFT folder's files, or one .zip or .tar of it"))
+@router.post(
+    "/adapters", status_code=201, openapi_extra=body_description("the PEFT folder's files, or one .zip or .tar of it")
+)
 async def upload_adapter(request: Request, services: ServicesDep, viewer: SignedIn) -> schemas.Published:
     """Publish one whole, sound PEFT adapter. Refused with every finding if something is wrong with it."""
     async with read_upload(request, services.settings.max_upload_bytes) as upload:
@@ -73,42 +75,58 @@ def findings(found: Iterable[Finding]) -> list[schemas.Finding]:
     return [schemas.Finding.model_validate(finding.to_dict()) for finding in found]
 
 
-@router.get("")
-def list_adapters(
-    session: SessionDep,
-    viewer: ViewerDep,
-    base_model: str | None = None,
+def asked(
+    base_model: Annotated[str | None, Query(description="any name of it")] = None,
     method: str | None = None,
+    task: Annotated[str | None, Query(description="as PEFT names it: CAUSAL_LM")] = None,
     rank: Annotated[int | None, Query(ge=1)] = None,
-    tag: Annotated[list[str] | None, Query()] = None,
+    tag: Annotated[list[str] | None, Query(description="all of them")] = None,
     q: Annotated[str | None, Query(description="words that must all occur", max_length=200)] = None,
     owner: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: str | None = None,
-) -> schemas.AdapterPage:
-    """Adapters that you may see, newest first."""
-    filters = Filters(base_model=base_model, method=method, rank=rank, tag=tag or (), text=q, owner=owner)
-    page = search.search(session, viewer, filters, limit=limit, cursor=cursor)
-    return schemas.AdapterPage(items=[_summary(hit.repo, hit.facts) for hit in page.hits], cursor=page.cursor)
-
-
-def _summary(repo: Repo, facts: AdapterFacts) -> schemas.AdapterSummary:
-    return schemas.AdapterSummary(
-        repo=repo.full_name,
-        visibility=repo.visibility,
-        commit=facts.commit_id,
-        folder=facts.folder,
-        base_model=facts.base_model,
-        base_id=facts.base_id,
-        method=facts.method,
-        rank=facts.rank,
-        tags=facts.tags,
-        findings=len([finding for finding in facts.findings if finding["severity"] != "info"]),
-        published_at=facts.published_at,
+    visibility: repos.Visibility | None = None,
+) -> Filters:
+    return Filters(
+        base_model=base_model,
+        method=method,
+        task=task,
+        rank=rank,
+        tag=tag or (),
+        text=q,
+        owner=owner,
+        visibility=visibility,
     )
 
 
-@router.get("/{namespace}/{name}")
+Asked = Annotated[Filters, Depends(asked)]
+
+
+@router.get("/adapters")
+def list_adapters(
+    session: SessionDep,
+    viewer: ViewerDep,
+    filters: Asked,
+    sort: Sort = "newest",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: str | None = None,
+) -> schemas.AdapterPage:
+    """Adapters that you may see: newest first, by name, largest first, or best on their own data first."""
+    page = search.search(session, viewer, filters, sort=sort, limit=limit, cursor=cursor)
+    return schemas.AdapterPage(items=[_summary(hit) for hit in page.hits], cursor=page.cursor)
+
+
+def _summary(hit: search.Hit) -> schemas.AdapterSummary:
+    shown = {name: getattr(hit, name) for name in schemas.AdapterSummary.model_fields if name != "findings"}
+    return schemas.AdapterSummary.model_validate({**shown, "findings": hit.warnings}, from_attributes=True)
+
+
+@router.get("/facets")
+def get_facets(session: SessionDep, viewer: ViewerDep, filters: Asked) -> schemas.Facets:
+    """What the adapters that you may see have in common, under the same filters as the list: exact counts up to 1,000."""
+    found = facets.facets(session, viewer, filters)
+    return schemas.Facets.model_validate({"total": found.total, **found.values}, from_attributes=True)
+
+
+@router.get("/adapters/{namespace}/{name}")
 def get_adapter(
     session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = repos.MAIN
 ) -> schemas.Adapter:
@@ -131,7 +149,7 @@ def get_adapter(
     )
 
 
-@router.post("/{namespace}/{name}/repair")
+@router.post("/adapters/{namespace}/{name}/repair")
 def repair_adapter(
     services: ServicesDep, viewer: SignedIn, namespace: str, name: str, body: schemas.Repair
 ) -> schemas.Repaired:

@@ -166,6 +166,16 @@ class Finding(BaseModel):
     remedy: str
 
 
+class OwnScore(BaseModel):
+    """What the job that made an adapter measured on the data held out for that: a share, with its 95% interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    examples: int
+
+
 class AdapterSummary(BaseModel):
     repo: str
     visibility: Visibility
@@ -174,15 +184,39 @@ class AdapterSummary(BaseModel):
     base_model: str | None
     base_id: str | None = Field(description="the registered base that this name means here, if any")
     method: str
+    task: str | None
     rank: int
+    parameters: int
+    size_bytes: int = Field(description="of the weights file")
+    licence: str | None
     tags: list[str]
-    findings: int
+    score: OwnScore | None
+    findings: int = Field(description="warnings; notes are not counted")
     published_at: datetime
 
 
 class AdapterPage(BaseModel):
     items: list[AdapterSummary]
     cursor: str | None = Field(description="pass as ?cursor= for the next page; null on the last")
+
+
+class Count(BaseModel):
+    count: int
+    more: bool = Field(description="there are more; count is then 1,000")
+
+
+class FacetValue(Count):
+    value: str
+
+
+class Facets(BaseModel):
+    total: Count
+    base: list[FacetValue] = Field(description="the registered base, or the name said where there is none")
+    method: list[FacetValue]
+    task: list[FacetValue]
+    tag: list[FacetValue]
+    owner: list[FacetValue]
+    visibility: list[FacetValue]
 
 
 class Folder(BaseModel):

@@ -72,6 +72,7 @@ def run(work: Work) -> Outcome:
         },
         folder=work.out,
         parents=parents(params, pinned, manifest["weights"]),
+        scores=_scores(work, measured) if measured else (),
         message=f"Compose {len(modules)} modules",
     )
 
@@ -257,6 +258,24 @@ def describe(
         "report": _untimed(measured) if measured else None,
         "warnings": list(warnings),
     }
+
+
+def _scores(work: Work, measured: Report) -> list[dict[str, Any]]:
+    """The figures of the result, whose commit the runner adds, and of the base, as the registry keeps them."""
+    source = work.params["held_out"]
+    what = {
+        "base_id": work.base.id,
+        "dataset_commit": source["commit"],
+        "dataset_path": source["path"],
+        "template": work.params["template"],
+        "examples": measured.held_out,
+    }
+    arms = {arm.name: arm for arm in measured.arms}
+    return [
+        {**what, **pins, "metric": metric, "value": found.mean, "low": found.low, "high": found.high}
+        for arm, pins in ((arms["composition"], {}), (arms["base"], {"commit_id": None}))
+        for metric, found in (("exact_match", arm.exact_match), ("target_loss", arm.target_loss))
+    ]
 
 
 def _untimed(measured: Report) -> dict[str, Any]:

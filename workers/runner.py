@@ -248,6 +248,9 @@ class Runner:
                         parents=outcome.parents,
                         job_id=job.id,
                     ).id
+                if commit_id is not None:
+                    own = [score for score in outcome.scores if "commit_id" not in score]
+                    repos.keep_own_score(session, commit_id, own)
                 for score in outcome.scores:
                     repos.keep_score(session, {"commit_id": commit_id, **score, "job_id": job.id})
         log.info("job succeeded", extra={"job_id": str(job.id)})

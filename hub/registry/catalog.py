@@ -73,7 +73,7 @@ def listing(
     if filters.pipeline:
         tasks = [task for task, pipeline in PIPELINES.items() if pipeline == filters.pipeline]
         said = AdapterFacts.facts["card"]["pipeline_tag"].astext == filters.pipeline
-        query = query.where(_has(or_(AdapterFacts.facts["task_type"].astext.in_(tasks), said)))
+        query = query.where(_has(or_(AdapterFacts.task.in_(tasks), said)))
     for word in (filters.text or "").lower().split():
         name = func.lower(Repo.namespace + "/" + Repo.name)
         query = query.where(
@@ -91,9 +91,8 @@ def listing(
 
 
 def _has(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return (
-        select(AdapterFacts.commit_id).where(AdapterFacts.repo_id == Repo.id, AdapterFacts.current, condition).exists()
-    )
+    listed = (AdapterFacts.current, ~AdapterFacts.deleted, AdapterFacts.repo_id == Repo.id)
+    return select(AdapterFacts.commit_id).where(*listed, condition).exists()
 
 
 def _tagged(tag: str, names: Mapping[str, str]) -> ColumnElement[bool]:
@@ -101,10 +100,9 @@ def _tagged(tag: str, names: Mapping[str, str]) -> ColumnElement[bool]:
     kind, _, value = tag.partition(":")
     if kind == "base_model":
         base = value.removeprefix("adapter:")
-        known = names.get(base)
-        return AdapterFacts.base_id == known if known else AdapterFacts.base_model == base
+        return AdapterFacts.base == names.get(base, base)
     if kind == "license":
-        return and_(AdapterFacts.facts["licence"].astext == value)
+        return AdapterFacts.licence == value
     if tag in ("peft", "safetensors"):
         return AdapterFacts.commit_id.is_not(None)
     return or_(

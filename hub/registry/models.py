@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Float,
     ForeignKey,
@@ -29,6 +30,15 @@ Sha1 = String(40)
 Sha256 = String(64)
 Json = dict[str, Any]
 Role = Literal["read", "write", "admin"]
+
+
+def _number(fact: str) -> str:
+    return f"coalesce((facts ->> '{fact}')::bigint, 0)"
+
+
+def _listed(name: str, *columns: Any, **options: Any) -> Index:
+    """An index of the adapters that lists show."""
+    return Index(f"ix_adapter_facts_by_{name}", *columns, postgresql_where=text("current and not deleted"), **options)
 
 
 class User(Table):
@@ -190,8 +200,10 @@ class Repo(Table):
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     deleted_at: Mapped[datetime | None] = mapped_column(Time)
+    deleted: Mapped[bool] = mapped_column(Computed("deleted_at is not null", persisted=True))
     purged_at: Mapped[datetime | None] = mapped_column(Time)
     __table_args__ = (
+        UniqueConstraint("id", "namespace", "name", "visibility", "deleted"),  # what its adapters' facts repeat
         # A deleted repo keeps its row, and so its name, until it can no longer be restored.
         UniqueConstraint("type", "namespace", "name"),
         CheckConstraint("type in ('model', 'dataset')", name="type"),
@@ -282,30 +294,53 @@ class AdapterFacts(Table):
     __tablename__ = "adapter_facts"
     commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True)
     folder: Mapped[str] = mapped_column(Text, primary_key=True)
-    repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), index=True)
+    repo_id: Mapped[uuid.UUID] = mapped_column(index=True)
+    # As the repo says: repeated so that one index finds what a viewer may see, and kept so by the foreign key.
+    namespace: Mapped[str] = mapped_column(String(96))
+    name: Mapped[str] = mapped_column(String(96))
+    visibility: Mapped[str] = mapped_column(String(10))
+    deleted: Mapped[bool] = mapped_column(server_default=text("false"))
     current: Mapped[bool]
     base_id: Mapped[str | None] = mapped_column(ForeignKey("base_models.id", ondelete="SET NULL"))
     base_model: Mapped[str | None] = mapped_column(Text)  # as the adapter's own config says it
+    base: Mapped[str | None] = mapped_column(Text, Computed("coalesce(base_id, base_model)", persisted=True))
     method: Mapped[str] = mapped_column(String(40))
     rank: Mapped[int]
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
     facts: Mapped[Json] = mapped_column(JSONB)
+    task: Mapped[str | None] = mapped_column(Text, Computed("facts ->> 'task_type'", persisted=True))
+    licence: Mapped[str | None] = mapped_column(Text, Computed("facts ->> 'licence'", persisted=True))
+    parameters: Mapped[int] = mapped_column(BigInteger, Computed(_number("parameters"), persisted=True))
+    size_bytes: Mapped[int] = mapped_column(BigInteger, Computed(_number("size_bytes"), persisted=True))
     findings: Mapped[list[Json]] = mapped_column(JSONB)
+    # What the job that made it measured on the data held out for that: metric (a share), value, low, high, examples.
+    measured: Mapped[Json | None] = mapped_column(JSONB)
+    score: Mapped[float] = mapped_column(  # -1 where nothing was measured, as pages by key want no nulls
+        Computed("coalesce((measured ->> 'value')::double precision, -1)", persisted=True)
+    )
     search: Mapped[str] = mapped_column(Text)  # lower-case name, base, tags and card, for the trigram index
     # Deferred, as lists need it of no module. Null: published before there were sketches; empty: nothing to tell (see sketches.py).
     sketch: Mapped[bytes | None] = mapped_column(deferred=True)
     published_at: Mapped[datetime] = mapped_column(Time)
     __table_args__ = (
-        Index("ix_adapter_facts_listing", published_at.desc(), commit_id.desc(), postgresql_where=text("current")),
-        Index("ix_adapter_facts_base", "base_model", published_at.desc(), postgresql_where=text("current")),
-        Index("ix_adapter_facts_tags", "tags", postgresql_using="gin", postgresql_where=text("current")),
-        Index(
-            "ix_adapter_facts_search",
-            "search",
-            postgresql_using="gin",
-            postgresql_ops={"search": "gin_trgm_ops"},
-            postgresql_where=text("current"),
+        ForeignKeyConstraint(
+            ["repo_id", "namespace", "name", "visibility", "deleted"],
+            ["repos.id", "repos.namespace", "repos.name", "repos.visibility", "repos.deleted"],
+            name="fk_adapter_facts_repo",
+            onupdate="CASCADE",
         ),
+        # One for each order of a list, and one for each filter in the usual order.
+        _listed("newest", published_at.desc(), commit_id.desc(), folder.desc()),
+        _listed("name", "namespace", "name", "folder"),
+        _listed("size", size_bytes.desc(), published_at.desc(), commit_id.desc(), folder.desc()),
+        _listed("score", score.desc(), published_at.desc(), commit_id.desc(), folder.desc()),
+        _listed("base", "base", published_at.desc()),
+        _listed("method", "method", published_at.desc()),
+        _listed("task", "task", published_at.desc()),
+        _listed("owner", "namespace", published_at.desc()),
+        _listed("visibility", "visibility", published_at.desc()),
+        _listed("tags", "tags", postgresql_using="gin"),
+        _listed("search", "search", postgresql_using="gin", postgresql_ops={"search": "gin_trgm_ops"}),
     )
 
 

@@ -19,6 +19,7 @@ from hub.registry.inspect import Inspection
 from hub.registry.models import (
     AdapterFacts,
     Commit,
+    Json,
     Lineage,
     Ref,
     Repo,
@@ -254,7 +255,8 @@ def _record_facts(
     previous: str | None,
 ) -> None:
     """Write what inspection found, and give a version number when main's adapter changed. `current`: the commit is main's."""
-    before = _weights(session, previous) if previous else {}
+    changed = previous is None or _weights(session, commit.id) != _weights(session, previous)
+    measured = {} if changed else _measured(session, previous)
     if current:
         session.execute(
             update(AdapterFacts).where(AdapterFacts.repo_id == repo.id, AdapterFacts.current).values(current=False)
@@ -269,6 +271,9 @@ def _record_facts(
                 commit_id=commit.id,
                 folder=facts.folder,
                 repo_id=repo.id,
+                namespace=repo.namespace,
+                name=repo.name,
+                visibility=repo.visibility,
                 current=current,
                 base_id=names.get(facts.base_model or ""),
                 base_model=facts.base_model,
@@ -277,12 +282,13 @@ def _record_facts(
                 tags=list(facts.tags),
                 facts=facts.to_dict(),
                 findings=[finding.to_dict() for finding in about],
+                measured=measured.get(facts.folder),
                 search=searchable(" ".join(words)),
                 sketch=inspection.sketches[facts.folder],
                 published_at=commit.created_at,
             )
         )
-    if current and inspection.adapters and _weights(session, commit.id) != before:
+    if current and inspection.adapters and changed:
         repo.versions += 1
         move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
 
@@ -306,6 +312,12 @@ def _weights(session: Session, commit_id: str) -> Mapping[str, str]:
         .where(TreeEntry.path.like("%adapter_model.safetensors") | TreeEntry.path.like("%adapter_config.json"))
     )
     return dict(iter(rows))
+
+
+def _measured(session: Session, commit_id: str | None) -> Mapping[str, Json | None]:
+    """By folder; it goes on holding as long as the weights stay."""
+    rows = select(AdapterFacts.folder, AdapterFacts.measured).where(AdapterFacts.commit_id == commit_id)
+    return dict(iter(session.execute(rows)))
 
 
 def resolve(session: Session, repo: Repo, revision: str = MAIN) -> Commit:
@@ -365,6 +377,16 @@ def keep_score(session: Session, score: Mapping[str, Any]) -> None:
     )
 
 
+def keep_own_score(session: Session, commit_id: str, scores: Sequence[Mapping[str, Any]]) -> None:
+    """Show with a module what was measured on the data that whoever made it held out: exact match, else the first share there is."""
+    shares = [score for score in scores if score["metric"] != "target_loss"]
+    if not shares:
+        return
+    first = next((score for score in shares if score["metric"] == "exact_match"), shares[0])
+    shown = {key: first[key] for key in ("metric", "value", "low", "high", "examples")}
+    session.execute(update(AdapterFacts).where(AdapterFacts.commit_id == commit_id).values(measured=shown))
+
+
 def facts(session: Session, commit: Commit) -> Sequence[AdapterFacts]:
     return session.scalars(
         select(AdapterFacts).where(AdapterFacts.commit_id == commit.id).order_by(AdapterFacts.folder)
@@ -375,13 +397,12 @@ def current_adapters(
     session: Session, viewer: Viewer | None, namespaces: Sequence[str], base_id: str | None
 ) -> list[tuple[str, AdapterFacts]]:
     """The adapters at the head of main in some namespaces, as far as the viewer may see them: of one base, or of any registered one."""
-    name = Repo.namespace + "/" + Repo.name
+    name = AdapterFacts.namespace + "/" + AdapterFacts.name
     of_base = AdapterFacts.base_id.is_not(None) if base_id is None else AdapterFacts.base_id == base_id
     query = (
         select(name, AdapterFacts)
-        .join(Repo, Repo.id == AdapterFacts.repo_id)
-        .where(AdapterFacts.current, of_base, Repo.namespace.in_(namespaces))
-        .where(Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(AdapterFacts.current, ~AdapterFacts.deleted, of_base, AdapterFacts.namespace.in_(namespaces))
+        .where(teams.readable(viewer, AdapterFacts))
         .order_by(name, AdapterFacts.folder)
     )
     return [(full_name, facts) for full_name, facts in session.execute(query)]

@@ -1,34 +1,74 @@
-"""Finding adapters: filters over the facts of main's head, newest first, in keyset pages."""
+"""Finding adapters: filters over the facts of main's head, in several orders, in keyset pages. What they have in common is in facets.py."""
 
 import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal, get_args
 
-from sqlalchemy import select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from hub.registry import bases, repos, teams
 from hub.registry.errors import InvalidInput
-from hub.registry.models import AdapterFacts, Repo
+from hub.registry.models import AdapterFacts
+from hub.registry.repos import Visibility
 from hub.registry.teams import Viewer
+
+Sort = Literal["newest", "name", "size", "score"]
+SORTS: tuple[Sort, ...] = get_args(Sort)
 
 
 @dataclass(frozen=True)
 class Filters:
     base_model: str | None = None  # any name of it
     method: str | None = None
+    task: str | None = None  # as PEFT names it: CAUSAL_LM
     rank: int | None = None
-    tag: Sequence[str] = ()
+    tag: Sequence[str] = ()  # all of them
     text: str | None = None  # every word must occur
     owner: str | None = None
+    visibility: Visibility | None = None
+
+
+@dataclass(frozen=True)
+class OwnScore:
+    """What the job that made a module measured on the data held out for that: a share, with its 95% interval."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    examples: int
 
 
 @dataclass(frozen=True)
 class Hit:
-    repo: Repo
-    facts: AdapterFacts
+    """One line of a list."""
+
+    repo: str
+    visibility: str
+    commit: str
+    folder: str
+    base_id: str | None  # the registered base, if any, that `base_model` means
+    base_model: str | None  # as the module's config says it
+    method: str
+    task: str | None
+    rank: int
+    parameters: int
+    size_bytes: int  # of the weights file
+    licence: str | None
+    tags: Sequence[str]
+    score: OwnScore | None
+    warnings: int
+    infos: int
+    published_at: datetime
+
+    @property
+    def base(self) -> str | None:
+        """The base as facets and filters name it."""
+        return self.base_id or self.base_model
 
 
 @dataclass(frozen=True)
@@ -37,47 +77,125 @@ class Page:
     cursor: str | None  # where the next page begins; None after the last
 
 
-def search(session: Session, viewer: Viewer | None, filters: Filters, *, limit: int, cursor: str | None) -> Page:
-    """Adapters the viewer may read. Raises InvalidInput for a cursor that is not one of ours."""
-    query = (
-        select(Repo, AdapterFacts)
-        .join(AdapterFacts, AdapterFacts.repo_id == Repo.id)
-        .where(AdapterFacts.current, Repo.deleted_at.is_(None), teams.readable(viewer))
-        .order_by(AdapterFacts.published_at.desc(), AdapterFacts.commit_id.desc(), AdapterFacts.folder.desc())
-        .limit(limit + 1)
-    )
-    if filters.base_model:
-        wanted = bases.names(session).get(filters.base_model)
-        same = AdapterFacts.base_id == wanted if wanted else AdapterFacts.base_model == filters.base_model
-        query = query.where(same)
-    if filters.method:
-        query = query.where(AdapterFacts.method == filters.method)
-    if filters.rank:
-        query = query.where(AdapterFacts.rank == filters.rank)
-    if filters.tag:
-        query = query.where(AdapterFacts.tags.contains(list(filters.tag)))
-    if filters.owner:
-        query = query.where(Repo.namespace == filters.owner)
-    for word in repos.searchable(filters.text or "").split():
-        query = query.where(AdapterFacts.search.contains(word, autoescape=True))
+_NEWEST: tuple[InstrumentedAttribute[Any], ...] = (
+    AdapterFacts.published_at,
+    AdapterFacts.commit_id,
+    AdapterFacts.folder,
+)
+# What each order compares, the last of which tell any two modules apart. By name it ascends, else it descends.
+_KEYS: dict[Sort, tuple[InstrumentedAttribute[Any], ...]] = {
+    "newest": _NEWEST,
+    "name": (AdapterFacts.namespace, AdapterFacts.name, AdapterFacts.folder),
+    "size": (AdapterFacts.size_bytes, *_NEWEST),
+    "score": (AdapterFacts.score, *_NEWEST),  # those of which nothing is measured come last
+}
+_SHOWN = (
+    AdapterFacts.namespace,
+    AdapterFacts.name,
+    AdapterFacts.visibility,
+    AdapterFacts.commit_id,
+    AdapterFacts.folder,
+    AdapterFacts.base_id,
+    AdapterFacts.base_model,
+    AdapterFacts.method,
+    AdapterFacts.task,
+    AdapterFacts.rank,
+    AdapterFacts.parameters,
+    AdapterFacts.size_bytes,
+    AdapterFacts.licence,
+    AdapterFacts.tags,
+    AdapterFacts.measured,
+    AdapterFacts.score,
+    AdapterFacts.findings,
+    AdapterFacts.published_at,
+)
+
+
+def search(
+    session: Session,
+    viewer: Viewer | None,
+    filters: Filters,
+    *,
+    sort: Sort = "newest",
+    limit: int,
+    cursor: str | None,
+) -> Page:
+    """Adapters the viewer may read. Raises InvalidInput for a cursor that is not one of ours, or of another order."""
+    keys = _KEYS[sort]
+    query = select(*_SHOWN).where(*matching(session, viewer, filters)).limit(limit + 1)
+    query = query.order_by(*(key if sort == "name" else key.desc() for key in keys))
     if cursor:
-        after = tuple_(AdapterFacts.published_at, AdapterFacts.commit_id, AdapterFacts.folder)
-        query = query.where(after < _decode(cursor))
-    hits = [Hit(repo, facts) for repo, facts in session.execute(query)]
-    if len(hits) <= limit:
-        return Page(hits, None)
-    return Page(hits[:limit], _encode(hits[limit - 1].facts))
+        place, after = tuple_(*keys), _decode(sort, cursor)
+        query = query.where(place > after if sort == "name" else place < after)
+    rows = session.execute(query).all()
+    hits = [_hit(row) for row in rows[:limit]]
+    return Page(hits, _encode(sort, rows[limit - 1]) if len(rows) > limit else None)
 
 
-def _encode(facts: AdapterFacts) -> str:
-    place = "\0".join([facts.published_at.isoformat(), facts.commit_id, facts.folder])
-    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+def matching(session: Session, viewer: Viewer | None, filters: Filters) -> list[ColumnElement[bool]]:
+    """The conditions on facts: listed, readable, and every filter."""
+    listed = and_(AdapterFacts.current, ~AdapterFacts.deleted)
+    found = [listed, teams.readable(viewer, AdapterFacts)]
+    if filters.base_model:
+        found.append(AdapterFacts.base == bases.names(session).get(filters.base_model, filters.base_model))
+    if filters.method:
+        found.append(AdapterFacts.method == filters.method)
+    if filters.task:
+        found.append(AdapterFacts.task == filters.task)
+    if filters.rank:
+        found.append(AdapterFacts.rank == filters.rank)
+    if filters.tag:
+        found.append(AdapterFacts.tags.contains(list(filters.tag)))
+    if filters.owner:
+        found.append(AdapterFacts.namespace == filters.owner)
+    if filters.visibility:
+        found.append(AdapterFacts.visibility == filters.visibility)
+    for word in repos.searchable(filters.text or "").split():
+        found.append(AdapterFacts.search.contains(word, autoescape=True))
+    return found
 
 
-def _decode(cursor: str) -> tuple[datetime, str, str]:
+def _hit(row: Any) -> Hit:
+    severities = [finding["severity"] for finding in row.findings]
+    return Hit(
+        repo=f"{row.namespace}/{row.name}",
+        visibility=row.visibility,
+        commit=row.commit_id,
+        folder=row.folder,
+        base_id=row.base_id,
+        base_model=row.base_model,
+        method=row.method,
+        task=row.task,
+        rank=row.rank,
+        parameters=row.parameters,
+        size_bytes=row.size_bytes,
+        licence=row.licence,
+        tags=row.tags,
+        score=OwnScore(**row.measured) if row.measured else None,
+        warnings=severities.count("warning"),
+        infos=severities.count("info"),
+        published_at=row.published_at,
+    )
+
+
+def _encode(sort: Sort, row: Any) -> str:
+    values = [getattr(row, key.key) for key in _KEYS[sort]]
+    texts = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+    return base64.urlsafe_b64encode("\0".join([sort, *texts]).encode()).decode().rstrip("=")
+
+
+def _decode(sort: Sort, cursor: str) -> tuple[Any, ...]:
     try:
-        place = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        published_at, commit_id, folder = place.split("\0")
-        return datetime.fromisoformat(published_at), commit_id, folder
+        order, *texts = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split("\0")
+        if order != sort:
+            raise ValueError(order)
+        return tuple(_value(key, text) for key, text in zip(_KEYS[sort], texts, strict=True))
     except (binascii.Error, UnicodeDecodeError, ValueError):
-        raise InvalidInput(f"The cursor {cursor!r} is not one that this hub gave; begin without a cursor.") from None
+        raise InvalidInput(
+            f"The cursor {cursor!r} is not one that this hub gave for the order {sort!r}; begin without a cursor."
+        ) from None
+
+
+def _value(key: InstrumentedAttribute[Any], text: str) -> Any:
+    kind = key.type.python_type
+    return datetime.fromisoformat(text) if kind is datetime else kind(text)

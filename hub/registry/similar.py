@@ -61,17 +61,15 @@ def standard_error(cosine: float) -> float:
 
 def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: Sequence[str] = ()) -> list[Module]:
     """The modules at the head of main that were trained on a base, under any of its names, and that the viewer may read."""
-    known = bases.names(session).get(base)
-    same = AdapterFacts.base_id == known if known else AdapterFacts.base_model == base
-    name = Repo.namespace + "/" + Repo.name
+    name = AdapterFacts.namespace + "/" + AdapterFacts.name
     query = (
         select(name, AdapterFacts.folder, AdapterFacts.commit_id, AdapterFacts.sketch)
-        .join(Repo, Repo.id == AdapterFacts.repo_id)
-        .where(AdapterFacts.current, same, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(AdapterFacts.base == bases.names(session).get(base, base))
+        .where(AdapterFacts.current, ~AdapterFacts.deleted, teams.readable(viewer, AdapterFacts))
         .order_by(name, AdapterFacts.folder)
     )
     if namespaces:
-        query = query.where(Repo.namespace.in_(namespaces))
+        query = query.where(AdapterFacts.namespace.in_(namespaces))
     return [
         Module(repo, folder, commit, sketch or sketches.NONE) for repo, folder, commit, sketch in session.execute(query)
     ]

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.errors import Conflict, Forbidden, InvalidInput, NotFound, NotSignedIn
-from hub.registry.models import Membership, Namespace, Repo, Role, User
+from hub.registry.models import AdapterFacts, Membership, Namespace, Repo, Role, User
 
 NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
@@ -147,19 +147,19 @@ def namespaces(session: Session, viewer: Viewer) -> Sequence[tuple[Namespace, Ro
     return [(namespace, role) for namespace, role in session.execute(query)]
 
 
-def readable(viewer: Viewer | None) -> ColumnElement[bool]:
-    """The condition on Repo for what a viewer may see (deleted repos aside)."""
+def readable(viewer: Viewer | None, of: type[Repo] | type[AdapterFacts] = Repo) -> ColumnElement[bool]:
+    """The condition on a repo, or on facts, which repeat what it asks for, for what a viewer may see (deleted repos aside)."""
     if viewer is None:
-        return Repo.visibility == "public"
+        return of.visibility == "public"
     if viewer.is_admin:
         seen: ColumnElement[bool] = true()
     else:
-        seen = or_(Repo.visibility.in_(("public", "internal")), Repo.namespace.in_(_member_of(viewer)))
+        seen = or_(of.visibility.in_(("public", "internal")), of.namespace.in_(_member_of(viewer)))
     if viewer.repos is None:
         return seen
     whole = [pattern.removesuffix("/*") for pattern in viewer.repos if pattern.endswith("/*")]
-    named = or_(Repo.namespace.in_(whole), (Repo.namespace + "/" + Repo.name).in_(viewer.repos))
-    return or_(Repo.visibility == "public", and_(seen, named))
+    named = or_(of.namespace.in_(whole), (of.namespace + "/" + of.name).in_(viewer.repos))
+    return or_(of.visibility == "public", and_(seen, named))
 
 
 def _member_of(viewer: Viewer) -> Select[str]:

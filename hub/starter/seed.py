@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
-from hub.registry import base_folder, bases, blobs, publishing, teams
+from hub.registry import base_folder, bases, blobs, publishing, repos, teams
 from hub.registry.db import transaction
 from hub.registry.models import Mark
 from hub.registry.services import Services, connect
@@ -88,7 +88,18 @@ def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:
     with ExitStack() as stack:
         files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())]
         name = f"{NAMESPACE}/{folder.name}"
-        publishing.publish_adapter(services, viewer, name, files, visibility="public", message="Starter library")
+        made = publishing.publish_adapter(services, viewer, name, files, visibility="public", message="Starter library")
+    manifest = json.loads((folder / "loraloom.json").read_text())
+    figures = manifest["metrics"]["module"]["exact_match"]
+    score = {
+        "metric": "exact_match",
+        "value": figures["mean"],
+        "low": figures["low"],
+        "high": figures["high"],
+        "examples": manifest["task"]["held_out"],
+    }
+    with transaction(services.sessions) as session:
+        repos.keep_own_score(session, made.commit.id, [score])
 
 
 def publish_data(services: Services, viewer: Viewer, task: Task) -> None:

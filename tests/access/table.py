@@ -112,6 +112,7 @@ TABLE: tuple[Row, ...] = (
     Row("GET", "/map", "nothing"),
     Row("GET", "/v1/map", "nothing", send={"params": {"base_model": "tests/tiny-base"}}),
     Row("GET", "/v1/adapters", "nothing"),
+    Row("GET", "/v1/facets", "nothing"),
     Row("POST", "/v1/adapters", "create", 201, {"upload": "adapter"}),
     Row("GET", "/v1/adapters/{namespace}/{name}", "read"),
     Row("GET", "/adapters/{namespace}/{name}", "read"),

@@ -2,21 +2,24 @@
 
 import pytest
 
-from hub.registry import repos, search
+from hub.registry import moves, repos, search, teams
 from hub.registry.db import transaction
 from hub.registry.errors import InvalidInput
-from hub.registry.search import Filters
+from hub.registry.models import Commit, Repo
+from hub.registry.search import SORTS, Filters, Sort
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base
-from tests.support import peft_folder
+from tests.support import TINY, peft_folder
 
 
-def names(services: Services, viewer: Viewer | None, limit: int = 50, **filters: object) -> list[str]:
+def names(
+    services: Services, viewer: Viewer | None, limit: int = 50, sort: Sort = "newest", **filters: object
+) -> list[str]:
     with transaction(services.sessions) as session:
-        page = search.search(session, viewer, Filters(**filters), limit=limit, cursor=None)  # type: ignore[arg-type]
-        return [hit.repo.full_name for hit in page.hits]
+        page = search.search(session, viewer, Filters(**filters), sort=sort, limit=limit, cursor=None)  # type: ignore[arg-type]
+        return [hit.repo for hit in page.hits]
 
 
 def test_newest_first(services: Services, ann: Person) -> None:
@@ -61,6 +64,10 @@ def test_filters_by_rank_method_tag_and_owner(services: Services, ann: Person, b
     assert names(services, ann.viewer, tag=["test", "verbs"]) == ["bob/woven"]
     assert names(services, ann.viewer, tag=["test", "absent"]) == []
     assert names(services, ann.viewer, owner="bob") == ["bob/woven"]
+    assert names(services, ann.viewer, task="CAUSAL_LM") == ["bob/woven", "ann/four", "ann/two"]
+    assert names(services, ann.viewer, task="SEQ_CLS") == []
+    assert names(services, ann.viewer, visibility="internal") == ["bob/woven", "ann/four", "ann/two"]
+    assert names(services, ann.viewer, visibility="public") == []
     assert names(services, ann.viewer, owner="ann", rank=2, tag=["tiny"]) == ["ann/two"]
     assert names(services, ann.viewer, owner="bob", rank=4) == []
 
@@ -79,17 +86,103 @@ def test_every_word_must_occur_somewhere(services: Services, ann: Person) -> Non
         assert names(services, ann.viewer, text=pattern) == [], pattern
 
 
-def walk(services: Services, viewer: Viewer, limit: int) -> list[str]:
+def walk(services: Services, viewer: Viewer, limit: int, sort: Sort = "newest") -> list[str]:
     seen: list[str] = []
     cursor = None
     while True:
         with transaction(services.sessions) as session:
-            page = search.search(session, viewer, Filters(), limit=limit, cursor=cursor)
+            page = search.search(session, viewer, Filters(), sort=sort, limit=limit, cursor=cursor)
         assert len(page.hits) <= limit
-        seen += [hit.repo.full_name for hit in page.hits]
+        seen += [hit.repo for hit in page.hits]
         cursor = page.cursor
         if cursor is None:
             return seen
+
+
+def own_score(services: Services, commit: Commit, value: float, metric: str = "exact_match") -> None:
+    figures = {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "examples": 80}
+    with transaction(services.sessions) as session:
+        repos.keep_own_score(session, commit.id, [{"metric": "target_loss", "value": 2.0}, figures])
+
+
+def test_each_order(services: Services, ann: Person, bob: Person) -> None:
+    adapter(services, ann, "ann/zebra", rank=4, seed=1)
+    own_score(services, adapter(services, bob, "bob/middle", rank=2, seed=2), 0.9)
+    own_score(services, adapter(services, ann, "ann/apple", rank=8, seed=3), 0.25)
+    adapter(services, ann, "ann/late", rank=2, seed=4)
+    orders: dict[Sort, list[str]] = {
+        "newest": ["ann/late", "ann/apple", "bob/middle", "ann/zebra"],
+        "name": ["ann/apple", "ann/late", "ann/zebra", "bob/middle"],
+        "size": ["ann/apple", "ann/zebra", "ann/late", "bob/middle"],
+        "score": ["bob/middle", "ann/apple", "ann/late", "ann/zebra"],
+    }
+    for sort, expected in orders.items():
+        assert names(services, ann.viewer, sort=sort) == expected
+        assert [walk(services, ann.viewer, limit, sort) for limit in (1, 2, 3)] == [expected] * 3
+    assert names(services, ann.viewer, sort="name", owner="ann") == ["ann/apple", "ann/late", "ann/zebra"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_cursor_is_good_for_its_own_order_alone(services: Services, ann: Person, sort: Sort) -> None:
+    for index in range(2):
+        adapter(services, ann, f"ann/a{index}", seed=index)
+    with transaction(services.sessions) as session:
+        cursor = search.search(session, ann.viewer, Filters(), sort=sort, limit=1, cursor=None).cursor
+        for other in SORTS:
+            if other == sort:
+                assert search.search(session, ann.viewer, Filters(), sort=other, limit=1, cursor=cursor).hits
+            else:
+                with pytest.raises(InvalidInput, match="cursor"):
+                    search.search(session, ann.viewer, Filters(), sort=other, limit=1, cursor=cursor)
+
+
+def test_what_a_line_tells(services: Services, ann: Person) -> None:
+    base(services)
+    files = peft_folder(rank=2)
+    commit = adapter(services, ann, "ann/a", files=files)
+    own_score(services, commit, 0.5)
+    with transaction(services.sessions) as session:
+        (hit,) = search.search(session, ann.viewer, Filters(), limit=1, cursor=None).hits
+    assert (hit.repo, hit.folder, hit.commit, hit.visibility) == ("ann/a", "", commit.id, "internal")
+    assert (hit.base, hit.method, hit.task, hit.rank, hit.licence) == (TINY, "lora", "CAUSAL_LM", 2, "apache-2.0")
+    assert (hit.parameters, hit.size_bytes) == (64, len(files["adapter_model.safetensors"]))
+    assert hit.tags == ["tiny", "test"]
+    assert hit.score == search.OwnScore("exact_match", 0.5, 0.4, 0.6, 80)
+
+
+def test_a_score_stays_with_the_weights(services: Services, ann: Person) -> None:
+    def score(limit: int = 1) -> float | None:
+        with transaction(services.sessions) as session:
+            (hit,) = search.search(session, ann.viewer, Filters(), limit=limit, cursor=None).hits
+            return hit.score.value if hit.score else None
+
+    own_score(services, adapter(services, ann, "ann/a", seed=1), 0.5)
+    adapter(services, ann, "ann/a", files={**peft_folder(seed=1), "README.md": b"---\nlicense: mit\n---\n# Again\n"})
+    assert score() == 0.5
+    adapter(services, ann, "ann/a", seed=2)
+    assert score() is None
+
+
+def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: Person) -> None:
+    """What facts repeat of their repo: its name, who may see it, whether it is deleted."""
+    adapter(services, ann, "ann/a")
+    adapter(services, ann, "ann/a", seed=2)
+    with transaction(services.sessions) as session:
+        teams.create_namespace(session, "weavers", "organization", ann.viewer.id)
+        repo = repos.change_visibility(session, ann.viewer, "model", "ann/a", "private", reveal=False)
+    assert (names(services, bob.viewer), names(services, ann.viewer, visibility="private")) == ([], ["ann/a"])
+    with transaction(services.sessions) as session:
+        moves.move(session, ann.viewer, session.get_one(Repo, repo.id), "weavers/b")
+    assert (names(services, ann.viewer, owner="ann"), names(services, ann.viewer, owner="weavers")) == (
+        [],
+        ["weavers/b"],
+    )
+    with transaction(services.sessions) as session:
+        repos.change_visibility(session, ann.viewer, "model", "weavers/b", "public", reveal=False)
+    assert names(services, None) == ["weavers/b"]
+    with transaction(services.sessions) as session:
+        repos.delete(session, ann.viewer, "model", "weavers/b")
+    assert names(services, ann.viewer) == []
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
@@ -111,7 +204,7 @@ def test_what_is_published_between_two_pages_neither_repeats_nor_hides_anything(
     for turn in range(10):
         with transaction(services.sessions) as session:
             page = search.search(session, ann.viewer, Filters(), limit=2, cursor=cursor)
-        seen += [hit.repo.full_name for hit in page.hits]
+        seen += [hit.repo for hit in page.hits]
         cursor = page.cursor
         if cursor is None:
             break
@@ -124,14 +217,14 @@ def test_adapters_of_one_commit_are_paged_one_by_one(services: Services, ann: Pe
     commit = adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
         (facts,) = repos.facts(session, commit)
-        columns = {c.key: getattr(facts, c.key) for c in facts.__table__.columns}
+        columns = {c.key: getattr(facts, c.key) for c in facts.__table__.columns if c.computed is None}
         for folder in ("b", "c", "d"):
             session.add(type(facts)(**{**columns, "folder": folder}))
     seen, cursor = [], None
     while True:
         with transaction(services.sessions) as session:
             page = search.search(session, ann.viewer, Filters(), limit=1, cursor=cursor)
-        seen += [hit.facts.folder for hit in page.hits]
+        seen += [hit.folder for hit in page.hits]
         cursor = page.cursor
         if cursor is None:
             break
@@ -156,7 +249,7 @@ def test_hidden_adapters_do_not_show_in_where_a_page_ends(services: Services, an
     adapter(services, ann, "ann/private", visibility="private", seed=2)
     with transaction(services.sessions) as session:
         page = search.search(session, bob.viewer, Filters(), limit=1, cursor=None)
-    assert ([hit.repo.full_name for hit in page.hits], page.cursor) == (["ann/public"], None)
+    assert ([hit.repo for hit in page.hits], page.cursor) == (["ann/public"], None)
 
 
 def test_deleted_adapters_are_not_found(services: Services, ann: Person) -> None:

@@ -1,0 +1,105 @@
+"""Facets: counts under the other filters, exact to a thousand, and nothing of what the viewer may not see."""
+
+from hub.registry import facets, repos, teams
+from hub.registry.db import transaction
+from hub.registry.facets import Facet, Facets
+from hub.registry.models import AdapterFacts
+from hub.registry.search import Filters
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from tests.conftest import Person
+from tests.registry.made import adapter, base
+from tests.support import peft_folder
+
+
+def found(services: Services, viewer: Viewer | None, **filters: object) -> Facets:
+    with transaction(services.sessions) as session:
+        return facets.facets(session, viewer, Filters(**filters))  # type: ignore[arg-type]
+
+
+def counts(services: Services, viewer: Viewer | None, facet: Facet, **filters: object) -> dict[str, int]:
+    values = found(services, viewer, **filters).values[facet]
+    assert not any(value.more for value in values)
+    return {value.value: value.count for value in values}
+
+
+def tagged(*tags: str, method: str = "lora", seed: int = 0, base: str = "org/base") -> dict[str, bytes]:
+    card = f"---\nlicense: mit\ntags: [{', '.join(tags)}]\n---\nA module.\n".encode()
+    return {
+        **peft_folder(seed=seed, base=base),
+        "README.md": card,
+        "loraloom.json": f'{{"method": "{method}"}}'.encode(),
+    }
+
+
+def library(services: Services, ann: Person, bob: Person) -> None:
+    base(services, "org/base", "org/base-4bit")
+    adapter(services, ann, "ann/one", files=tagged("verbs", "test", seed=1))
+    adapter(services, ann, "ann/two", files=tagged("verbs", seed=2, base="org/base-4bit"), visibility="public")
+    adapter(services, bob, "bob/three", files=tagged("nouns", method="lorahub", seed=3, base="org/other"))
+
+
+def test_each_facet(services: Services, ann: Person, bob: Person) -> None:
+    library(services, ann, bob)
+    assert found(services, ann.viewer).total == facets.Count(3, more=False)
+    assert counts(services, ann.viewer, "base") == {"org/base": 2, "org/other": 1}
+    assert counts(services, ann.viewer, "method") == {"lora": 2, "lorahub": 1}
+    assert counts(services, ann.viewer, "task") == {"CAUSAL_LM": 3}
+    assert counts(services, ann.viewer, "tag") == {"verbs": 2, "nouns": 1, "test": 1}
+    assert counts(services, ann.viewer, "owner") == {"ann": 2, "bob": 1}
+    assert counts(services, ann.viewer, "visibility") == {"internal": 2, "public": 1}
+
+
+def test_a_facet_is_counted_under_the_other_filters(services: Services, ann: Person, bob: Person) -> None:
+    library(services, ann, bob)
+    assert counts(services, ann.viewer, "owner", method="lora") == {"ann": 2}
+    assert counts(services, ann.viewer, "method", method="lora") == {"lora": 2, "lorahub": 1}
+    assert counts(services, ann.viewer, "method", method="lora", owner="bob") == {"lorahub": 1}
+    assert counts(services, ann.viewer, "base", base_model="org/base-4bit", text="three") == {"org/other": 1}
+    assert found(services, ann.viewer, method="lora", owner="bob").total.count == 0
+    # A further tag narrows the search.
+    assert counts(services, ann.viewer, "tag", tag=["verbs"]) == {"verbs": 2, "test": 1}
+
+
+def test_nobody_counts_what_he_may_not_see(services: Services, ann: Person, bob: Person, admin: Person) -> None:
+    base(services, "org/base")
+    adapter(services, bob, "bob/seen", files=tagged("shared", seed=1), visibility="public")
+    secret = tagged("shared", "merger", method="secret-method", seed=2, base="acme/secret-base")
+    adapter(services, ann, "ann/hidden", files=secret, visibility="private")
+    inside = tagged("shared", "staff", seed=3)
+    adapter(services, ann, "ann/inside", files=inside)
+    for viewer, total in ((None, 1), (bob.viewer, 2), (ann.viewer, 3), (admin.viewer, 3)):
+        seen = found(services, viewer)
+        assert seen.total.count == total
+        assert {value.value: value.count for value in seen.values["tag"]}["shared"] == total
+        told = {value.value for values in seen.values.values() for value in values}
+        hidden = {"merger", "secret-method", "acme/secret-base", "private"}
+        assert told & hidden == (hidden if total == 3 else set())
+        assert ("staff" in told, "ann" in told) == (total > 1, total > 1)
+        for filters in ({"text": "hidden"}, {"tag": ["merger"]}, {"owner": "ann", "visibility": "private"}):
+            asked = found(services, viewer, **filters)
+            assert asked.total.count == (1 if total == 3 else 0)
+    with transaction(services.sessions) as session:
+        repos.delete(session, ann.viewer, "model", "ann/inside")
+    assert counts(services, ann.viewer, "tag") == {"shared": 2, "merger": 1}
+
+
+def test_a_token_that_is_limited_counts_what_it_may_read(services: Services, ann: Person) -> None:
+    for name in ("one", "two"):
+        adapter(services, ann, f"ann/{name}", files=tagged(name, seed=len(name)), visibility="private")
+    limited = teams.Viewer(ann.viewer.id, "ann", is_admin=False, repos=("ann/one",))
+    assert counts(services, limited, "tag") == {"one": 1}
+
+
+def test_counts_are_exact_to_a_thousand(services: Services, ann: Person) -> None:
+    commit = adapter(services, ann, "ann/a", files=tagged("most", "common"))
+    with transaction(services.sessions) as session:
+        (facts,) = repos.facts(session, commit)
+        columns = {c.key: getattr(facts, c.key) for c in facts.__table__.columns if c.computed is None}
+        for index in range(1, 1001):
+            tags = ["most"] if index == 1000 else ["most", "common"]
+            session.add(AdapterFacts(**{**columns, "folder": f"{index}", "tags": tags}))
+    seen = found(services, ann.viewer)
+    assert seen.total == facets.Count(1000, more=True)
+    assert seen.values["tag"] == [facets.Value(1000, True, "most"), facets.Value(1000, False, "common")]
+    assert seen.values["owner"] == [facets.Value(1000, True, "ann")]
