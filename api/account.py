@@ -8,8 +8,7 @@ from api import schemas
 from hub.http import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, address_of, set_session_cookie
 from hub.registry import audit, credentials, sign_in, teams
 from hub.registry.db import transaction
-from hub.registry.errors import NotSignedIn
-from hub.registry.models import Token, User
+from hub.registry.models import Token
 
 router = APIRouter(prefix="/v1", tags=["account"])
 
@@ -66,20 +65,15 @@ def end_one_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID
 @router.put("/me/password", status_code=204)
 def set_password(services: ServicesDep, viewer: SignedIn, request: Request, body: schemas.NewPassword) -> None:
     """Change your password; your other sessions end."""
-    teams.require_account(viewer)
-    limits, address = request.app.state.limits, address_of(request)
-    limits.check_attempts(address, viewer.name)
-    with transaction(services.sessions) as session:
-        before = session.get_one(User, viewer.id).password_hash
-    # No transaction is open while hashes are computed, which takes long by intent.
-    if before is not None and not credentials.password_fits(before, body.current):
-        limits.count_failure(address, viewer.name)
-        raise NotSignedIn("The current password is wrong.")
-    hashed = credentials.hash_password(body.new)
-    with transaction(services.sessions) as session:
-        session.get_one(User, viewer.id).password_hash = hashed
-        credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
-        audit.record(session, viewer, "password.set", viewer.name)
+    sign_in.change_password(
+        services.sessions,
+        request.app.state.limits,
+        viewer,
+        body.current,
+        body.new,
+        address=address_of(request),
+        kept_session=request.cookies.get(COOKIE, ""),
+    )
 
 
 @router.get("/tokens")

@@ -21,11 +21,9 @@ def record(
     session.add(AuditEvent(actor=actor.name if actor else None, **values))
 
 
-def _events(
-    session: Session, viewer: Viewer, namespace: str | None, since: datetime | None, after: int
-) -> Select[AuditEvent]:
-    """Of a namespace that the viewer administers; of all of them, and of the instance, for administrators. Oldest first."""
-    query = select(AuditEvent).where(AuditEvent.id > after).order_by(AuditEvent.id)
+def _events(session: Session, viewer: Viewer, namespace: str | None) -> Select[AuditEvent]:
+    """Of a namespace that the viewer administers; of all of them, and of the instance, for administrators."""
+    query = select(AuditEvent)
     if namespace is not None:
         teams.require_admin(session, viewer, namespace)
         query = query.where(AuditEvent.namespace == namespace)
@@ -35,10 +33,20 @@ def _events(
         query = query.where(AuditEvent.namespace.in_(mine))
     elif viewer.repos is not None:
         raise Forbidden("This token is limited to some repos; the log of the instance needs one that is not.")
-    return query.where(AuditEvent.at >= since) if since else query
+    return query
 
 
 def page(
     session: Session, viewer: Viewer, *, namespace: str | None, since: datetime | None, after: int, limit: int
 ) -> list[AuditEvent]:
-    return list(session.scalars(_events(session, viewer, namespace, since, after).limit(limit)))
+    """Oldest first, from the one after `after`."""
+    query = _events(session, viewer, namespace).where(AuditEvent.id > after).order_by(AuditEvent.id)
+    return list(session.scalars((query.where(AuditEvent.at >= since) if since else query).limit(limit)))
+
+
+def latest(
+    session: Session, viewer: Viewer, *, namespace: str | None, before: int | None, limit: int
+) -> list[AuditEvent]:
+    """Newest first, from the one before `before`."""
+    query = _events(session, viewer, namespace).order_by(AuditEvent.id.desc())
+    return list(session.scalars((query.where(AuditEvent.id < before) if before else query).limit(limit)))

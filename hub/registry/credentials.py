@@ -105,6 +105,10 @@ def hash_password(password: str) -> str:
     return _hasher.hash(password)
 
 
+def has_password(session: Session, user_id: uuid.UUID) -> bool:
+    return session.get_one(User, user_id).password_hash is not None
+
+
 def password_fits(hashed: str | None, password: str) -> bool:
     """Takes as long whether there is a hash or not."""
     try:

@@ -338,6 +338,17 @@ def files(session: Session, commit: Commit) -> Sequence[TreeEntry]:
     return session.scalars(select(TreeEntry).where(TreeEntry.tree == commit.tree).order_by(TreeEntry.path)).all()
 
 
+def sizes(session: Session, commits: Sequence[Commit]) -> Mapping[str, tuple[int, int]]:
+    """Commit -> the number of its files and their bytes together."""
+    counted = (
+        select(TreeEntry.tree, func.count(), func.sum(TreeEntry.size))
+        .where(TreeEntry.tree.in_({commit.tree for commit in commits}))
+        .group_by(TreeEntry.tree)
+    )
+    by_tree = {tree: (count, int(size)) for tree, count, size in session.execute(counted)}
+    return {commit.id: by_tree.get(commit.tree or "", (0, 0)) for commit in commits}
+
+
 def file(session: Session, commit: Commit, path: str) -> TreeEntry:
     entry = session.get(TreeEntry, (commit.tree, path))
     if entry is None:

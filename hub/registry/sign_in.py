@@ -52,6 +52,32 @@ def by_token(sessions: sessionmaker[Session], limits: RateLimits, secret: str, a
     return viewer
 
 
+def change_password(
+    sessions: sessionmaker[Session],
+    limits: RateLimits,
+    viewer: Viewer,
+    current: str,
+    new: str,
+    *,
+    address: str,
+    kept_session: str,
+) -> None:
+    """The viewer's other sessions end. Raises NotSignedIn where `current` is wrong, BadPassword, TooManyAttempts."""
+    teams.require_account(viewer)
+    limits.check_attempts(address, viewer.name)
+    with transaction(sessions) as session:
+        before = session.get_one(User, viewer.id).password_hash
+    # No transaction is open while hashes are computed, which takes long by intent.
+    if before is not None and not credentials.password_fits(before, current):
+        limits.count_failure(address, viewer.name)
+        raise NotSignedIn("The current password is wrong.")
+    hashed = credentials.hash_password(new)
+    with transaction(sessions) as session:
+        session.get_one(User, viewer.id).password_hash = hashed
+        credentials.end_sessions(session, viewer.id, but=kept_session)
+        audit.record(session, viewer, "password.set", viewer.name)
+
+
 def by_identity(
     session: Session, issuer: str, claims: Mapping[str, Any], viewer: Viewer | None, *, admit: bool
 ) -> Viewer:

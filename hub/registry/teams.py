@@ -147,6 +147,11 @@ def namespaces(session: Session, viewer: Viewer) -> Sequence[tuple[Namespace, Ro
     return [(namespace, role) for namespace, role in session.execute(query)]
 
 
+def writable(session: Session, viewer: Viewer) -> list[str]:
+    """The namespaces in which the viewer may make things, his own first."""
+    return [each.name for each, _ in namespaces(session, viewer) if may_write(session, viewer, each.name)]
+
+
 def readable(viewer: Viewer | None, of: type[Repo] | type[AdapterFacts] = Repo) -> ColumnElement[bool]:
     """The condition on a repo, or on facts, which repeat what it asks for, for what a viewer may see (deleted repos aside)."""
     if viewer is None:

@@ -83,9 +83,14 @@ def children(session: Session, viewer: Viewer | None, commit: Commit) -> list[Re
 
 
 def scores(
-    session: Session, viewer: Viewer | None, *, commit_ids: Sequence[str] | None = None, limit: int = 1000
+    session: Session,
+    viewer: Viewer | None,
+    *,
+    commit_ids: Sequence[str] | None = None,
+    dataset_commit: str | None = None,
+    limit: int = 1000,
 ) -> list[Measured]:
-    """Figures of these commits (of all, if None), newest first, where module and data set are both readable."""
+    """Figures of these commits and on this one (of all, if None), newest first, where module and data set are both readable."""
     module, module_commit = aliased(Repo), aliased(Commit)
     query = (
         select(Score, module, Repo)
@@ -106,6 +111,8 @@ def scores(
     )
     if commit_ids is not None:
         query = query.where(Score.commit_id.in_(commit_ids))
+    if dataset_commit is not None:
+        query = query.where(Score.dataset_commit == dataset_commit)
     return [
         Measured(
             repo=repo.full_name if repo else None,

@@ -1,5 +1,120 @@
-"""Data sets: the list, and one with a look at its examples."""
+"""Data sets: the list, one with a look at its examples, and a form for a new one."""
 
-from fastapi import APIRouter
+import io
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Response, UploadFile
+from fastapi.responses import RedirectResponse
+
+from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry import archive, blobs, catalog, datasets, repos, teams, views
+from hub.registry.db import transaction
+from hub.registry.errors import HubError
+from hub.registry.publishing import publish_dataset
+from hub.registry.repos import VISIBILITIES, Visibility
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
+
+LISTED = 50
+SHOWN_FILES = 6
+
+
+@router.get("/datasets")
+def list_datasets(
+    session: SessionDep,
+    viewer: ViewerDep,
+    q: Annotated[str, Query(max_length=200)] = "",
+    owner: Annotated[str, Query(max_length=96)] = "",
+    cursor: str | None = None,
+) -> Response:
+    filters = catalog.Filters(author=owner.strip() or None, text=q or None)
+    rows, following = catalog.listing(
+        session, viewer, "dataset", filters, sort="modified", limit=LISTED, cursor=cursor or None
+    )
+    sizes = repos.sizes(session, [row.commit for row in rows])
+    return page("datasets.html", viewer, rows=rows, sizes=sizes, q=q, owner=owner, cursor=following)
+
+
+@router.get("/datasets/new")
+def new_dataset(session: SessionDep, viewer: SignedIn) -> Response:
+    return page("dataset_new.html", viewer, problem="", typed={}, namespaces=teams.writable(session, viewer))
+
+
+@router.post("/datasets/new")
+def create_dataset(
+    services: ServicesDep,
+    viewer: SignedIn,
+    namespace: Annotated[str, Form(max_length=96)],
+    name: Annotated[str, Form(max_length=96)],
+    visibility: Annotated[Visibility, Form()] = "internal",
+    examples: Annotated[str, Form(max_length=5_000_000)] = "",
+    files: list[UploadFile] = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    full_name = f"{namespace}/{name.strip()}"
+    try:
+        _publish(services, viewer, full_name, visibility, examples, files)
+    except HubError as error:
+        typed = {"namespace": namespace, "name": name, "visibility": visibility, "examples": examples}
+        with transaction(services.sessions) as session:
+            own = teams.writable(session, viewer)
+        return page("dataset_new.html", viewer, status=error.status, problem=error.message, typed=typed, namespaces=own)
+    return RedirectResponse(f"/datasets/{full_name}", status_code=303)
+
+
+def _publish(
+    services: Services,
+    viewer: Viewer,
+    name: str,
+    visibility: Visibility,
+    examples: str,
+    files: list[UploadFile],
+) -> None:
+    named = [file for file in files if file.filename]  # a browser sends an empty part where none was chosen
+    incoming = [blobs.hash_file(archive.safe_path(file.filename or ""), file.file) for file in named]
+    if examples.strip():
+        text = "".join(f"{line.strip()}\n" for line in examples.splitlines() if line.strip())
+        incoming.append(blobs.hash_file("examples.jsonl", io.BytesIO(text.encode())))
+    publish_dataset(services, viewer, name, incoming, visibility=visibility, message="Upload by form")
+
+
+@router.get("/datasets/{namespace}/{name}")
+def dataset(
+    services: ServicesDep, session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = repos.MAIN
+) -> Response:
+    repo = repos.find(session, viewer, "dataset", f"{namespace}/{name}")
+    commit = repos.resolve(session, repo, revision)
+    files = repos.files(session, commit)
+    jsonl = [file for file in files if file.path.endswith(".jsonl")]
+    return page(
+        "dataset.html",
+        viewer,
+        repo=repo,
+        commit=commit,
+        revision=revision,
+        files=files,
+        refs=repos.refs(session, repo),
+        looks=[datasets.look(services.storage, file) for file in jsonl[:SHOWN_FILES]],
+        unseen=jsonl[SHOWN_FILES:],
+        users=views.children(session, viewer, commit),
+        scores=views.scores(session, viewer, dataset_commit=commit.id, limit=100),
+        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
+        visibilities=VISIBILITIES,
+    )
+
+
+@router.post("/datasets/{namespace}/{name}/visibility")
+def change_visibility(
+    session: SessionDep, viewer: SignedIn, namespace: str, name: str, visibility: Annotated[Visibility, Form()]
+) -> Response:
+    full_name = f"{namespace}/{name}"
+    repos.change_visibility(session, viewer, "dataset", full_name, visibility, reveal=False)
+    return RedirectResponse(f"/datasets/{full_name}", status_code=303)
+
+
+@router.post("/datasets/{namespace}/{name}/delete")
+def delete(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> Response:
+    repos.delete(session, viewer, "dataset", f"{namespace}/{name}")
+    return RedirectResponse(f"/datasets?owner={namespace}", status_code=303)

@@ -108,7 +108,7 @@ _templates.filters |= {"size": size, "amount": amount, "duration": duration, "ag
 _templates.globals |= {"static": static}
 
 
-def page(name: str, viewer: Viewer | None, *, status: int = 200, **values: Any) -> HTMLResponse:
+def page(name: str, viewer: Viewer | None, /, *, status: int = 200, **values: Any) -> HTMLResponse:
     html = _templates.get_template(name).render(viewer=viewer, status=status, **values)
     return HTMLResponse(html, status_code=status, headers=HEADERS)
 

@@ -50,6 +50,7 @@ NOWHERE = "00000000-0000-0000-0000-000000000000"
 ALIASES = "/v1/adapters/{namespace}/{name}/aliases"
 HUB = "/api/{kind}/{namespace}/{name}"
 MINE = "/v1/organizations/{organization}"
+TEAM = "/teams/{organization}"
 EXAMPLES = {"inline": [{"input": "a", "target": "b"}]}
 COMPOSE = {"kind": "compose", "name": "weavers/woven", "modules": [{"repo": "{repo}"}], "examples": EXAMPLES}
 
@@ -77,6 +78,13 @@ TABLE: tuple[Row, ...] = (
     Row("GET", "/login/oidc", "nothing", 404),
     Row("GET", "/login/oidc/callback", "nothing", 404),
     Row("GET", "/device", "a user"),
+    Row("GET", "/account", "a user"),
+    Row("POST", "/account/password", "a user", 422, {"data": {"new": "short"}}),
+    Row("POST", "/account/tokens", "a user", 201, {"data": {"name": "t"}}),
+    Row("POST", "/account/tokens/{token_id}/revoke", "a user", 404, asked=f"/account/tokens/{NOWHERE}/revoke"),
+    Row("POST", "/account/sessions/end", "a user", 303),
+    Row("POST", "/account/sessions/{session_id}/end", "a user", 404, asked=f"/account/sessions/{NOWHERE}/end"),
+    Row("GET", "/activity", "an owner", send={"params": {"namespace": "weavers"}}),
     Row("POST", "/device", "a user", 404, {"data": {"code": "AAAA-AAAA", "answer": "deny"}}),
     # organisations
     Row("GET", "/v1/organizations", "a user"),
@@ -107,6 +115,46 @@ TABLE: tuple[Row, ...] = (
     Row("PUT", "/v1/namespaces/{namespace}/quota", "an administrator", 200, {"json": {}}),
     Row("GET", "/v1/audit", "an owner", send={"params": {"namespace": "weavers"}}),
     Row("GET", "/v1/audit/export", "an owner", send={"params": {"namespace": "weavers"}}),
+    Row("GET", "/teams", "a user"),
+    Row("POST", "/teams", "a user", 303, {"data": {"name": "p{fresh}"}}),
+    Row("GET", "/join", "a user"),
+    Row("POST", "/join", "a user", 404, {"data": {"invitation": "no such"}}),
+    Row("GET", "/teams/{organization}", "a member"),
+    Row(
+        "POST", f"{TEAM}/members/{{user}}", "an owner", 303, {"data": {"role": "read"}}, "/teams/weavers/members/guest"
+    ),
+    Row("POST", f"{TEAM}/members/{{user}}/remove", "an owner", 404, asked="/teams/weavers/members/nobody/remove"),
+    Row("POST", f"{TEAM}/invitations", "an owner", 201, {"data": {"role": "read"}}),
+    Row(
+        "POST",
+        f"{TEAM}/invitations/{{invitation_id}}/withdraw",
+        "an owner",
+        404,
+        asked=f"/teams/weavers/invitations/{NOWHERE}/withdraw",
+    ),
+    Row("POST", f"{TEAM}/services", "an owner", 201, {"data": {"name": "f{fresh}", "role": "read"}}),
+    Row("POST", f"{TEAM}/services/{{service}}/stop", "an owner", 404, asked="/teams/weavers/services/none/stop"),
+    # data sets as pages
+    Row("GET", "/datasets", "nothing"),
+    Row("GET", "/datasets/new", "a user"),
+    Row(
+        "POST",
+        "/datasets/new",
+        "create",
+        303,
+        {"data": {"namespace": "weavers", "name": "new{fresh}", "examples": '{"input": "a", "target": "b"}'}},
+    ),
+    Row("GET", "/datasets/{namespace}/{name}", "read", asked="/datasets/{dataset}"),
+    Row(
+        "POST",
+        "/datasets/{namespace}/{name}/visibility",
+        "write",
+        303,
+        {"data": {"visibility": "private"}},
+        "/datasets/{dataset}/visibility",
+        spends=True,
+    ),
+    Row("POST", "/datasets/{namespace}/{name}/delete", "write", 303, asked="/datasets/{dataset}/delete", spends=True),
     # modules
     Row("GET", "/", "nothing"),
     Row("GET", "/map", "nothing"),

@@ -12,6 +12,9 @@ from starlette.routing import BaseRoute
 from api import account, adapters, aliases, bases, datasets, health, huggingface, jobs, library, repos, shares, teams
 from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
 from api.huggingface import repos as hub_repos
+from hub.http import COOKIE
+from hub.registry import credentials
+from hub.registry.db import transaction
 from hub.web.site import PAGES
 from tests.access.conftest import ORGANIZATION, Instance
 from tests.access.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
@@ -86,3 +89,25 @@ def test_every_route_has_its_row_and_no_row_is_of_a_route_that_is_gone(instance:
     assert set(table) == set(routes())
     # And the modules named above are all that the application answers with.
     assert sum(1 for _ in huggingface.router.routes) == 11
+
+
+# Those of the protocol take tokens and signed addresses alone.
+PROTOCOL = ("/v1/", "/api/", "/oauth/", "/{namespace}/{name}.git/")
+FORMS = [row for row in TABLE if row.method == "POST" and not row.path.startswith(PROTOCOL)]
+
+
+@pytest.mark.parametrize("row", FORMS, ids=lambda row: row.path)
+def test_a_form_of_another_site_does_nothing_with_the_visitor_s_cookie(instance: Instance, row: Row) -> None:
+    owner, client = instance.people["owner"], instance.client
+    client.cookies.clear()
+    with transaction(instance.services.sessions) as session:
+        client.cookies.set(COOKIE, credentials.start_session(session, owner.viewer, 1))
+    things = instance.named("private")
+    send = {key: filled(value, things) for key, value in row.send.items() if key != "upload"}
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+    ):
+        assert client.post(asked(row, things), headers=headers, follow_redirects=False, **send).status_code == 403
+    client.cookies.clear()

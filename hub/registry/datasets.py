@@ -1,0 +1,54 @@
+"""A look into data sets: their first examples, and how many there are, without reading more than a few megabytes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hub.registry.models import TreeEntry
+from hub.registry.storage import Storage
+
+LOOKED_AT_BYTES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Look:
+    """The first examples of a file. `count`: how many lines there are, or None where the file is too long to have been counted."""
+
+    path: str
+    size: int
+    columns: Sequence[str]
+    rows: Sequence[dict[str, Any]]
+    count: int | None
+    unreadable: int | None  # the first line that is no JSON object, from 1
+
+
+def look(storage: Storage, entry: TreeEntry, *, rows: int = 20) -> Look:
+    data = storage.read(entry.sha256, 0, min(entry.size, LOOKED_AT_BYTES))
+    whole = len(data) == entry.size
+    lines = data.split(b"\n")
+    if not whole:
+        del lines[-1]  # cut somewhere
+    found: list[dict[str, Any]] = []
+    unreadable = None
+    for number, line in enumerate(lines, 1):
+        if len(found) == rows:
+            break
+        if not line.strip():
+            continue
+        row = _object(line)
+        if row is None:
+            unreadable = number
+            break
+        found.append(row)
+    columns = list(dict.fromkeys(key for row in found for key in row))
+    count = sum(1 for line in lines if line.strip()) if whole else None
+    return Look(entry.path, entry.size, columns, found, count, unreadable)
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:  # of the text or of its encoding
+        return None
+    return row if isinstance(row, dict) else None
