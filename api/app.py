@@ -20,6 +20,7 @@ from api import (
     library,
     repos,
     shares,
+    system,
     teams,
 )
 from api.huggingface.errors import render
@@ -64,7 +65,7 @@ def create_app(services: Services | None = None) -> FastAPI:
     app.state.watcher = watcher
     app.state.limits = RateLimits(services.settings)
     # Bases before repos, whose /v1/{kind}/{namespace}/{name} would take the id of one for a repo's name.
-    own = (health, account, adapters, aliases, library, datasets, shares, bases, repos, jobs, teams)
+    own = (health, account, adapters, aliases, library, datasets, shares, bases, repos, jobs, teams, system)
     for module in (*own, *PAGES, huggingface):
         app.include_router(module.router)
     install_error_handlers(app, error_page, render)

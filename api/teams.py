@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry import audit, organizations, quota, teams
+from hub.registry import audit, organizations, quota, teams, usage
 from hub.registry.db import transaction
 from hub.registry.models import AuditEvent, Invitation
 
@@ -118,6 +118,15 @@ def set_quota(session: SessionDep, viewer: Admin, namespace: str, body: schemas.
     quota.set_limits(session, viewer, namespace, body.quota_bytes, body.quota_jobs)
     session.flush()
     return schemas.Usage.model_validate(quota.usage(session, viewer, namespace), from_attributes=True)
+
+
+@router.get("/namespaces/{namespace}/usage")
+def get_usage(
+    session: SessionDep, viewer: SignedIn, namespace: str, months: Annotated[int, Query(ge=1, le=120)] = 12
+) -> list[schemas.DeviceSeconds]:
+    """Device-seconds of its jobs by month, device and kind, this month first (its members)."""
+    found = usage.of_namespace(session, viewer, namespace, months)
+    return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
 
 
 @router.get("/audit")

@@ -12,12 +12,14 @@ from api.app import create_app
 from hub import local, up
 from hub.registry import credentials, schema, teams
 from hub.registry.db import transaction
+from hub.registry.jobs import Worker
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 
 RUN = uuid.uuid4().hex[:8]
+WORKER = Worker("test", "cpu")
 
 
 @dataclass(frozen=True)

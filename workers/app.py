@@ -5,7 +5,7 @@ import os
 import uuid
 from typing import Any
 
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import celeryd_after_setup, setup_logging, worker_process_init
 
 from hub.registry.log import configure_logging
 from hub.registry.queue import TASK, make_celery
@@ -20,6 +20,7 @@ app = make_celery(settings.broker_url, settings.broker_prefix)
 
 # Set in the child only: the runner, with its services and the base model it keeps warm between jobs.
 runner: Any = None
+name = "unnamed"  # Celery's of this worker, such as gpu@host
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
@@ -28,11 +29,20 @@ def set_up_logging(**_: Any) -> None:
     configure_logging()
 
 
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def know_name(sender: str, **_: Any) -> None:
+    """In the parent, before it forks."""
+    global name
+    name = sender
+
+
 @worker_process_init.connect  # type: ignore[untyped-decorator]
 def start_child(**_: Any) -> None:
     """Import torch and all that after the fork: its threads would not survive one."""
     global runner
-    runner = importlib.import_module("workers.runner").Runner(settings)
+    runner = importlib.import_module("workers.runner").Runner(settings, name)
+    presence = importlib.import_module("workers.presence").Presence
+    presence(runner.services, runner.worker, list(app.amqp.queues.consume_from)).start()
 
 
 @app.task(name=TASK)  # type: ignore[untyped-decorator]

@@ -29,7 +29,7 @@ from hub.registry import bases, blobs, jobs, kinds, repos
 from hub.registry.db import transaction
 from hub.registry.errors import HubError
 from hub.registry.inspect import inspect, require_adapter
-from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached
+from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.models import Commit, Job, User
 from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
@@ -130,11 +130,13 @@ class Heartbeat(threading.Thread):
 class Runner:
     """One per worker process: its services, its cache of inputs, and the base models that stay warm between jobs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, name: str = "unnamed") -> None:
         disable_progress_bar()  # of transformers, when it loads a model: a worker's log holds one JSON object a line
         self.services = connect(settings)
         self.cache = Cache(settings.cache_dir, self.services.storage)
         self.bases = WarmBases()
+        device = f"cuda {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+        self.worker = Worker(name, device)
 
     def run(self, job_id: uuid.UUID) -> None:
         """Run the job whose turn it is in this one's queue; a message that comes twice or too late does nothing."""
@@ -176,7 +178,7 @@ class Runner:
 
     def _claim(self, job_id: uuid.UUID) -> Lease | None:
         with transaction(self.services.sessions) as session:
-            return jobs.claim_fairly(session, job_id, self.services.settings.lease_seconds)
+            return jobs.claim_fairly(session, job_id, self.worker, self.services.settings.lease_seconds)
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, aliased
 
 from hub.registry import audit, quota, teams
 from hub.registry.errors import Conflict, Forbidden, NotFound
-from hub.registry.models import Commit, Job, JobEvent, JobInput, Membership, Repo, User
+from hub.registry.models import Attempt, Commit, Job, JobEvent, JobInput, Membership, Repo, User
 from hub.registry.queue import Queue
 from hub.registry.teams import Viewer
 
@@ -66,6 +66,14 @@ class Submission:
     namespace: str
     visibility: str
     time_limit: float = 86_400.0  # seconds from its first start
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who claims: the process's name, and the device that it computes on ("cpu", or "cuda" and the card's name)."""
+
+    name: str
+    device: str
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,7 @@ def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
 # What a worker does. Each write is one statement that names the lease; no rows means that the lease is gone.
 
 
-def claim(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | None:
+def claim(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: float) -> Lease | None:
     """Take a job that is queued, or whose worker stopped renewing its lease. None if there is nothing to take."""
     token = uuid.uuid4()
     free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_until < func.now()))
@@ -214,15 +222,17 @@ def claim(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | 
             lease_until=func.now() + timedelta(seconds=lease_seconds),
             started_at=func.coalesce(Job.started_at, func.now()),
         )
-        .returning(Job.attempt)
+        .returning(Job.attempt, Job.namespace, Job.kind)
     ).one_or_none()
     if row is None:
         return None
+    of = {"attempt": row.attempt, "namespace": row.namespace, "kind": row.kind}
+    session.add(Attempt(job_id=job_id, worker=worker.name, device=worker.device, **of))
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id)) or 0
     return Lease(job_id, token, row.attempt, last + 1)
 
 
-def claim_fairly(session: Session, job_id: uuid.UUID, lease_seconds: float) -> Lease | None:
+def claim_fairly(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: float) -> Lease | None:
     """Take the job whose turn it is in the queue of this one: claims go round the namespaces, so that many jobs of one keep nobody waiting.
 
     A message says that there is work, not which: there is one for each waiting job, so each is taken in the end. Next is the namespace
@@ -257,7 +267,7 @@ def claim_fairly(session: Session, job_id: uuid.UUID, lease_seconds: float) -> L
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    return claim(session, session.scalar(turn) or job_id, lease_seconds)
+    return claim(session, session.scalar(turn) or job_id, worker, lease_seconds)
 
 
 def unreadable_input(session: Session, job: Job) -> bool:
@@ -325,7 +335,11 @@ def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
 
 def _write(session: Session, lease: Lease, **values: Any) -> bool:
     statement = update(Job).where(*_held(lease)).values(**values).returning(Job.id)
-    return session.execute(statement).one_or_none() is not None
+    if session.execute(statement).one_or_none() is None:
+        return False
+    ours = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
+    session.execute(update(Attempt).where(*ours).values(last_at=func.now()))
+    return True
 
 
 # What the sweep does.

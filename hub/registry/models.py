@@ -385,6 +385,31 @@ class Job(Table):
     )
 
 
+class Attempt(Table):
+    """One worker's work on a job, from which device-seconds are summed. `last_at` moves with the lease, and stops where the worker dies."""
+
+    __tablename__ = "attempts"
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    namespace: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(20))
+    worker: Mapped[str] = mapped_column(Text)
+    device: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    last_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    __table_args__ = (Index("ix_attempts_namespace", "namespace", "started_at"),)
+
+
+class WorkerProcess(Table):
+    """A worker that says every few seconds that it is there, busy or not."""
+
+    __tablename__ = "workers"
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    device: Mapped[str] = mapped_column(Text)
+    seen_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+
+
 class JobInput(Table):
     """A commit that a job pinned: readable by the owner when it starts, and kept from collection while it waits."""
 

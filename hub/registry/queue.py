@@ -25,6 +25,8 @@ def make_celery(broker_url: str, prefix: str) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         worker_prefetch_multiplier=1,
+        # A child that takes a killed one's place loads torch first. Celery would give it 4 seconds, kill it, and so on for ever.
+        worker_proc_alive_timeout=300.0,
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=3,
         task_publish_retry=False,

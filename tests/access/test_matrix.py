@@ -9,7 +9,21 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from api import account, adapters, aliases, bases, datasets, health, huggingface, jobs, library, repos, shares, teams
+from api import (
+    account,
+    adapters,
+    aliases,
+    bases,
+    datasets,
+    health,
+    huggingface,
+    jobs,
+    library,
+    repos,
+    shares,
+    system,
+    teams,
+)
 from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
 from api.huggingface import repos as hub_repos
 from hub.http import COOKIE
@@ -70,7 +84,7 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    own = (account, adapters, aliases, bases, datasets, health, jobs, library, repos, shares, teams, *PAGES)
+    own = (account, adapters, aliases, bases, datasets, health, jobs, library, repos, shares, system, teams, *PAGES)
     hub = (absent, auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, xet)
     for module in (*own, *hub):
         for route in module.router.routes:

@@ -11,7 +11,7 @@ from api.app import create_app
 from hub.registry import jobs
 from hub.registry.db import transaction
 from hub.registry.services import Services, connect
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 from tests.registry.made import base
 from tests.support import TINY, published
 
@@ -36,7 +36,7 @@ def submitted(client: TestClient, person: Person, body: Mapping[str, Any] = ASK)
 
 def claimed(services: Services, job_id: str) -> jobs.Lease:
     with transaction(services.sessions) as session:
-        lease = jobs.claim(session, uuid.UUID(job_id), 30)
+        lease = jobs.claim(session, uuid.UUID(job_id), WORKER, 30)
     assert lease is not None
     return lease
 

@@ -16,7 +16,7 @@ from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job
 from hub.registry.services import Services
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 
 Start = Callable[[], Lease]
 
@@ -29,7 +29,7 @@ def start(services: Services, ann: Person) -> Start:
         submission = Submission("generate", "interactive", {}, [], ann.name, "private")
         with transaction(services.sessions) as session:
             job = jobs.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
-            lease = jobs.claim(session, job.id, 300)
+            lease = jobs.claim(session, job.id, WORKER, 300)
         assert lease is not None
         return lease
 

@@ -35,6 +35,11 @@ def hub_up(data: Path, port: int) -> Iterator[tuple[psutil.Popen, Path]]:
                 process.wait(timeout=60)
 
 
+def queues_seen(url: str, headers: dict[str, str]) -> set[str]:
+    workers = httpx.get(f"{url}/v1/system", headers=headers, timeout=30).json()["workers"]
+    return {queue for worker in workers for queue in worker["queues"]}
+
+
 def test_an_instance_keeps_its_data_and_can_be_killed(tmp_path: Path) -> None:
     data, port = tmp_path / "data", free_port()
     url = f"http://127.0.0.1:{port}"
@@ -55,6 +60,7 @@ def test_an_instance_keeps_its_data_and_can_be_killed(tmp_path: Path) -> None:
         me = httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {carols}"}, timeout=30)
         assert me.json()["name"] == "carol", "commands find the instance by its data directory"
         assert (data / "environment.json").stat().st_mode & 0o777 == 0o600
+        wait_for(lambda: queues_seen(url, headers) == {"gpu", "interactive"}, 60, "the workers to say they are there")
         before = process.children(recursive=True)
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)

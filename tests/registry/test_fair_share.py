@@ -10,7 +10,7 @@ from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job
 from hub.registry.services import Services
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 
 
 def submit(services: Services, person: Person, count: int = 1, queue: str = "gpu") -> list[uuid.UUID]:
@@ -25,7 +25,7 @@ def submit(services: Services, person: Person, count: int = 1, queue: str = "gpu
 
 def claim(services: Services, message: uuid.UUID) -> Lease | None:
     with transaction(services.sessions) as session:
-        return jobs.claim_fairly(session, message, 30)
+        return jobs.claim_fairly(session, message, WORKER, 30)
 
 
 def namespace(services: Services, lease: Lease | None) -> str:

@@ -13,7 +13,7 @@ from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job, JobEvent
 from hub.registry.services import Services
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 
 Submit = Callable[..., uuid.UUID]
 
@@ -37,7 +37,7 @@ def submit(services: Services, ann: Person) -> Submit:
 
 def claim(services: Services, job_id: uuid.UUID) -> Lease | None:
     with transaction(services.sessions) as session:
-        return jobs.claim(session, job_id, 30)
+        return jobs.claim(session, job_id, WORKER, 30)
 
 
 def expire(services: Services, job_id: uuid.UUID) -> None:

@@ -19,7 +19,7 @@ from hub.registry.models import Blob, Commit, Holding, Job, Ref, Repo, Tree, Tre
 from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
 from hub.registry.storage import Storage
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 from tests.registry.made import adapter, incoming
 from tests.support import peft_folder
 
@@ -52,7 +52,7 @@ def change(services: Services, job_id: uuid.UUID, **values: Any) -> None:
 
 def claim(services: Services, job_id: uuid.UUID) -> jobs.Lease:
     with transaction(services.sessions) as session:
-        lease = jobs.claim(session, job_id, 30)
+        lease = jobs.claim(session, job_id, WORKER, 30)
     assert lease is not None
     return lease
 

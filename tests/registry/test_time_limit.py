@@ -11,7 +11,7 @@ from hub.registry import jobs
 from hub.registry.db import transaction
 from hub.registry.models import Job
 from hub.registry.services import Services
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 from tests.registry.made import base
 from tests.support import TINY
 
@@ -49,7 +49,7 @@ def test_a_job_over_its_limit_ends_at_its_next_step(client: TestClient, services
     base(services)
     job_id = submit(client, ann, time_limit_minutes=1)
     with transaction(services.sessions) as session:
-        lease = jobs.claim(session, job_id, 300)
+        lease = jobs.claim(session, job_id, WORKER, 300)
     assert lease is not None
     started_ago(services, job_id, 50)
     with transaction(services.sessions) as session:
@@ -69,7 +69,7 @@ def test_a_dead_worker_s_job_over_its_limit_does_not_run_again(
     ids = [submit(client, ann, time_limit_minutes=minutes) for minutes in (1, 2)]
     for job_id in ids:
         with transaction(services.sessions) as session:
-            assert jobs.claim(session, job_id, 300)
+            assert jobs.claim(session, job_id, WORKER, 300)
         started_ago(services, job_id, 70, dead=True)
     with transaction(services.sessions) as session:
         assert jobs.end_dead(session) == 2

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from transformers import AutoModelForCausalLM
 from hub import up
 from hub.registry import jobs
 from hub.registry.db import transaction
-from hub.registry.models import Commit, Job, JobEvent, Lineage, Score
+from hub.registry.models import Attempt, Commit, Job, JobEvent, Lineage, Score
 from hub.registry.services import Services
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, composition, job_of, wait_for
 from workers import runner as module
@@ -140,7 +141,8 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_registers_once(
     job_id = submit(composition(library, budget=400))
     command = [sys.executable, "-c", RUN_ONE, str(job_id)]
     with subprocess.Popen(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}) as worker:
-        wait_for(lambda: steps(services, job_id) > 20)
+        wait_for(lambda: steps(services, job_id) > 20 and seconds(services, job_id)[0] > 0)
+        spent = (datetime.now(UTC) - job_of(services, job_id).started_at).total_seconds()
         worker.send_signal(signal.SIGKILL)
     assert job_of(services, job_id).state == "running", "nobody knows yet"
     runner = Runner(settings)
@@ -154,7 +156,18 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_registers_once(
     with transaction(services.sessions) as session:
         seqs = session.scalars(select(JobEvent.seq).where(JobEvent.job_id == job_id).order_by(JobEvent.seq)).all()
     assert list(seqs) == list(range(1, len(seqs) + 1)), "the second attempt goes on counting"
+    of_the_killed, of_the_other = seconds(services, job_id)
+    assert spent - 1.5 < of_the_killed < spent + 0.5, "all that it did but what came after its last heartbeat"
+    assert of_the_other > 0
     runner.services.close()
+
+
+def seconds(services: Services, job_id: Any) -> list[float]:
+    """Of each attempt, in order."""
+    spent = func.extract("epoch", Attempt.last_at - Attempt.started_at)
+    with transaction(services.sessions) as session:
+        found = session.scalars(select(spent).where(Attempt.job_id == job_id).order_by(Attempt.attempt))
+        return [float(each) for each in found]
 
 
 def lease_is_over(services: Services, job_id: Any) -> bool:
@@ -172,7 +185,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(
         outcome = original(*args)
         with transaction(services.sessions) as session:
             session.execute(update(Job).values(lease_until=text("now() - interval '1 second'")))
-            assert jobs.claim(session, job_id, 30) is not None
+            assert jobs.claim(session, job_id, WORKER, 30) is not None
         return outcome
 
     monkeypatch.setattr(runner, "_work", work_while_another_takes_over)

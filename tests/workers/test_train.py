@@ -23,7 +23,7 @@ from hub.registry.db import transaction
 from hub.registry.kinds.train import TrainRequest
 from hub.registry.models import Job, JobEvent, Lineage
 from hub.registry.services import Services
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE, download, lease_is_over, results, steps
@@ -191,7 +191,7 @@ def test_a_worker_that_lost_its_lease_keeps_no_place(
     def lose_the_lease_first(*args: Any) -> Any:
         with transaction(services.sessions) as session:
             session.execute(update(Job).values(lease_until=text("now() - interval '1 second'")))
-            assert jobs.claim(session, job_id, 30) is not None
+            assert jobs.claim(session, job_id, WORKER, 30) is not None
         return work(*args)
 
     # The first event would notice too, so it is let through: what is tested is the place itself.

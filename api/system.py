@@ -1,0 +1,26 @@
+"""/v1: the instance as a whole, for its administrators."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import schemas
+from hub.http import Admin, SessionDep
+from hub.registry import usage
+
+router = APIRouter(prefix="/v1", tags=["system"])
+
+
+@router.get("/usage")
+def list_usage(
+    session: SessionDep, viewer: Admin, months: Annotated[int, Query(ge=1, le=120)] = 12
+) -> list[schemas.DeviceSeconds]:
+    """Device-seconds of every namespace by month, device and kind of job, this month first (administrators)."""
+    found = usage.of_instance(session, viewer, months)
+    return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
+
+
+@router.get("/system")
+def show_system(session: SessionDep, viewer: Admin) -> schemas.System:
+    """What waits and runs, the workers that are there, bytes held, and this month's device-seconds (administrators)."""
+    return schemas.System.model_validate(usage.system(session, viewer), from_attributes=True)

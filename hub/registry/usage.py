@@ -1,0 +1,164 @@
+"""What the instance is used for: device-seconds of jobs, and, for administrators, its queues, workers and storage at this moment."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import and_, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry import teams
+from hub.registry.errors import NotFound
+from hub.registry.jobs import Worker
+from hub.registry.models import Attempt, Blob, Holding, Job, WorkerProcess
+from hub.registry.queue import QUEUES
+from hub.registry.teams import Viewer
+
+ALIVE_SECONDS = 60  # a worker announces itself four times in this
+LARGEST = 100
+
+
+@dataclass(frozen=True)
+class Used:
+    """Of one namespace, month, device and kind of job."""
+
+    namespace: str
+    month: str  # in which the attempts began, by UTC: 2026-11
+    device: str
+    kind: str
+    attempts: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class QueueState:
+    name: str
+    waiting: Mapping[str, int]  # kind of job -> how many
+    running: Mapping[str, int]
+    oldest_waiting: datetime | None
+
+
+@dataclass(frozen=True)
+class Alive:
+    name: str
+    queues: Sequence[str]
+    device: str
+    seen_at: datetime
+    jobs: Sequence[uuid.UUID]
+
+
+@dataclass(frozen=True)
+class Held:
+    namespace: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class System:
+    queues: Sequence[QueueState]
+    workers: Sequence[Alive]
+    blobs: int
+    bytes: int
+    held: Sequence[Held]
+    used: Sequence[Used]
+
+
+def of_namespace(session: Session, viewer: Viewer, namespace: str, months: int) -> list[Used]:
+    """For members and administrators; to others there is no such namespace."""
+    if teams.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
+        raise NotFound(f"There is no namespace {namespace!r} that you are a member of.")
+    return _used(session, namespace, months)
+
+
+def of_instance(session: Session, viewer: Viewer, months: int) -> list[Used]:
+    """Of every namespace, for administrators."""
+    teams.require_account(viewer)
+    return _used(session, None, months)
+
+
+def _used(session: Session, namespace: str | None, months: int) -> list[Used]:
+    """Every attempt counts, whatever became of it: from its claim to its end or, where the worker died, to its last heartbeat."""
+    month = func.to_char(Attempt.started_at, "YYYY-MM").label("month")
+    seconds = func.sum(func.extract("epoch", Attempt.last_at - Attempt.started_at))
+    since = func.date_trunc("month", func.now()) - func.make_interval(0, months - 1)
+    query = (
+        select(Attempt.namespace, month, Attempt.device, Attempt.kind, func.count(), seconds)
+        .where(Attempt.started_at >= since)
+        .group_by(Attempt.namespace, month, Attempt.device, Attempt.kind)
+        .order_by(month.desc(), Attempt.namespace, Attempt.device, Attempt.kind)
+    )
+    if namespace is not None:
+        query = query.where(Attempt.namespace == namespace)
+    return [
+        Used(owner, when, device, kind, attempts, round(float(spent), 3))
+        for owner, when, device, kind, attempts, spent in session.execute(query)
+    ]
+
+
+def announce(session: Session, worker: Worker, queues: Sequence[str]) -> None:
+    """A worker is there, on these queues. Those that have said nothing for a day are forgotten."""
+    values = {"queues": list(queues), "device": worker.device, "seen_at": func.now()}
+    said = insert(WorkerProcess).values(name=worker.name, **values)
+    session.execute(said.on_conflict_do_update(index_elements=["name"], set_=values))
+    session.execute(delete(WorkerProcess).where(WorkerProcess.seen_at < func.now() - timedelta(days=1)))
+
+
+def system(session: Session, viewer: Viewer) -> System:
+    """For administrators: what waits and runs, who works on it, what is held, and what this month has used."""
+    teams.require_account(viewer)
+    stored = select(func.count(), func.coalesce(func.sum(Blob.size), 0)).where(Blob.state == "stored")
+    count, size = session.execute(stored).one()
+    total = func.sum(Blob.size)
+    held = (
+        select(Holding.namespace, total)
+        .join(Blob, Blob.sha256 == Holding.sha256)
+        .group_by(Holding.namespace)
+        .order_by(total.desc(), Holding.namespace)
+        .limit(LARGEST)
+    )
+    return System(
+        queues=_queues(session),
+        workers=_workers(session),
+        blobs=count,
+        bytes=int(size),
+        held=[Held(namespace, int(each)) for namespace, each in session.execute(held)],
+        used=_used(session, None, 1),
+    )
+
+
+def _queues(session: Session) -> list[QueueState]:
+    live = (
+        select(Job.queue, Job.state, Job.kind, func.count(), func.min(Job.created_at))
+        .where(Job.state.in_(("queued", "running")))
+        .group_by(Job.queue, Job.state, Job.kind)
+        .order_by(Job.kind)
+    )
+    rows = session.execute(live).all()
+    found = []
+    for queue in QUEUES:
+        by_state: dict[str, dict[str, int]] = {"queued": {}, "running": {}}
+        oldest = None
+        for name, state, kind, count, since in rows:
+            if name == queue:
+                by_state[state][kind] = count
+                if state == "queued":
+                    oldest = min(oldest or since, since)
+        found.append(QueueState(queue, by_state["queued"], by_state["running"], oldest))
+    return found
+
+
+def _workers(session: Session) -> list[Alive]:
+    """Those seen within the last minute, each with the jobs that it holds."""
+    held = and_(Attempt.worker == WorkerProcess.name, Attempt.job_id == Job.id, Attempt.attempt == Job.attempt)
+    jobs = select(func.array_agg(Attempt.job_id)).where(held, Job.state == "running").correlate(WorkerProcess)
+    alive = (
+        select(WorkerProcess, jobs.scalar_subquery())
+        .where(WorkerProcess.seen_at > func.now() - timedelta(seconds=ALIVE_SECONDS))
+        .order_by(WorkerProcess.name)
+    )
+    return [
+        Alive(worker.name, worker.queues, worker.device, worker.seen_at, held or [])
+        for worker, held in session.execute(alive)
+    ]
