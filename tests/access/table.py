@@ -160,6 +160,7 @@ TABLE: tuple[Row, ...] = (
     Row("POST", "/datasets/{namespace}/{name}/delete", "write", 303, asked="/datasets/{dataset}/delete", spends=True),
     # modules
     Row("GET", "/", "nothing"),
+    Row("GET", "/facets", "nothing"),
     Row("GET", "/map", "nothing"),
     Row("GET", "/v1/map", "nothing", send={"params": {"base_model": "tests/tiny-base"}}),
     Row("GET", "/v1/adapters", "nothing"),

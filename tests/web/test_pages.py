@@ -35,18 +35,6 @@ def test_the_list_shows_what_the_visitor_may_see(client: TestClient, ann: Person
     assert "ann/hidden" in client.get("/").text
 
 
-def test_the_list_is_searched_and_paged(client: TestClient, ann: Person) -> None:
-    for number in range(51):
-        published(client, ann.headers, f"ann/m{number:02}", visibility="public", seed=number)
-    first = client.get("/", params={"owner": "ann"}).text
-    assert first.count('href="/adapters/') == 50
-    (older,) = re.findall(r'href="(/\?[^"]*cursor=[^"]*)">Older', first)
-    assert "owner=ann" in older, "the filters go along"
-    assert client.get(older.replace("&amp;", "&")).text.count('href="/adapters/') == 1
-    assert client.get("/", params={"q": "m07"}).text.count('href="/adapters/') == 1
-    assert "No adapter here matches" in client.get("/", params={"q": "nowhere"}).text
-
-
 def test_a_module_shows_facts_findings_card_and_files(client: TestClient, ann: Person) -> None:
     files = peft_folder(base=None)
     files["README.md"] = b"# Card\n\nIt *answers*.\n"
