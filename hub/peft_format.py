@@ -466,6 +466,32 @@ def group_keys(names: Iterable[str]) -> dict[str, dict[Part, str]]:
     return groups
 
 
+Style = Literal["peft", "loralib", "mlx", "kohya", "diffusers"]
+
+_STYLES: tuple[tuple[Style, str], ...] = (
+    ("loralib", r"\.lora_[AB]$"),
+    ("mlx", r"\.lora_[ab]$"),
+    ("kohya", r"^lora_(unet|te\d*|transformer)_"),
+    (
+        "diffusers",
+        r"[._]lora\.(down|up)\.weight$|\.lora_linear_layer\.(down|up)\.weight$"
+        r"|^(unet|text_encoder(_[23])?)\..*lora|^transformer\.(single_)?transformer_blocks\..*lora",
+    ),
+    ("peft", r"\.lora_[AB](\.[^.]+)?\.weight$"),  # without the prefix, so that PEFT leaves them out
+)
+
+
+def style_of(names: Iterable[str]) -> tuple[Style, str] | None:
+    """Which tool names LoRA tensors like this, and the first name that shows it; None if no name is one of a LoRA."""
+    names = list(names)
+    if like := next((name for name in names if name.startswith(PREFIX)), None):
+        return "peft", like
+    for style, regex in _STYLES:
+        if like := next((name for name in names if re.search(regex, name)), None):
+            return style, like
+    return None
+
+
 @dataclass(frozen=True)
 class LocalFile:
     """A file on disk, read in pieces."""

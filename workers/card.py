@@ -7,6 +7,7 @@ from typing import Any, get_args
 import yaml
 
 from hub.lora.evaluate import Metric
+from hub.registry.card import Card
 from workers.work import module_name
 
 # What an identifier says by itself: cc-by-nc-4.0, fair-noncommercial-research-license. One that forbids it in its text alone is not told.
@@ -293,6 +294,41 @@ def par_card(params: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
         *_settings({f"stage 2 {name}": value for name, value in settings["reinforced"].items()}),
         *_use(manifest),
     ]
+    return "\n".join(lines)
+
+
+STYLES = {"peft": "PEFT", "loralib": "Microsoft's loralib", "mlx": "MLX", "diffusers": "diffusers"}
+
+
+def conversion_card(params: Mapping[str, Any], manifest: Mapping[str, Any], source: Card) -> str:
+    """The card of a converted adapter: how it came about, then the source's own card, whose front matter it keeps."""
+    base, pinned, converted = manifest["base"]["id"], params["source"], manifest["converted"]
+    front = {**source.front, "base_model": base, "library_name": "peft"}
+    front["tags"] = list(dict.fromkeys([*source.words("tags"), "lora", "loraloom"]))
+    given = [f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items()]
+    told = f" What those do not say was given: {', '.join(given)}." if given else ""
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=True, allow_unicode=True).strip(),
+        "---",
+        "",
+        f"# {params['result'].partition('/')[2]}",
+        "",
+        f"`{pinned['path']}` of {pinned['repo']} at {pinned['commit'][:12]}, as {STYLES[converted['from']]} "
+        f"{'wrote it in a pickle' if converted['pickle'] else 'wrote it'}, in the names and the layout that PEFT reads: the same "
+        f"numbers, which compute the same.{told} Nothing was measured. `loraloom.json` pins the source by commit and hash.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from peft import PeftModel",
+        "",
+        f'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # base: {base}, loaded with its own library',
+        "```",
+        "",
+    ]
+    if source.text.strip():
+        lines += ["## The source's own card", "", source.text.strip(), ""]
     return "\n".join(lines)
 
 

@@ -35,7 +35,7 @@ from hub.registry.publishing import entries
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.teams import viewer_of
-from workers import compose, evaluate, generate, par, reduce, train
+from workers import compose, convert, evaluate, generate, par, reduce, train
 from workers.cache import Cache
 from workers.place import StoredPlace
 from workers.work import Outcome, Work
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 # Training says nothing while it validates, and the first step of PiSSA waits for a decomposition of every layer.
 STALL_SECONDS = {
     "compose": 600.0,
+    "convert": 300.0,
     "evaluate": 600.0,
     "generate": 300.0,
     "par": 1800.0,
@@ -56,6 +57,7 @@ STALL_SECONDS = {
 
 KINDS = {
     "compose": compose.run,
+    "convert": convert.run,
     "evaluate": evaluate.run,
     "generate": generate.run,
     "par": par.run,
@@ -182,7 +184,8 @@ class Runner:
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
-        base = self._base(job)
+        # A kind that pins no base computes without one.
+        base: Any = self._base(job) if "base" in job.params else None
         with tempfile.TemporaryDirectory() as scratch:
 
             def place(stage: str) -> StoredPlace:

@@ -33,7 +33,7 @@ class Work:
 
     job_id: uuid.UUID
     params: Mapping[str, Any]
-    base: Base
+    base: Base  # None for a kind that pins none
     out: Path
     fetch: Callable[[str], Path]  # commit id -> its files as a folder
     hashes: Callable[[str], Mapping[str, str]]  # commit id -> path -> SHA-256

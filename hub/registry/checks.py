@@ -15,6 +15,7 @@ from hub.peft_format import (
     pattern_steps,
     printable,
     rank_of,
+    style_of,
 )
 from hub.registry.findings import Finding, finding
 
@@ -62,25 +63,16 @@ def _some(names: Sequence[str]) -> str:
     return " and ".join(shown) if len(names) < 3 else f"{shown[0]} and {len(names) - 1} more"
 
 
-_STYLES = (
-    ("loralib_names", r"\.lora_[AB]$", "Microsoft's loralib"),
-    ("mlx_names", r"\.lora_[ab]$", "MLX"),
-    ("kohya_names", r"^lora_(unet|te\d*|transformer)_", "kohya"),
-    ("diffusers_names", r"[._]lora\.(down|up)\.weight$|^(unet|text_encoder(_2)?)\.", "diffusers"),
-)
+_TOOLS = {"loralib": "Microsoft's loralib", "mlx": "MLX", "kohya": "kohya", "diffusers": "diffusers"}
 
 
 def foreign_style(path: str, names: Iterable[str]) -> Finding | None:
     """LoRA weights of another tool than PEFT, known by how their tensors are named."""
-    names = list(names)
-    if any(name.startswith(PREFIX) for name in names):
+    style, like = style_of(names) or ("peft", "")
+    if style == "peft":
         return None
-    for code, regex, tool in _STYLES:
-        like = next((name for name in names if re.search(regex, name)), None)
-        if like and ("lora" in like.lower()):
-            message = f"The tensors have the names that {tool} gives ({printable(like)}), which PEFT cannot load."
-            return finding(code, path, message)
-    return None
+    message = f"The tensors have the names that {_TOOLS[style]} gives ({printable(like)}), which PEFT cannot load."
+    return finding(f"{style}_names", path, message)
 
 
 def method_error(path: str, config: AdapterConfig) -> Finding | None:

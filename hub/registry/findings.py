@@ -51,15 +51,27 @@ KNOWN: dict[str, tuple[Severity, str]] = {
     "missing_weights": ("error", "Upload adapter_model.safetensors with the config, from the same save_pretrained."),
     "pickle_weights": (
         "error",
-        "Load it where you trust it and save it with save_pretrained, which writes safetensors; upload that instead.",
+        "Upload it under a name that no loader reads (adapter_model.bin.pickle), and let a job of the kind convert write safetensors.",
     ),
     "unsupported_peft_type": ("error", "Train a LoRA adapter, or keep these files as a plain repository."),
-    "merged_linear": ("error", "Train the adapter again with a current PEFT."),
+    "merged_linear": (
+        "error",
+        "Bring it in with hf upload and let a job of the kind convert write each merged layer as one pair.",
+    ),
     "no_lora_tensors": ("error", _SAVE_AGAIN),
-    "loralib_names": ("error", "Load the weights into a PEFT model of the same base and rank and save that."),
-    "mlx_names": ("error", "Convert it to PEFT's format: names, transposed matrices and a config with peft_type."),
-    "diffusers_names": ("error", "Keep it as a plain repository; only PEFT adapters can be kept as modules here."),
-    "kohya_names": ("error", "Keep it as a plain repository; only PEFT adapters can be kept as modules here."),
+    "loralib_names": (
+        "error",
+        "Bring it in with hf upload and let a job of the kind convert write PEFT's files; it asks for lora_alpha.",
+    ),
+    "mlx_names": ("error", "Bring it in with hf upload and let a job of the kind convert write PEFT's files."),
+    "diffusers_names": (
+        "error",
+        "Keep it as a plain repository (hf upload), or let a job of the kind convert write PEFT's files for one component.",
+    ),
+    "kohya_names": (
+        "error",
+        "Keep it as a plain repository (hf upload); saved again by diffusers' save_lora_weights it can be converted here.",
+    ),
     "unpaired": ("error", _SAVE_AGAIN),
     "pair_mismatch": ("error", _SAVE_AGAIN),
     "ungathered": ("error", "Gather the parameters before saving (DeepSpeed ZeRO-3 and FSDP leave empty shards)."),
@@ -83,7 +95,7 @@ KNOWN: dict[str, tuple[Severity, str]] = {
     ),
     "zero_b": ("warning", "Upload it after training, or check that the trained weights were the ones saved."),
     "rank_above_matrix": ("warning", "Train with a smaller rank; nothing is gained above the matrix's own."),
-    "ignored_keys": ("warning", _SAVE_AGAIN),
+    "ignored_keys": ("warning", "Let a job of the kind convert give them the names that PEFT reads."),
     "untargeted": ("warning", "Add the layers to target_modules."),
     "missing_saved_modules": ("warning", _SAVE_AGAIN),
     "target_also_saved": ("warning", "Leave the name out of target_modules or out of modules_to_save."),
@@ -98,7 +110,7 @@ KNOWN: dict[str, tuple[Severity, str]] = {
     "unused_targets": ("info", "Nothing needs to be done; leave the names out next time."),
     "inert_pickle": (
         "info",
-        "Nothing needs to be done, unless these are the weights: then load them and save with PEFT's save_pretrained.",
+        "Nothing needs to be done, unless these are the weights: then let a job of the kind convert write safetensors.",
     ),
 }
 

@@ -82,7 +82,7 @@ _LOADED_PICKLES = {
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
     "pytorch_lora_weights.bin": "pytorch_lora_weights.safetensors",
 }
-_PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _pickles(folder: _Folder) -> Iterator[Finding]:
         if name in _LOADED_PICKLES and _LOADED_PICKLES[name] not in folder.files:
             message = "The weights are a pickle, and to read a pickle may run whatever its author put into it."
             yield finding("pickle_weights", folder.at(name), message)
-        elif name.endswith(_PICKLE_ENDINGS):
+        elif name.endswith(PICKLE_ENDINGS):
             inert.append(name)
     if inert:
         named = inert[0] if len(inert) == 1 else f"{inert[0]} and {len(inert) - 1} more"

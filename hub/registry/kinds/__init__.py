@@ -15,6 +15,7 @@ from hub.registry.kinds.common import (
     check_not_wider,
 )
 from hub.registry.kinds.compose import ComposeRequest
+from hub.registry.kinds.convert import ConvertRequest
 from hub.registry.kinds.evaluate import EvaluateRequest
 from hub.registry.kinds.generate import GenerateRequest
 from hub.registry.kinds.par import ParRequest
@@ -34,6 +35,6 @@ __all__ = [
 ]
 
 JobRequest = Annotated[
-    ComposeRequest | EvaluateRequest | GenerateRequest | ParRequest | ReduceRequest | TrainRequest,
+    ComposeRequest | ConvertRequest | EvaluateRequest | GenerateRequest | ParRequest | ReduceRequest | TrainRequest,
     Field(discriminator="kind"),
 ]
