@@ -42,10 +42,17 @@ def submit_job(
 
 @router.get("/jobs")
 def list_jobs(
-    session: SessionDep, viewer: SignedIn, limit: Annotated[int, Query(ge=1, le=200)] = 50
+    session: SessionDep,
+    viewer: SignedIn,
+    kind: str | None = None,
+    state: str | None = None,
+    namespace: str | None = None,
+    before: Annotated[uuid.UUID | None, Query(description="the last job of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[schemas.Job]:
-    """Your jobs, newest first."""
-    return [describe(session, job) for job in jobs.listing(session, viewer, limit)]
+    """Your jobs and those of your organisations, newest first."""
+    found = jobs.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit)
+    return [describe(session, job) for job, _ in found]
 
 
 @router.get("/jobs/{job_id}")

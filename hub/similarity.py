@@ -166,3 +166,20 @@ def clusters(cosine: Doubles, least: float) -> list[list[int]]:
         sums = np.delete(np.delete(sums, second, axis=0), second, axis=1)
         sizes = np.delete(sizes, second)
     return sorted(groups, key=lambda group: (-len(group), group))
+
+
+def layout(cosine: Doubles) -> tuple[Doubles, float]:
+    """(places in the plane (n, 2), the share of the squared distances that they keep): classical scaling (Torgerson 1952).
+
+    The squared distance of two updates of length one is 2 (1 - cosine), so the matrix to decompose is the centred cosines themselves.
+    Both axes begin on the side of the module that lies farthest out, as a decomposition's own signs are a matter of chance.
+    """
+    if len(cosine) < 2:
+        return np.zeros((len(cosine), 2)), 1.0
+    centred = cosine - cosine.mean(axis=0) - cosine.mean(axis=1)[:, None] + cosine.mean()
+    values, vectors = np.linalg.eigh(centred)
+    values = values.clip(min=0.0)  # sketched cosines need not be those of any vectors
+    places = (vectors * np.sqrt(values))[:, [-1, -2]]
+    far = places[np.abs(places).argmax(axis=0), [0, 1]]
+    share = values[-2:].sum() / values.sum() if values.any() else 1.0
+    return places * np.where(far < 0, -1.0, 1.0), float(share)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hub.similarity import WIDTH, Factors, clusters, cosines, near_duplicates, sketch, sketched_cosines
+from hub.similarity import WIDTH, Factors, clusters, cosines, layout, near_duplicates, sketch, sketched_cosines
 
 SHAPES = {"q": (24, 16), "k": (8, 16), "up": (40, 16), "down": (16, 40)}
 
@@ -131,3 +131,24 @@ def test_clusters_do_not_chain() -> None:
     assert all(cosine[np.ix_(group, group)].mean() >= 0.5 for group in found)
     assert len(found) > 1
     assert clusters(np.zeros((0, 0)), 0.5) == []
+
+
+def test_a_layout_keeps_distances_that_a_plane_can_hold() -> None:
+    angles = np.array([0.0, 0.4, 1.1, 2.0, 4.0])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    places, share = layout(vectors @ vectors.T)
+    assert share == pytest.approx(1.0)
+    for i in range(5):
+        for j in range(5):
+            squared = float(((places[i] - places[j]) ** 2).sum())
+            assert squared == pytest.approx(2 - 2 * float(vectors[i] @ vectors[j]), abs=1e-9)
+    assert (places[np.abs(places).argmax(axis=0), [0, 1]] > 0).all(), "the same picture however signs fall"
+
+
+def test_a_layout_says_how_much_it_cannot_show() -> None:
+    places, share = layout(np.eye(11))
+    assert share == pytest.approx(0.2), "ten directions of equal length, and two are shown"
+    assert places.shape == (11, 2)
+    for few in (0, 1):
+        assert layout(np.ones((few, few)))[0].shape == (few, 2)
+    assert np.isfinite(layout(np.ones((3, 3)))[0]).all(), "all the same"

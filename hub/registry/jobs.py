@@ -169,8 +169,42 @@ def find(session: Session, viewer: Viewer | None, job_id: uuid.UUID) -> Job:
     return job
 
 
-def listing(session: Session, viewer: Viewer, limit: int = 50) -> Sequence[Job]:
-    return session.scalars(select(Job).where(readable(viewer)).order_by(Job.created_at.desc()).limit(limit)).all()
+def listing(
+    session: Session,
+    viewer: Viewer,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    namespace: str | None = None,
+    before: uuid.UUID | None = None,
+    limit: int = 50,
+) -> list[tuple[Job, str]]:
+    """Jobs with the names of their owners, newest first, from below the job `before` on. Ids are in the order of time."""
+    query = select(Job, User.name).join(User, User.id == Job.owner_id).where(readable(viewer))
+    for column, value in ((Job.kind, kind), (Job.state, state), (Job.namespace, namespace)):
+        if value:
+            query = query.where(column == value)
+    if before:
+        query = query.where(Job.id < before)
+    return [(job, owner) for job, owner in session.execute(query.order_by(Job.id.desc()).limit(limit))]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a queued job waits for: about so many jobs are taken before it, and so many run in its queue now."""
+
+    before: int
+    running: int
+
+
+def wait(session: Session, job: Job) -> Wait:
+    """Claims go round the namespaces, so of every other one as many jobs count as come before this one in its own, and one more."""
+    same = and_(Job.queue == job.queue, Job.state == "queued")
+    own = session.scalar(select(func.count()).where(same, Job.namespace == job.namespace, Job.id < job.id)) or 0
+    others = select(func.count().label("waiting")).where(same, Job.namespace != job.namespace).group_by(Job.namespace)
+    each = func.least(others.subquery().c.waiting, own + 1)
+    running = select(func.count()).where(Job.queue == job.queue, Job.state == "running")
+    return Wait(own + int(session.scalar(select(func.coalesce(func.sum(each), 0))) or 0), session.scalar(running) or 0)
 
 
 def result_commit(session: Session, job: Job) -> tuple[Repo, Commit] | None:
@@ -186,11 +220,28 @@ def events(session: Session, job_id: uuid.UUID, after: int = 0, limit: int = 100
     return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
 
 
+def newest_events(session: Session, job_id: uuid.UUID, limit: int) -> Sequence[JobEvent]:
+    """The last ones, newest first."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(limit)
+    return session.scalars(query).all()
+
+
+def sampled_events(session: Session, job_id: uuid.UUID, points: int) -> Sequence[JobEvent]:
+    """Events for a plot, in order: up to about so many of them, evenly, and the first of every phase."""
+    last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id)) or 0
+    chosen = or_(JobEvent.seq % max(1, last // points) == 0, JobEvent.step == 0, JobEvent.seq == last)
+    return session.scalars(select(JobEvent).where(JobEvent.job_id == job_id, chosen).order_by(JobEvent.seq)).all()
+
+
+def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
+    return job.owner_id == viewer.id or teams.role(session, viewer, job.namespace) in ("write", "admin")
+
+
 def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
     job = find(session, viewer, job_id)
     teams.require_scope(viewer, "jobs")
-    if job.owner_id != viewer.id and teams.role(session, viewer, job.namespace) not in ("write", "admin"):
+    if not may_cancel(session, viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
     if job.state == "queued":

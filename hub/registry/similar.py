@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from hub.registry import bases, repos, sketches, teams
@@ -73,6 +73,20 @@ def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: S
     return [
         Module(repo, folder, commit, sketch or sketches.NONE) for repo, folder, commit, sketch in session.execute(query)
     ]
+
+
+def bases_of(session: Session, viewer: Viewer | None) -> list[tuple[str, int]]:
+    """The bases of the modules that the viewer may read, the one with the most first, and how many modules it has."""
+    base = func.coalesce(AdapterFacts.base_id, AdapterFacts.base_model)
+    query = (
+        select(base, func.count())
+        .join(Repo, Repo.id == AdapterFacts.repo_id)
+        .where(AdapterFacts.current, base.is_not(None), Repo.deleted_at.is_(None), teams.readable(viewer))
+        .group_by(base)
+        .order_by(func.count().desc(), base)
+        .limit(200)
+    )
+    return [(name, count) for name, count in session.execute(query)]
 
 
 def alike(

@@ -88,9 +88,15 @@ def scores(
     *,
     commit_ids: Sequence[str] | None = None,
     dataset_commit: str | None = None,
+    metric: str | None = None,
+    base_id: str | None = None,
+    owner: str | None = None,
     limit: int = 1000,
 ) -> list[Measured]:
-    """Figures of these commits and on this one (of all, if None), newest first, where module and data set are both readable."""
+    """Figures of these commits and on this one (of all, if None), newest first, where module and data set are both readable.
+
+    Of one metric, one base and one namespace's modules if those are named; the figures of bases alone are among them.
+    """
     module, module_commit = aliased(Repo), aliased(Commit)
     query = (
         select(Score, module, Repo)
@@ -113,6 +119,12 @@ def scores(
         query = query.where(Score.commit_id.in_(commit_ids))
     if dataset_commit is not None:
         query = query.where(Score.dataset_commit == dataset_commit)
+    if metric:
+        query = query.where(Score.metric == metric)
+    if base_id:
+        query = query.where(Score.base_id == base_id)
+    if owner:
+        query = query.where(or_(Score.commit_id.is_(None), module.namespace == owner))
     return [
         Measured(
             repo=repo.full_name if repo else None,

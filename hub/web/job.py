@@ -1,28 +1,82 @@
 """Jobs: the list, and one as it runs and when it has ended."""
 
+import json
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 from markupsafe import Markup
+from sqlalchemy.orm import Session
 
 from hub import pictures
 from hub.http import SessionDep, ViewerDep
-from hub.registry import jobs
+from hub.registry import jobs, teams
 from hub.registry.errors import NotSignedIn
-from hub.web.plot import loss_trace, reward_curve, training_curve
+from hub.registry.models import Job, JobEvent, User
+from hub.registry.teams import Viewer
+from hub.web.heat import partition_maps
+from hub.web.plot import loss_trace, progress_curve, reward_curve, training_curve
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
 
+Kind = Literal["", "compose", "train", "par", "reduce", "evaluate", "generate"]
+State = Literal["", "queued", "running", "succeeded", "failed", "cancelled"]
+
+TITLES = {"par": "LoRA-PAR"}
+AGAIN = ("compose", "train", "par", "reduce", "evaluate")  # kinds with a form to change and send again
+PAGE = 50
+LOG = 200  # lines of it on the page
+POINTS = 500  # of a plot
+DRAWN = ("loss", "best", "validation_loss", "reward", "learning_rate_a", "learning_rate_b")
+METRICS = {
+    "exact_match": "share that match exactly",
+    "contains": "share that contain the target",
+    "numeric": "share with the right number",
+    "choice": "share with the right choice",
+    "target_loss": "nats per target token",
+}
+# Parameters that the page shows elsewhere: as inputs, or in its head.
+PINNED = ("modules", "module", "start", "examples", "held_out", "gold", "datasets")
+ELSEWHERE = ("result", "base", "prompt", *PINNED)
+
 
 @router.get("/jobs")
-def list_jobs(session: SessionDep, viewer: ViewerDep) -> Response:
+def list_jobs(
+    session: SessionDep,
+    viewer: ViewerDep,
+    kind: Kind = "",
+    state: State = "",
+    namespace: Annotated[str, Query(pattern=r"^[\w.-]{0,96}$")] = "",
+    before: uuid.UUID | None = None,
+) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
-    return page("jobs.html", viewer, jobs=jobs.listing(session, viewer))
+    asked = {"kind": kind, "state": state, "namespace": namespace}
+    found = jobs.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=PAGE + 1)
+    shown = found[:PAGE]
+    return page(
+        "jobs.html",
+        viewer,
+        jobs=shown,
+        last={job.id: _last(session, job) for job, _ in shown if job.state == "running"},
+        outcomes={
+            job.id: judged(job.result["report"])["headline"]
+            for job, _ in shown
+            if job.result and job.result.get("report")
+        },
+        asked=asked,
+        kinds=get_args(Kind)[1:],
+        states=get_args(State)[1:],
+        namespaces=[namespace.name for namespace, _ in teams.namespaces(session, viewer)],
+        following={**asked, "before": shown[-1][0].id} if len(found) > PAGE else None,
+        first=before is None,
+        title=title,
+        taken=_taken,
+    )
 
 
 @router.get("/jobs/{job_id}")
@@ -31,19 +85,171 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         raise NotSignedIn("Sign in to see your jobs.")
     found = jobs.find(session, viewer, job_id)
     result = jobs.result_commit(session, found)
-    events = jobs.events(session, found.id)
+    live = found.state not in jobs.FINISHED
     return page(
         "job.html",
         viewer,
         job=found,
-        result_repo=result[0].full_name if result else None,
-        last=events[-1] if events else None,
-        plot=loss_trace((found.result or {}).get("trace", [])),
-        curves={name: training_curve(curve) for name, curve in (found.result or {}).get("curve", {}).items()},
-        rewards={name: reward_curve(curve) for name, curve in (found.result or {}).get("rewards", {}).items()},
-        gains=_gains(found.result or {}),
-        live=found.state not in jobs.FINISHED,
+        title=title(found),
+        owner=session.get_one(User, found.owner_id).name,
+        repo=result[0].full_name if result else None,
+        commit=result[1].id if result else None,
+        log=jobs.newest_events(session, found.id, LOG),
+        live=_live(session, viewer, found) if live else None,
+        taken=_taken(found),
+        inputs=list(_inputs(found.params)),
+        asked=list(_asked(found.params)),
+        request=json.dumps(found.params, indent=1, ensure_ascii=False),
+        again=f"/new/{found.kind}?again={found.id}" if found.kind in AGAIN else None,
+        metrics=METRICS,
+        **_pictures(found.result or {}),
     )
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
+    if viewer is None:
+        raise NotSignedIn("Sign in to cancel a job.")
+    jobs.cancel(session, viewer, job_id)
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
+def title(job: Job) -> str:
+    """What a person would call it: its kind, and what it makes or looks at."""
+    name = TITLES.get(job.kind, job.kind.capitalize())
+    if "result" in job.params:
+        return f"{name} {job.params['result']}"
+    if job.kind == "evaluate":
+        modules, datasets = len(job.params["modules"]), len(job.params["datasets"])
+        things = f"{modules} module{'s' * (modules != 1)}" if modules else "a base"
+        return f"{name} {things} on {datasets} data set{'s' * (datasets != 1)}"
+    module = job.params.get("module")
+    return f"{name} with {module['repo']}" if module else name
+
+
+# --- while it runs ----------------------------------------------------------------------------------------------------
+
+
+def _live(session: Session, viewer: Viewer, job: Job) -> dict[str, Any]:
+    """How far it is; what was reported so far, for a plot that scripts carry on; and for a queued one what is before it."""
+    events = jobs.sampled_events(session, job.id, POINTS)
+    points = [
+        {"seq": event.seq, "phase": event.phase, "step": event.step, **_drawn(event)}
+        for event in events
+        if event.attempt == job.attempt and (event.step == 0 or _drawn(event))
+    ]
+    last = events[-1] if events else None
+    phases = [point["phase"] for point in points if point["step"]]
+    part = [point for point in points if phases and point["phase"] == phases[-1] and point["step"]]
+    return {
+        "last": last,
+        "left": _seconds_left(events) if job.state == "running" else None,
+        "points": points,
+        "phase": phases[-1] if phases else None,
+        "plot": progress_curve(part),
+        "wait": jobs.wait(session, job) if job.state == "queued" else None,
+        "may_cancel": jobs.may_cancel(session, viewer, job),
+    }
+
+
+def _drawn(event: JobEvent) -> dict[str, float]:
+    return {name: event.numbers[name] for name in DRAWN if name in event.numbers}
+
+
+def _seconds_left(events: Sequence[JobEvent]) -> float | None:
+    """Of the part that runs now: what the worker says, or else what its steps so far have taken."""
+    if not events:
+        return None
+    last = events[-1]
+    if "seconds_left" in last.numbers:
+        return last.numbers["seconds_left"]
+    begun = next(event for event in events if (event.phase, event.attempt) == (last.phase, last.attempt))
+    if last.step <= begun.step:
+        return None
+    return (last.at - begun.at).total_seconds() / (last.step - begun.step) * (last.total - last.step)
+
+
+def _last(session: Session, job: Job) -> JobEvent | None:
+    newest = jobs.newest_events(session, job.id, 1)
+    return newest[0] if newest else None
+
+
+def _taken(job: Job) -> float | None:
+    """Seconds from its first start to its end, or until now."""
+    if job.started_at is None:
+        return None
+    return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
+
+
+# --- what was asked ---------------------------------------------------------------------------------------------------
+
+
+def _inputs(params: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """What the job pinned: the part it plays, its name, its page at that commit."""
+    for role in PINNED:
+        given = params.get(role) or []
+        for pinned in given if isinstance(given, list) else [given]:
+            kind = "adapters" if role in ("modules", "module", "start") else "datasets"
+            inner = pinned.get("path") or pinned.get("folder") or ""
+            yield {
+                "role": {"modules": "module", "start": "starts from", "datasets": "data set"}.get(role, role),
+                "name": pinned["repo"],
+                "inner": inner,
+                "commit": pinned["commit"],
+                "href": f"/{kind}/{pinned['repo']}?revision={pinned['commit']}",
+            }
+
+
+def _asked(params: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Parameters in words, without what is not set or shown elsewhere; what has parts is told part by part."""
+    for name, value in sorted(params.items()):
+        label = f"{within} {name}".strip().replace("_", " ")
+        if name in ELSEWHERE and not within:
+            continue
+        if isinstance(value, Mapping):
+            yield from _asked(value, "" if name in ("recipe", "changes") else label)
+        elif text := _words(value):
+            yield label, text
+
+
+def _words(value: Any) -> str:
+    if value is None or value in ([], {}):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(_words(each) for each in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_words(each)}" for name, each in value.items())
+    return str(value)
+
+
+# --- when it has ended ------------------------------------------------------------------------------------------------
+
+
+def _pictures(result: Mapping[str, Any]) -> dict[str, Any]:
+    partition = result.get("partition")
+    return {
+        "judged": judged(result["report"]) if result.get("report") else None,
+        "weights": _weights(result.get("weights") or {}),
+        "plot": loss_trace(result.get("trace", [])),
+        "curves": {name: training_curve(curve) for name, curve in result.get("curve", {}).items()},
+        "rewards": {name: reward_curve(curve) for name, curve in result.get("rewards", {}).items()},
+        "maps": partition_maps(partition["matrices"]) if partition else None,
+        "gains": _gains(result),
+    }
+
+
+def _weights(weights: Mapping[str, float]) -> list[tuple[str, str, float]]:
+    """(name, address, weight), the largest first. A module's name says its commit: `starter/plurals@0123abcd`."""
+    found = []
+    for name, weight in sorted(weights.items(), key=lambda item: -abs(item[1])):
+        path, _, commit = name.partition("@")
+        repo = "/".join(path.split("/")[:2])
+        found.append((path, f"/adapters/{repo}?revision={commit}", weight))
+    return found
 
 
 def _gains(result: Mapping[str, Any]) -> Markup:
@@ -53,9 +259,49 @@ def _gains(result: Mapping[str, Any]) -> Markup:
     return Markup(pictures.gains(result["matrices"], [cut["path"] for cut in result["cuts"]]))  # noqa: S704
 
 
-@router.post("/jobs/{job_id}/cancel")
-def cancel(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in to cancel a job.")
-    jobs.cancel(session, viewer, job_id)
-    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+def judged(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report to read: whether it helped, and a row for each arm with its figures and its difference to the result."""
+    metrics = [name for name in METRICS if name in report["arms"][0]]
+    differences = {line["against"]: line for line in report["comparisons"]}
+    ours = next((arm["name"] for arm in report["arms"] if arm["name"] not in differences), "")
+    compared = [name for name in metrics if differences and all(name in line for line in differences.values())]
+    first = compared[0] if compared else metrics[0]
+    tone, headline = _helped(report, {name: _side(line, first) for name, line in differences.items() if compared})
+    values = [arm[first][end] for arm in report["arms"] for end in ("low", "high")]
+    return {
+        "tone": tone,
+        "headline": headline,
+        "metrics": metrics,
+        "compared": compared,
+        "first": first,
+        "scale": (min(0.0, *values), max(1.0, *values) if first != "target_loss" else max(values)),
+        "ours": ours,
+        "rows": [(arm, differences.get(arm["name"])) for arm in report["arms"]],
+    }
+
+
+def _side(line: Mapping[str, Any], metric: str) -> int:
+    """1 where the result is better than the other arm for certain, -1 where it is worse, 0 where they are not told apart."""
+    low, high = line[metric]["low"], line[metric]["high"]
+    if metric == "target_loss":
+        low, high = -high, -low
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+ENOUGH = 100  # held-out examples below which the workers' reports make no claim
+
+
+def _helped(report: Mapping[str, Any], sides: Mapping[str, int]) -> tuple[str, str]:
+    if report["held_out"] < ENOUGH:
+        return "", f"Too few held-out examples to say whether it helped: {report['held_out']} of the {ENOUGH} needed."
+    against_base = sides.get("base", 0)
+    if against_base < 0:
+        return "bad", "It did harm: it is worse than the base alone."
+    if against_base == 0:
+        return "", "It is not shown to help: nothing tells it from the base alone."
+    rest = [side for name, side in sides.items() if name != "base"]
+    if all(side > 0 for side in rest):
+        return "good", "It helped." if not rest else "It helped, and is better than all it was set beside."
+    if any(side < 0 for side in rest):
+        return "warn", "It is better than the base alone, but something simpler is better still."
+    return "", "It is better than the base alone, but not shown to beat all that is simpler."

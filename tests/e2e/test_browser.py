@@ -54,7 +54,7 @@ def test_a_job_is_followed_to_its_end(page: Page, instance: Running) -> None:
     with instance.client() as client:
         job = client.post("/v1/jobs", json=composition("admin/watched", budget=20)).json()
     page.goto(f"{instance.url}/jobs/{job['id']}")
-    expect(page.locator("#step")).to_contain_text("search", timeout=60_000)
+    expect(page.locator("#phase")).to_have_text("Search", timeout=60_000)
     # The page fetches itself again when the job has ended, and shows what came of it.
     expect(page.get_by_role("heading", name="Weights")).to_be_visible(timeout=120_000)
     expect(page.locator("svg.plot circle").first).to_be_visible()
@@ -68,6 +68,7 @@ def test_cancelling_in_the_browser(page: Page, instance: Running) -> None:
     with instance.client() as client:
         job = client.post("/v1/jobs", json=composition("admin/stopped", budget=2000)).json()
     page.goto(f"{instance.url}/jobs/{job['id']}")
-    expect(page.locator("#step")).to_contain_text("search", timeout=60_000)
-    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#phase")).to_have_text("Search", timeout=60_000)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel this job").click()
     expect(page.locator("#state")).to_have_text("cancelled", timeout=60_000)

@@ -7,7 +7,8 @@ function localTimes(root) {
     const time = new Date(element.dateTime);
     const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`;
     const local = `${day} ${two(time.getHours())}:${two(time.getMinutes())}`;
-    if (!("age" in element.dataset)) element.textContent = local;
+    if ("second" in element.dataset) element.textContent = time.toLocaleTimeString("en-GB");
+    else if (!("age" in element.dataset)) element.textContent = local;
     element.title = `${local} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`;
   }
 }

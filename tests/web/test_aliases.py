@@ -1,34 +1,11 @@
-"""The map's page, and the forms that move an alias and roll it back."""
+"""The forms that move an alias and roll it back."""
 
 from starlette.testclient import TestClient
 
 from hub.registry.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY
+from tests.registry.made import adapter
 from tests.web.test_pages import HTML, sign_in
-
-
-def test_the_map_shows_what_the_visitor_may_see(
-    client: TestClient, services: Services, ann: Person, bob: Person
-) -> None:
-    base(services)
-    adapter(services, ann, "ann/one", seed=1, visibility="public")
-    adapter(services, ann, "ann/hidden", seed=1, visibility="private")
-    adapter(services, bob, "bob/two", seed=1, visibility="public")
-    adapter(services, bob, "bob/odd", init_lora_weights="pissa", visibility="public")
-    assert f'<option value="{TINY}">' in client.get("/map").text
-    page = client.get("/map", params={"base_model": TINY}).text
-    assert "1.00: " in page
-    for name in ("ann/one", "bob/two", "bob/odd"):
-        assert f">{name}</a>" in page
-    assert "hidden" not in page
-    sign_in(client, ann)
-    assert ">ann/hidden</a>" in client.get("/map", params={"base_model": TINY}).text
-    module = client.get("/adapters/ann/one").text
-    assert "1.00 the same as" in module
-    assert ">bob/two</a>" in module
-    assert "Every module stands alone" in client.get("/map", params={"base_model": "org/none"}).text
 
 
 def test_an_alias_is_moved_and_rolled_back_by_forms(
