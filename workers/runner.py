@@ -154,7 +154,7 @@ class Runner:
         try:
             with transaction(self.services.sessions) as session:
                 job = session.get_one(Job, job_id)
-                spoilt = job.params["base"]["id"]
+                spoilt = job.params["base"]["id"] if "base" in job.params else ""
                 if jobs.unreadable_input(session, job):
                     raise InputGone("An input was deleted or is no longer readable by you; choose another.")
             with Heartbeat(self.services, progress, STALL_SECONDS[job.kind]), tempfile.TemporaryDirectory() as out:
