@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import SessionDep, SignedIn
-from hub.registry import organizations, quota
+from hub.registry import organizations, quota, usage
 from hub.registry import teams as domain
 from hub.registry.errors import HubError, InvalidInput
 from hub.registry.models import Role
@@ -17,6 +17,8 @@ from hub.web.forms import expiry
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
+
+MONTHS = 3  # of device-seconds
 
 Name = Annotated[str, Form(max_length=96)]
 
@@ -94,6 +96,7 @@ def _team(
         services=organizations.services(session, viewer, name),
         invitations=organizations.invitations(session, viewer, name) if role == "admin" else [],
         usage=quota.usage(session, viewer, name),
+        used=usage.of_namespace(session, viewer, name, MONTHS),
         join=f"{str(request.base_url).rstrip('/')}/join?invitation=",
         **{"invited": "", "secret": "", "typed": {}} | shown,
     )

@@ -124,3 +124,25 @@ def test_activity_is_paged_newest_first(client: TestClient, ann: Person) -> None
     (older,) = re.findall(r'href="(/activity\?before=\d+)"', first)
     assert "<td>team00" not in first
     assert "<td>team00" in client.get(older).text
+
+
+def test_the_system_is_shown_to_administrators_who_make_users_and_set_limits(
+    client: TestClient, ann: Person, admin: Person
+) -> None:
+    sign_in(client, ann)
+    assert client.get("/system", headers=HTML).status_code == 403
+    as_(client, admin)
+    page = client.get("/system").text
+    assert "No worker has been seen" in page
+    assert "No job has run this month" in page
+    made = client.post("/system/users", data={"name": "dora"})
+    (secret,) = set(re.findall(r"ll_[\w-]{20,}", made.text))
+    assert client.get("/v1/me", headers={"Authorization": f"Bearer {secret}"}).json()["name"] == "dora"
+    assert client.post("/system/users", data={"name": "dora"}).status_code == 409
+    client.post("/system/quota", data={"namespace": "dora", "gigabytes": "1.5", "jobs": "2"})
+    limits = client.get("/v1/namespaces/dora/quota", headers=admin.headers).json()
+    assert (limits["quota_bytes"], limits["quota_jobs"]) == (1_500_000_000, 2)
+    for data in ({"gigabytes": "much"}, {"jobs": "-1"}, {"namespace": "nobody"}):
+        answer = client.post("/system/quota", data={"namespace": "dora", **data})
+        assert answer.status_code in (404, 422)
+        assert 'role="alert"' in answer.text
