@@ -189,24 +189,6 @@ def listing(
     return [(job, owner) for job, owner in session.execute(query.order_by(Job.id.desc()).limit(limit))]
 
 
-@dataclass(frozen=True)
-class Wait:
-    """What a queued job waits for: about so many jobs are taken before it, and so many run in its queue now."""
-
-    before: int
-    running: int
-
-
-def wait(session: Session, job: Job) -> Wait:
-    """Claims go round the namespaces, so of every other one as many jobs count as come before this one in its own, and one more."""
-    same = and_(Job.queue == job.queue, Job.state == "queued")
-    own = session.scalar(select(func.count()).where(same, Job.namespace == job.namespace, Job.id < job.id)) or 0
-    others = select(func.count().label("waiting")).where(same, Job.namespace != job.namespace).group_by(Job.namespace)
-    each = func.least(others.subquery().c.waiting, own + 1)
-    running = select(func.count()).where(Job.queue == job.queue, Job.state == "running")
-    return Wait(own + int(session.scalar(select(func.coalesce(func.sum(each), 0))) or 0), session.scalar(running) or 0)
-
-
 def result_commit(session: Session, job: Job) -> tuple[Repo, Commit] | None:
     row = session.execute(
         select(Repo, Commit).join(Commit, Commit.repo_id == Repo.id).where(Commit.job_id == job.id)

@@ -50,6 +50,17 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """What a queued job waits for: about so many jobs are taken before it, so many run in its queue now, and so many workers are there;
+    if none is, when the last one was seen."""
+
+    before: int
+    running: int
+    workers: int
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Held:
     namespace: str
     bytes: int
@@ -126,6 +137,28 @@ def system(session: Session, viewer: Viewer) -> System:
         held=[Held(namespace, int(each)) for namespace, each in session.execute(held)],
         used=_used(session, None, 1),
     )
+
+
+def wait(session: Session, job: Job) -> Wait:
+    """Claims go round the namespaces, so of every other one as many jobs count as come before this one in its own, and one more."""
+    same = and_(Job.queue == job.queue, Job.state == "queued")
+    own = session.scalar(select(func.count()).where(same, Job.namespace == job.namespace, Job.id < job.id)) or 0
+    others = select(func.count().label("waiting")).where(same, Job.namespace != job.namespace).group_by(Job.namespace)
+    each = func.least(others.subquery().c.waiting, own + 1)
+    before = own + int(session.scalar(select(func.coalesce(func.sum(each), 0))) or 0)
+    running = session.scalar(select(func.count()).where(Job.queue == job.queue, Job.state == "running")) or 0
+    alive = WorkerProcess.seen_at > func.now() - timedelta(seconds=ALIVE_SECONDS)
+    seen = select(func.count().filter(alive), func.max(WorkerProcess.seen_at)).where(
+        WorkerProcess.queues.contains([job.queue])
+    )
+    workers, seen_at = session.execute(seen).one()
+    return Wait(before, running, workers, seen_at)
+
+
+def devices(session: Session, job: Job) -> list[str]:
+    """What each attempt at a job ran on, the first one first."""
+    query = select(Attempt.device).where(Attempt.job_id == job.id).order_by(Attempt.attempt)
+    return list(session.scalars(query))
 
 
 def _queues(session: Session) -> list[QueueState]:

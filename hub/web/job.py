@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from hub import pictures
 from hub.http import SessionDep, ViewerDep
-from hub.registry import jobs, teams
+from hub.registry import jobs, teams, usage
 from hub.registry.errors import NotSignedIn
 from hub.registry.models import Job, JobEvent, User
 from hub.registry.teams import Viewer
@@ -91,6 +91,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         viewer,
         job=found,
         title=title(found),
+        devices=usage.devices(session, found),
         owner=session.get_one(User, found.owner_id).name,
         repo=result[0].full_name if result else None,
         commit=result[1].id if result else None,
@@ -147,7 +148,7 @@ def _live(session: Session, viewer: Viewer, job: Job) -> dict[str, Any]:
         "points": points,
         "phase": phases[-1] if phases else None,
         "plot": progress_curve(part),
-        "wait": jobs.wait(session, job) if job.state == "queued" else None,
+        "wait": usage.wait(session, job) if job.state == "queued" else None,
         "may_cancel": jobs.may_cancel(session, viewer, job),
     }
 

@@ -4,20 +4,21 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
-from hub.registry import jobs
+from hub.registry import jobs, usage
 from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
-from hub.registry.models import Job
+from hub.registry.models import Job, WorkerProcess
 from hub.registry.services import Services
 from hub.web.job import judged
-from tests.conftest import Person
+from tests.conftest import WORKER, Person
 from tests.web.test_pages import EVIL, HTML, sign_in
 
 Submit = Callable[..., uuid.UUID]
@@ -35,7 +36,7 @@ def submit(services: Services) -> Submit:
 
 def run(services: Services, job_id: uuid.UUID, *events: tuple[str, int, int, Mapping[str, float]]) -> Lease:
     with transaction(services.sessions) as session:
-        lease = jobs.claim(session, job_id, 300)
+        lease = jobs.claim(session, job_id, WORKER, 300)
         assert lease is not None
         for seq, event in enumerate(events, lease.next_seq):
             jobs.record(session, lease, seq, *event)
@@ -67,11 +68,23 @@ def test_a_waiting_job_says_what_is_before_it(
     assert "About 1 job is before it" in first
 
 
-def test_the_next_job_of_an_idle_queue_says_that_no_worker_may_be_up(
-    client: TestClient, ann: Person, submit: Submit
+def test_a_waiting_job_says_whether_a_worker_is_there(
+    client: TestClient, services: Services, ann: Person, submit: Submit
 ) -> None:
+    job_id = submit(ann)
     sign_in(client, ann)
-    assert "no worker of that queue is up" in client.get(f"/jobs/{submit(ann)}").text
+    page = client.get(f"/jobs/{job_id}").text
+    assert "It is the next one of the queue <code>gpu</code>" in page
+    assert "No worker of that queue is known." in page
+    with transaction(services.sessions) as session:
+        usage.announce(session, jobs.Worker("elsewhere", "cpu"), ["interactive"])
+        usage.announce(session, jobs.Worker("here", "cpu"), ["gpu"])
+    assert "No worker" not in client.get(f"/jobs/{job_id}").text
+    with transaction(services.sessions) as session:
+        session.execute(update(WorkerProcess).values(seen_at=func.now() - timedelta(minutes=3)))
+    page = client.get(f"/jobs/{job_id}").text
+    assert "has been seen for the last minute; the last one was" in page
+    assert "3 min ago" in page
 
 
 def test_a_running_job_is_complete_without_scripts(
@@ -112,7 +125,7 @@ def test_time_left_is_reckoned_from_the_steps_of_this_part(
 ) -> None:
     job_id = submit(ann, kind="compose")
     with transaction(services.sessions) as session:
-        lease = jobs.claim(session, job_id, 300)
+        lease = jobs.claim(session, job_id, WORKER, 300)
     assert lease is not None
     for seq, event in enumerate([("search", 0, 0, {}), ("search", 1, 5, {"loss": 1.0})], 1):
         with transaction(services.sessions) as session:

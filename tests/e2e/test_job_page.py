@@ -1,0 +1,145 @@
+"""A job's page in a real browser, with no worker: the test itself writes the events, so each moment is seen as it is meant.
+
+The line is cut while the job goes on, and everything that happened meanwhile is on the page afterwards, once.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from playwright.sync_api import Page, Route, expect, sync_playwright
+from starlette.types import ASGIApp
+
+from api.app import create_app
+from hub.registry import jobs
+from hub.registry.db import transaction
+from hub.registry.jobs import Lease, Submission
+from hub.registry.services import Services
+from tests.conftest import WORKER, Person
+from tests.e2e.conftest import free_port
+
+pytestmark = pytest.mark.e2e
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine; install the package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        problems: list[str] = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        yield page
+        browser.close()
+        assert problems == []
+
+
+@contextmanager
+def serving(app: ASGIApp, port: int) -> Iterator[None]:
+    """At the end every connection is cut, as by a process that dies."""
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=0))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < deadline
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def begin(services: Services, person: Person) -> Lease:
+    result = {"result": f"{person.name}/woven", "l1": 0.05}
+    submission = Submission("compose", "gpu", result, [], person.name, "private")
+    with transaction(services.sessions) as session:
+        job_id = jobs.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={}).id
+        lease = jobs.claim(session, job_id, WORKER, 300)
+    assert lease is not None
+    return lease
+
+
+def step(services: Services, lease: Lease, *seqs: int, phase: str = "search", of: int = 20) -> None:
+    for seq in seqs:
+        numbers: Mapping[str, float] = {"loss": 3.0 / seq, "best": 3.0 / seq}
+        with transaction(services.sessions) as session:
+            jobs.record(session, lease, seq, phase, seq, of, numbers)
+
+
+def log_of(page: Page) -> list[str]:
+    return page.locator("#log tr td:nth-child(3)").all_text_contents()
+
+
+def sign_in(page: Page, url: str, person: Person) -> None:
+    page.goto(f"{url}/login")
+    page.get_by_label("Token").fill(person.token)
+    page.get_by_role("button", name="Sign in with the token").click()
+    expect(page.get_by_text(person.name, exact=True)).to_be_visible()
+
+
+def test_a_cut_line_loses_nothing_and_the_end_comes_by_itself(page: Page, services: Services, ann: Person) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    lease = begin(services, ann)
+    with serving(create_app(services), port):
+        sign_in(page, url, ann)
+        step(services, lease, 1, 2)
+        page.goto(f"{url}/jobs/{lease.job_id}")
+        expect(page.locator("#step")).to_have_text("2 of 20")
+        page.evaluate("window.sameDocument = true")
+        step(services, lease, 3, 4)
+        expect(page.locator("#step")).to_have_text("4 of 20")
+        expect(page.locator("#plot canvas")).to_be_visible()
+    expect(page.locator("#connection")).to_contain_text("The connection is lost")
+    step(services, lease, 5, 6, 7)
+    with serving(create_app(services), port):
+        expect(page.locator("#step")).to_have_text("7 of 20", timeout=30_000)
+        expect(page.locator("#connection")).to_be_hidden()
+        assert log_of(page) == [f"{number}/20" for number in range(7, 0, -1)], "each once, the newest first"
+        step(services, lease, 8, phase="report", of=8)
+        expect(page.get_by_role("button", name="search")).to_have_attribute("aria-pressed", "false")
+        page.get_by_role("button", name="search").click()
+        expect(page.locator("#plotted")).to_have_text("Search")
+        page.locator("summary", has_text="As JSON").focus()
+        with transaction(services.sessions) as session:
+            jobs.succeed(session, lease, {"weights": {"ann/a@01234567": 0.5}, "warnings": ["Mind the gap."]})
+        expect(page.get_by_role("heading", name="Weights")).to_be_visible()
+        expect(page.locator("#state")).to_have_text("succeeded")
+        expect(page.get_by_role("status")).to_have_text("The job has succeeded.")
+        assert page.evaluate("window.sameDocument"), "it was not loaded anew"
+        assert page.evaluate("document.activeElement.closest('main') !== null")
+        assert "succeeded" in page.title()
+
+
+def test_a_stream_that_a_proxy_refuses_is_asked_for_again(page: Page, services: Services, ann: Person) -> None:
+    """After an answer that is an error the browser itself gives up."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    lease = begin(services, ann)
+    refused: list[str] = []
+
+    def once_refused(route: Route) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=502)
+
+    with serving(create_app(services), port):
+        sign_in(page, url, ann)
+        page.route("**/stream?*", once_refused)
+        page.goto(f"{url}/jobs/{lease.job_id}")
+        expect(page.locator("#connection")).to_contain_text("The connection is lost")
+        step(services, lease, 1)
+        expect(page.locator("#step")).to_have_text("1 of 20", timeout=15_000)
+        assert len(refused) == 1
