@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api import schemas
 from api.repos import Revision
-from api.upload import Upload, body_description, read_upload
+from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import facets, repair, repos, search, views
 from hub.registry.errors import InvalidInput
@@ -18,6 +18,7 @@ from hub.registry.publishing import publish_adapter
 from hub.registry.search import Filters, Sort
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
+from hub.upload import Upload, read_upload
 
 router = APIRouter(prefix="/v1", tags=["adapters"])
 

@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.adapters import file_infos, visibility_field
 from api.repos import Revision
-from api.upload import Upload, body_description, read_upload
+from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import repos
 from hub.registry.models import Commit, Repo
 from hub.registry.publishing import publish_dataset
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
+from hub.upload import Upload, read_upload
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, TypeVar
 
 from hub.registry.errors import InvalidInput, TooLarge
 
@@ -24,7 +24,9 @@ MAX_PART = 200
 _ALLOWED = re.compile(r"[A-Za-z0-9._+ /-]+", re.ASCII)
 
 # What a Mac adds beside each file; it is no part of what the sender means to send.
-_MAC_EXTRAS = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$)")
+MAC_EXTRAS = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$)")
+
+File = TypeVar("File")
 
 
 class UnsafePath(InvalidInput):
@@ -96,7 +98,7 @@ def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, int
     with closing(members):
         try:
             for path, stream in members:
-                wanted = not _MAC_EXTRAS.search(path)
+                wanted = not MAC_EXTRAS.search(path)
                 if wanted and safe_path(path) in written:
                     raise DuplicateName(f"{name} holds {path!r} twice; pack each file once.")
                 if len(written) == limit_files:
@@ -113,7 +115,7 @@ def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, int
             raise BadArchive(
                 f"{name} cannot be unpacked ({error}); pack it again as a plain .zip or .tar.gz."
             ) from error
-    return _without_top(written)
+    return without_top(written)
 
 
 # What zipfile, tarfile, gzip and zlib raise for bytes that make no sense to them.
@@ -208,7 +210,8 @@ def _write(stream: IO[bytes], target: Path, limit: int) -> int:
     return size
 
 
-def _without_top(written: Mapping[str, Path]) -> dict[str, Path]:
+def without_top(written: Mapping[str, File]) -> dict[str, File]:
+    """Without the one folder around everything, if there is such. Raises DuplicateName for names that one disk cannot hold."""
     tops = {path.partition("/")[0] for path in written}
     nested = len(tops) == 1 and all("/" in path for path in written)
     named = {path.partition("/")[2] if nested else path: file for path, file in written.items()}

@@ -364,6 +364,8 @@ class Job(Table):
     visibility: Mapped[str] = mapped_column(String(10))
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_hash: Mapped[str] = mapped_column(Sha256)
+    # As it can be asked again: what was written out in it has become a data set. Null: older than this column, or no longer kept.
+    request: Mapped[Json | None] = mapped_column(JSONB)
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     lease_token: Mapped[uuid.UUID | None]
     lease_until: Mapped[datetime | None] = mapped_column(Time)

@@ -1,18 +1,20 @@
 """Strict publishing, as `POST /v1` and the forms do it: one whole, sound thing, or nothing at all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, blobs, repos, similar
+from hub.peft_format import RangedFile
+from hub.registry import bases, blobs, repos, similar, teams
+from hub.registry.archive import MAC_EXTRAS, without_top
 from hub.registry.blobs import Incoming
 from hub.registry.db import transaction
 from hub.registry.errors import Conflict, InvalidInput
 from hub.registry.findings import Finding
 from hub.registry.inspect import Inspection, inspect, require_adapter
 from hub.registry.models import Commit, Repo
-from hub.registry.repos import VISIBILITIES, Entry, RepoType, Visibility
+from hub.registry.repos import VISIBILITIES, Entry, RepoType, StoredFile, Visibility
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 
@@ -63,6 +65,66 @@ def publish_adapter(
         duplicates = similar.duplicate_findings(session, viewer, repo, commit)
     base_ids = {facts.folder: names.get(facts.base_model or "") for facts in inspection.adapters}
     return PublishedAdapter(repo, commit, version, inspection, base_ids, duplicates)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An upload that its namespace holds and nobody has published: what inspection read, and what it is too much like."""
+
+    namespace: str
+    entries: Sequence[Entry]
+    inspection: Inspection
+    duplicates: Sequence[Finding]
+
+    @property
+    def sound(self) -> bool:
+        return len(self.inspection.adapters) == 1 and not self.inspection.errors
+
+
+def show_upload(services: Services, viewer: Viewer, namespace: str, files: Sequence[Incoming]) -> Shown:
+    """Inspect what may become an adapter, and store its bytes if nothing is wrong with them. Raises Forbidden and QuotaExceeded."""
+    with transaction(services.sessions) as session:
+        teams.require_write(session, viewer, namespace)
+    sent = {file.path: file for file in files if not MAC_EXTRAS.search(file.path)}
+    named = without_top(sent)
+    shown = _shown(services, viewer, namespace, named, [replace(file, path=path) for path, file in named.items()])
+    if shown.sound:
+        blobs.store(services.sessions, services.storage, namespace, list(named.values()))
+    return shown
+
+
+def shown_again(services: Services, viewer: Viewer, namespace: str, kept: Sequence[Entry]) -> Shown:
+    """The same, of bytes that are stored already."""
+    named = {entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in kept}
+    return _shown(services, viewer, namespace, named, kept)
+
+
+def _shown(
+    services: Services,
+    viewer: Viewer,
+    namespace: str,
+    files: Mapping[str, RangedFile],
+    named: Sequence[Incoming | Entry],
+) -> Shown:
+    with transaction(services.sessions) as session:
+        known = bases.known(session)
+    inspection = inspect(files, known)
+    with transaction(services.sessions) as session:
+        duplicates = similar.duplicates_of(session, viewer, inspection)
+    kept = [Entry(file.path, file.sha256, file.size, file.git_oid) for file in named]
+    return Shown(namespace, kept, inspection, duplicates)
+
+
+def publish_shown(
+    services: Services, viewer: Viewer, name: str, shown: Shown, *, visibility: Visibility | None, message: str
+) -> Repo:
+    """Publish exactly what was shown. Raises BadAdapter with every finding, and BytesMissing if it waited for too long."""
+    require_adapter(shown.inspection)
+    with transaction(services.sessions) as session:
+        _check_target(session, viewer, "model", name, visibility)
+        repo = repos.ensure(session, viewer, "model", name, visibility)
+        repos.publish(session, repo, shown.entries, author_id=viewer.id, message=message, inspection=shown.inspection)
+        return repo
 
 
 def publish_model(

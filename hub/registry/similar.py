@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from hub.registry import bases, repos, sketches, teams
 from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding, finding
+from hub.registry.inspect import Inspection
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.repos import StoredFile
 from hub.registry.services import Services
@@ -94,30 +95,56 @@ def alike(
 ) -> list[Alike]:
     """Modules of other repos that one module is alike, most alike first. An unnamed base is alike no other."""
     base = facts.base_id or facts.base_model
-    if not base or not facts.sketch:
+    return _alike(session, viewer, base, facts.sketch, but=repo.full_name, least=least)[:limit]
+
+
+def _alike(
+    session: Session, viewer: Viewer | None, base: str | None, sketch: bytes | None, *, but: str | None, least: float
+) -> list[Alike]:
+    if not base or not sketch:
         return []
-    others = [module for module in modules_of(session, viewer, base) if module.sketch and module.repo != repo.full_name]
-    vectors = _vectors([facts.sketch, *(module.sketch for module in others)])
+    others = [module for module in modules_of(session, viewer, base) if module.sketch and module.repo != but]
+    vectors = _vectors([sketch, *(module.sketch for module in others)])
     cosines = sketched_cosines(vectors[:1], vectors[1:])[0]
     found = [
         Alike(module, round(float(cosine), 6))
         for module, cosine in zip(others, cosines, strict=True)
         if cosine >= least
     ]
-    return sorted(found, key=lambda each: (-each.cosine, each.module.name))[:limit]
+    return sorted(found, key=lambda each: (-each.cosine, each.module.name))
 
 
 def duplicate_findings(session: Session, viewer: Viewer, repo: Repo, commit: Commit) -> list[Finding]:
     """What an upload is told of its near duplicates."""
-    found = []
-    for facts in repos.facts(session, commit):
-        for each in alike(session, viewer, repo, facts, least=DUPLICATE, limit=3):
-            message = (
-                f"This module's update is {each.cosine:.2f} the same as that of {each.module.name} "
-                f"(cosine, standard error {standard_error(each.cosine):.4f})."
-            )
-            found.append(finding("near_duplicate", facts.folder, message))
-    return found
+    return [
+        _told(each, facts.folder)
+        for facts in repos.facts(session, commit)
+        for each in alike(session, viewer, repo, facts, least=DUPLICATE, limit=3)
+    ]
+
+
+def duplicates_of(session: Session, viewer: Viewer, inspection: Inspection) -> list[Finding]:
+    """The same of adapters that are not published yet."""
+    return [
+        _told(each, facts.folder)
+        for facts in inspection.adapters
+        for each in _alike(
+            session,
+            viewer,
+            facts.base_id or facts.base_model,
+            inspection.sketches[facts.folder],
+            but=None,
+            least=DUPLICATE,
+        )[:3]
+    ]
+
+
+def _told(each: Alike, folder: str) -> Finding:
+    message = (
+        f"This module's update is {each.cosine:.2f} the same as that of {each.module.name} "
+        f"(cosine, standard error {standard_error(each.cosine):.4f})."
+    )
+    return finding("near_duplicate", folder, message)
 
 
 def library_map(

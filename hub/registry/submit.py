@@ -38,7 +38,9 @@ def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_
         asked = 60 * (request.time_limit_minutes or math.inf)
         limit = min(asked, 3_600 * services.settings.job_hours)
         submission = replace(request.resolve(session, viewer), time_limit=limit)
-        return jobs.submit(session, services.queue, viewer, submission, idempotency_key=idempotency_key, request=body)
+        job = jobs.submit(session, services.queue, viewer, submission, idempotency_key=idempotency_key, request=body)
+        job.request = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return job
 
 
 def _jsonl(path: str, examples: Sequence[ExampleText]) -> Incoming:

@@ -88,7 +88,7 @@ def expire_answers(session: Session) -> None:
         Job.kind == "generate", Job.finished_at < func.now() - timedelta(hours=24), Job.params != {}
     )
     session.execute(delete(JobEvent).where(JobEvent.job_id.in_(old)))
-    session.execute(update(Job).where(Job.id.in_(old)).values(result=null(), params={}))
+    session.execute(update(Job).where(Job.id.in_(old)).values(result=null(), params={}, request=null()))
 
 
 def purge(session: Session, after: timedelta) -> int:

@@ -1,5 +1,136 @@
 """Publishing a module: the first request stores the bytes and shows what they are, the second publishes what was shown."""
 
-from fastapi import APIRouter
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+
+from hub.http import ServicesDep, SessionDep, SignedIn
+from hub.registry import publishing, signing, teams
+from hub.registry.db import transaction
+from hub.registry.errors import HubError, InvalidInput
+from hub.registry.publishing import Shown
+from hub.registry.repos import VISIBILITIES, Entry, Visibility
+from hub.registry.services import Services
+from hub.registry.teams import Viewer
+from hub.upload import Upload, read_upload
+from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
+
+SHOWN_SECONDS = 6 * 3_600  # the bytes of what nobody publishes are collected after two days
+
+
+@router.get("/upload")
+def upload_form(services: ServicesDep, session: SessionDep, viewer: SignedIn) -> Response:
+    return _form(services, teams.writable(session, viewer), viewer)
+
+
+def _form(
+    services: Services, namespaces: Sequence[str], viewer: Viewer, *, chosen: str = "", error: HubError | None = None
+) -> Response:
+    return page(
+        "upload.html",
+        viewer,
+        status=error.status if error else 200,
+        namespaces=namespaces,
+        chosen=chosen,
+        problem=error.message if error else "",
+        limit=services.settings.max_upload_bytes,
+    )
+
+
+@router.post("/upload")
+async def show(request: Request, services: ServicesDep, viewer: SignedIn) -> Response:
+    """Store what was sent for the namespace, and show what it is."""
+    try:
+        async with read_upload(request, services.settings.max_upload_bytes) as upload:
+            return await run_in_threadpool(_show, services, viewer, upload)
+    except HubError as error:
+        return await run_in_threadpool(_refused, services, viewer, error)
+
+
+def _show(services: Services, viewer: Viewer, upload: Upload) -> Response:
+    namespace = upload.fields.get("namespace", "")
+    shown = publishing.show_upload(services, viewer, namespace, upload.files)
+    tops = {file.path.partition("/")[0] for file in upload.files if "/" in file.path}
+    suggested = upload.fields.get("suggested", "") or (tops.pop() if len(tops) == 1 else "")
+    name = re.sub(r"[^A-Za-z0-9_.]+|--+|\.\.+", "-", suggested).strip("-._")[:96]
+    return _review(services, viewer, shown, typed={"name": name, "visibility": "internal", "message": "Upload"})
+
+
+def _refused(services: Services, viewer: Viewer, error: HubError) -> Response:
+    with transaction(services.sessions) as session:
+        return _form(services, teams.writable(session, viewer), viewer, error=error)
+
+
+def _review(
+    services: Services, viewer: Viewer, shown: Shown, *, typed: dict[str, str], error: HubError | None = None
+) -> Response:
+    """What the upload is, and a form that publishes these very bytes: their list is signed, so nobody can put in others."""
+    kept = json.dumps([[entry.path, entry.sha256, entry.size, entry.git_oid] for entry in shown.entries])
+    expires = int(time.time()) + SHOWN_SECONDS
+    with transaction(services.sessions) as session:
+        signature = signing.sign(signing.key(session), expires, *_signed(viewer, shown.namespace, kept))
+    status = error.status if error else 200 if shown.sound else 422
+    return page(
+        "upload_review.html",
+        viewer,
+        status=status,
+        shown=shown,
+        facts=shown.inspection.adapters[0].to_dict() if shown.sound else None,
+        findings=[*shown.inspection.findings, *shown.duplicates],
+        kept=kept,
+        expires=expires,
+        signature=signature,
+        typed=typed,
+        problem=error.message if error else "",
+    )
+
+
+def _signed(viewer: Viewer, namespace: str, kept: str) -> tuple[Any, ...]:
+    return ("publish", viewer.id, namespace, kept)
+
+
+@router.post("/upload/publish")
+def publish(
+    services: ServicesDep,
+    viewer: SignedIn,
+    namespace: Annotated[str, Form(max_length=96)],
+    kept: Annotated[str, Form(max_length=1_000_000)],
+    expires: Annotated[int, Form()],
+    signature: Annotated[str, Form(max_length=64)],
+    name: Annotated[str, Form(max_length=200)] = "",
+    visibility: Annotated[str, Form(max_length=20)] = "internal",
+    message: Annotated[str, Form(max_length=1_000)] = "",
+) -> Response:
+    """Publish what was shown, to nobody else than whom it was shown to."""
+    with transaction(services.sessions) as session:
+        signing.check(signing.key(session), signature, expires, *_signed(viewer, namespace, kept))
+    entries = [Entry(*entry) for entry in json.loads(kept)]
+    shown = publishing.shown_again(services, viewer, namespace, entries)
+    try:
+        repo = publishing.publish_shown(
+            services,
+            viewer,
+            f"{namespace}/{name.strip()}",
+            shown,
+            visibility=_visibility(visibility),
+            message=message.strip() or "Upload",
+        )
+    except HubError as error:
+        typed = {"name": name, "visibility": visibility, "message": message}
+        return _review(services, viewer, shown, typed=typed, error=error)
+    return RedirectResponse(f"/adapters/{repo.full_name}", status_code=303)
+
+
+def _visibility(value: str) -> Visibility:
+    for known in VISIBILITIES:
+        if value == known:
+            return known
+    raise InvalidInput(f"The visibility {value!r} is none; choose one of {', '.join(VISIBILITIES)}.")

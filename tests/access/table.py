@@ -54,6 +54,16 @@ TEAM = "/teams/{organization}"
 EXAMPLES = {"inline": [{"input": "a", "target": "b"}]}
 COMPOSE = {"kind": "compose", "name": "weavers/woven", "modules": [{"repo": "{repo}"}], "examples": EXAMPLES}
 
+FORM = {
+    "act": "start",
+    "base": "tests/tiny-base",
+    "namespace": "weavers",
+    "result": "woven{fresh}",
+    "module": "{repo}",
+    "examples.from": "paste",
+    "examples.text": "a\tb",
+}
+
 TABLE: tuple[Row, ...] = (
     # the instance
     Row("GET", "/healthz", "nothing"),
@@ -169,6 +179,21 @@ TABLE: tuple[Row, ...] = (
     Row("GET", "/v1/adapters", "nothing"),
     Row("GET", "/v1/facets", "nothing"),
     Row("POST", "/v1/adapters", "create", 201, {"upload": "adapter"}),
+    Row("GET", "/upload", "a user"),
+    Row(
+        "POST",
+        "/upload",
+        "create",
+        422,
+        {"data": {"namespace": "weavers"}, "files": [("files", ("adapter_config.json", b"{}"))]},
+    ),
+    Row(
+        "POST",
+        "/upload/publish",
+        "a user",
+        403,
+        {"data": {"namespace": "weavers", "kept": "[]", "expires": "1", "signature": "x"}},
+    ),
     Row("GET", "/v1/adapters/{namespace}/{name}", "read"),
     Row("GET", "/adapters/{namespace}/{name}", "read"),
     Row("GET", "/v1/adapters/{namespace}/{name}/similar", "read"),
@@ -225,6 +250,9 @@ TABLE: tuple[Row, ...] = (
     Row("GET", "/v1/jobs/{job_id}/events", "a member"),
     Row("GET", "/v1/jobs/{job_id}/stream", "a member"),
     Row("GET", "/v1/scores", "nothing"),
+    Row("GET", "/new/{kind}", "a user", asked="/new/compose"),
+    Row("POST", "/new/{kind}", "create", 303, {"data": FORM}, "/new/compose"),
+    Row("POST", "/new/preview", "a user", 200, {"data": {"act": "preview:examples", "examples.text": "a\tb"}}),
     Row("GET", "/jobs", "a user"),
     Row("GET", "/jobs/{job_id}", "a member"),
     Row("POST", "/jobs/{job_id}/cancel", "a member who writes", 303),

@@ -50,14 +50,14 @@ class Candidates(Strict):
     namespaces: list[str] = Field(alias="from", min_length=1, max_length=50)
     k: int = Field(20, ge=1, le=100, description="how many take part")
     by: Literal["loss", "random"] = Field("loss", description="on the examples, each module alone; or at random")
-    pool: int = Field(200, ge=1, le=500)
+    pool: int = Field(200, ge=1, le=500, description="how many are tried, drawn at random if there are more")
 
 
 class Tune(Strict):
     """A short training on the same examples that starts from what the search found."""
 
-    steps: int = Field(20, ge=1, le=10_000)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    steps: int = Field(20, ge=1, le=10_000, description="updates of the short training after the search")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="of that training")
 
 
 class ComposeRequest(ResultRequest):
@@ -68,10 +68,16 @@ class ComposeRequest(ResultRequest):
     examples: Examples | None = Field(None, description="what the weights are searched on; needed for any search")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
     base: str | None = Field(None, description="left out: the base on which the modules agree")
-    form: Form | Merge = Field("sum", description="sum, product and svd can be searched, the others need weights")
-    search: Literal["nevergrad", "gradient", "none"] = "gradient"
+    form: Form | Merge = Field(
+        "sum",
+        description="how modules are added: sum of updates, product of factors or svd can be searched, the others need weights",
+    )
+    search: Literal["nevergrad", "gradient", "none"] = Field(
+        "gradient",
+        description="how weights are found: by gradient, by nevergrad without gradients as in the paper, or none are searched",
+    )
     weights: list[float] | None = Field(None, description="one a module, with search none")
-    optimizer: str = Field("NGOpt", max_length=60, description="the name of a nevergrad optimiser")
+    optimizer: str = Field("NGOpt", max_length=60, description="with search nevergrad: the name of its optimiser")
     per_layer: bool = Field(False, description="with search gradient: a weight for each module and layer")
     budget: int | None = Field(
         None, ge=1, le=5_000, description="evaluations of the loss; left out: 10 with gradients, 40 without"
@@ -85,7 +91,7 @@ class ComposeRequest(ResultRequest):
     density: float = Field(0.5, gt=0, lt=1, description="share of entries that ties, dare and magnitude_prune keep")
     tune: Tune | None = Field(Tune(), description="null for the composition alone, as with search none")
     controls: Literal["quick", "full"] = Field("quick", description="what the report sets beside the composition")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of every draw: the same request gives the same result")
     template: Template | None = Field(None, description="left out: the one the modules were trained with, else chat")
 
     @model_validator(mode="after")

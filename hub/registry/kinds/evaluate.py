@@ -31,11 +31,13 @@ class EvaluateRequest(Request):
     datasets: list[Examples] = Field(min_length=1, max_length=20)
     base: str | None = None
     include_base: bool = Field(True, description="also score the base alone")
-    metrics: list[Metric] = Field(default=["exact_match", "target_loss"], min_length=1)
+    metrics: list[Metric] = Field(
+        default=["exact_match", "target_loss"], min_length=1, description="what is measured of each answer"
+    )
     limit: int = Field(500, ge=1, le=10_000, description="the first so many examples of each data set")
-    max_new_tokens: int = Field(32, ge=1, le=1_024)
+    max_new_tokens: int = Field(32, ge=1, le=1_024, description="where an answer ends at the latest")
     seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap")
-    template: Template | None = None
+    template: Template | None = Field(None, description="left out: the one the modules were trained with, else chat")
 
     def named_modules(self) -> Sequence[Module]:
         return self.modules

@@ -31,38 +31,40 @@ class PartitionSettings(Strict):
 class SupervisedSettings(Strict):
     """Stage 1. What is left out is the named settings' own."""
 
-    rank: int | None = Field(None, ge=1, le=512)
-    alpha: float | None = Field(None, gt=0, le=4_096)
+    rank: int | None = Field(None, ge=1, le=512, description="of A and B")
+    alpha: float | None = Field(None, gt=0, le=4_096, description="the update is scaled by alpha over the rank")
     target_modules: Literal["all-linear"] | list[str] | None = Field(None, description="names of linear layers")
-    learning_rate: float | None = Field(None, gt=0, le=1)
-    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps")
-    schedule: Schedule | None = None
+    learning_rate: float | None = Field(None, gt=0, le=1, description="of stage 1")
+    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps in which the rate rises")
+    schedule: Schedule | None = Field(None, description="how the rate falls after that")
     steps: int | None = Field(None, ge=1, le=1_000_000, description="left out: as many as the epochs take")
-    epochs: int | None = Field(None, ge=1, le=100)
-    batch_size: int | None = Field(None, ge=1, le=1_024)
-    accumulation: int | None = Field(None, ge=1, le=1_024)
-    max_length: int | None = Field(None, ge=8, le=131_072)
-    weight_decay: float | None = Field(None, ge=0, le=1)
+    epochs: int | None = Field(None, ge=1, le=100, description="passes over System 1's examples")
+    batch_size: int | None = Field(None, ge=1, le=1_024, description="examples computed at once")
+    accumulation: int | None = Field(None, ge=1, le=1_024, description="batches per update")
+    max_length: int | None = Field(None, ge=8, le=131_072, description="tokens; longer examples are left out")
+    weight_decay: float | None = Field(None, ge=0, le=1, description="pulls A and B towards zero")
 
 
 class ReinforcedSettings(Strict):
     """Stage 2. What is left out is the named settings' own."""
 
     rewards: dict[Reward, float] | None = Field(None, min_length=1, description="weights by name")
-    learning_rate: float | None = Field(None, gt=0, le=1)
+    learning_rate: float | None = Field(None, gt=0, le=1, description="of stage 2")
     kl: float | None = Field(None, ge=0, le=10, description="weight of the divergence from stage 1's result")
-    temperature: float | None = Field(None, gt=0, le=10)
-    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] | None = None
+    temperature: float | None = Field(None, gt=0, le=10, description="of the answers that are drawn")
+    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] | None = Field(
+        None, description="how the tokens of the answers are averaged"
+    )
     prompts: int | None = Field(None, ge=1, le=1_024, description="of a step")
     generations: int | None = Field(None, ge=2, le=256, description="answers to each prompt")
     batch_size: int | None = Field(None, ge=1, le=4_096, description="answers that are computed at once")
     steps: int | None = Field(None, ge=1, le=1_000_000, description="left out: as many as the epochs take")
-    epochs: int | None = Field(None, ge=1, le=100)
+    epochs: int | None = Field(None, ge=1, le=100, description="passes over System 2's examples")
     max_prompt: int | None = Field(None, ge=1, le=131_072, description="tokens; longer prompts are left out")
     max_answer: int | None = Field(None, ge=1, le=131_072, description="tokens; answers end there")
-    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps")
-    schedule: Schedule | None = None
-    weight_decay: float | None = Field(None, ge=0, le=1)
+    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps in which the rate rises")
+    schedule: Schedule | None = Field(None, description="how the rate falls after that")
+    weight_decay: float | None = Field(None, ge=0, le=1, description="pulls A and B towards zero")
     clip: float | None = Field(None, gt=0, le=1_000, description="largest norm of a gradient")
 
 
@@ -101,7 +103,7 @@ class ParRequest(ResultRequest):
     """LoRA-PAR: fast thinking supervised, slow thinking reinforced, each on its own elements of one module (arXiv 2507.20999)."""
 
     kind: Literal["par"]
-    base: str
+    base: str = Field(description="the registered base that learns")
     examples: Examples = Field(description="what is learnt, of both systems")
     held_out: Examples | None = Field(None, description="what every stage is measured on; at least 100 for a claim")
     split: Literal["labels", "random"] | Vote = Field(
@@ -116,8 +118,8 @@ class ParRequest(ResultRequest):
     validation_share: float = Field(
         0.1, ge=0, le=0.5, description="of System 1's examples, 200 at most; they choose stage 1's best state"
     )
-    seed: int = Field(0, ge=0, lt=2**32)
-    template: Template = "chat"
+    seed: int = Field(0, ge=0, lt=2**32, description="of every draw: the same request gives the same result")
+    template: Template = Field("chat", description="how an input becomes a prompt")
 
     @model_validator(mode="after")
     def fits_together(self) -> "ParRequest":

@@ -28,7 +28,7 @@ class ReduceRequest(ResultRequest):
     """Make a base better at a task by cutting singular values of a few of its matrices (arXiv 2510.20800), or a module smaller."""
 
     kind: Literal["reduce"]
-    subject: Literal["base", "module"] = "base"
+    subject: Literal["base", "module"] = Field("base", description="what is reduced")
     base: str | None = Field(None, description="left out: the module's")
     module: Module | None = Field(
         None, description="what is made smaller, or what is merged into the base before it is reduced"

@@ -59,37 +59,41 @@ class TrainRequest(ResultRequest):
     held_out: Examples | None = Field(None, description="what the result is measured on; at least 100 for a claim")
     base: str | None = Field(None, description="may be left out where a module is trained further")
     start_from: Module | None = Field(None, description="the module to train further")
-    rank: int = Field(8, ge=1, le=512)
+    rank: int = Field(8, ge=1, le=512, description="of A and B: more can learn more, and is larger")
     alpha: float | None = Field(None, gt=0, le=4_096, description="left out: twice the rank")
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="names of linear layers, as PEFT takes them"
     )
-    dropout: float = Field(0.0, ge=0, lt=1)
-    init: Literal["default", "gaussian", "a_zero", "orthogonal", "pissa", "pissa_niter_4"] = "default"
-    rslora: bool = False
-    dora: bool = False
-    learning_rate: float = Field(5e-4, gt=0, le=1, description="of A")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the inputs of A left out at random while training")
+    init: Literal["default", "gaussian", "a_zero", "orthogonal", "pissa", "pissa_niter_4"] = Field(
+        "default", description="where A and B start; PEFT's own is B at zero"
+    )
+    rslora: bool = Field(False, description="scale by alpha over the root of the rank, which suits high ranks")
+    dora: bool = Field(False, description="learn the length of each column apart from its direction; slower")
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="of A; B's is this times the ratio")
     ratio: float | None = Field(
         None,
         gt=0,
         le=1_000,
         description="B's rate over A's; left out: 4 where B starts at zero, 16 where A does, else 1",
     )
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the rate rises from zero")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after that")
     steps: int | None = Field(None, ge=1, le=1_000_000, description="updates; left out: as many as the epochs take")
-    epochs: int = Field(3, ge=1, le=100)
-    batch_size: int = Field(8, ge=1, le=1_024)
+    epochs: int = Field(3, ge=1, le=100, description="passes over the examples")
+    batch_size: int = Field(8, ge=1, le=1_024, description="examples computed at once; less takes less memory")
     accumulation: int = Field(1, ge=1, le=1_024, description="batches per update")
     max_length: int = Field(1_024, ge=8, le=131_072, description="tokens; longer examples are left out and counted")
-    weight_decay: float = Field(0.0, ge=0, le=1)
-    validation_share: float = Field(0.1, ge=0, le=0.5, description="of the examples, 200 at most")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="pulls A and B towards zero")
+    validation_share: float = Field(
+        0.1, ge=0, le=0.5, description="of the examples, 200 at most; they choose the best state and are not learnt"
+    )
     validate_every: int | None = Field(None, ge=1, description="steps; left out: a tenth of the run")
     early_stop: int | None = Field(None, ge=1, description="validations without a new best after which training ends")
     load_in_4bit: bool = Field(False, description="the base in NF4 while training (QLoRA), for less memory; not faster")
-    lr_search: LrSearch | None = None
+    lr_search: LrSearch | None = Field(None, description="try several rates first")
     compare: list[Literal["lora"]] = Field([], max_length=1, description="also train plain LoRA at the same budget")
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="of every draw: the same request gives the same result")
     template: Template | None = Field(None, description="left out: the one the module was trained with, else chat")
 
     @model_validator(mode="after")

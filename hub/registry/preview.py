@@ -1,0 +1,72 @@
+"""A look at examples before anything is made of them: how many, how long in tokens, what is wrong with which line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from hub.registry import pasted, repos, tokens
+from hub.registry.kinds import Examples, ExampleText
+from hub.registry.kinds.common import pin_examples
+from hub.registry.models import Commit
+from hub.registry.pasted import Problem
+from hub.registry.storage import Storage
+from hub.registry.teams import Viewer
+
+ROWS = 8  # shown
+MAX_BYTES = 8 << 20  # read of a data set's file
+
+
+@dataclass(frozen=True)
+class Shown:
+    line: int
+    example: ExampleText
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """`tokens` are of inputs and targets together, without what a prompt template adds. `part`: the file is longer than was read."""
+
+    format: str
+    count: int
+    rows: Sequence[Shown]
+    problems: Sequence[Problem]
+    tokens: int
+    longest: int
+    exact: bool
+    part: bool = False
+    systems: tuple[int, int, int] = (0, 0, 0)  # System 1, System 2, unlabelled
+
+
+def of_text(session: Session, storage: Storage, base_id: str, text: str, *, part: bool = False) -> Preview:
+    found = pasted.parse(text)
+    counted = tokens.count(session, storage, base_id, [f"{each.input}\n{each.target}" for each in found.examples])
+    rows = zip(found.lines, found.examples, counted.tokens, strict=True)
+    systems = [each.system for each in found.examples]
+    return Preview(
+        format=found.format,
+        count=len(found.examples),
+        rows=[Shown(*row) for row, _ in zip(rows, range(ROWS), strict=False)],
+        problems=found.problems,
+        tokens=sum(counted.tokens),
+        longest=max(counted.tokens, default=0),
+        exact=counted.exact,
+        part=part,
+        systems=(systems.count(1), systems.count(2), systems.count(None)),
+    )
+
+
+def of_dataset(session: Session, storage: Storage, viewer: Viewer, base_id: str, source: Examples) -> Preview:
+    """Of a file that the viewer may read. Raises what `pin_examples` raises."""
+    pinned = pin_examples(session, viewer, source)
+    entry = repos.file(session, session.get_one(Commit, pinned["commit"]), pinned["path"])
+    text = storage.read(entry.sha256, 0, min(entry.size, MAX_BYTES)).decode(errors="replace")
+    part = entry.size > MAX_BYTES
+    return of_text(session, storage, base_id, text.rpartition("\n")[0] if part else text, part=part)
+
+
+def files(session: Session, viewer: Viewer, name: str) -> list[str]:
+    """The files of examples in a data set."""
+    repo = repos.find(session, viewer, "dataset", name)
+    return [entry.path for entry in repos.files(session, repos.resolve(session, repo)) if entry.path.endswith(".jsonl")]

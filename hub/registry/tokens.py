@@ -1,0 +1,64 @@
+"""How many tokens a text has for a base: counted with its tokenizer where the hub has it, else guessed from the bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+from tokenizers import Tokenizer
+
+from hub.registry import bases, repos
+from hub.registry.errors import NotFound
+from hub.registry.storage import Storage
+
+FILE = "tokenizer.json"
+MAX_BYTES = 64 << 20
+BYTES_PER_TOKEN = 4  # of English text, roughly
+
+
+@dataclass(frozen=True)
+class Counted:
+    tokens: list[int]  # of each text
+    exact: bool
+
+
+def count(session: Session, storage: Storage, base_id: str, texts: Sequence[str]) -> Counted:
+    """The tokens of each text as it stands, without what a prompt template adds."""
+    tokenizer = _tokenizer_of(session, storage, base_id)
+    if tokenizer is None:
+        return Counted([-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts], exact=False)
+    return Counted(
+        [len(found) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)], exact=True
+    )
+
+
+def _tokenizer_of(session: Session, storage: Storage, base_id: str) -> Tokenizer | None:
+    """From the base's folder, if it lies on this machine; the built-in base's from the repo in which the hub serves it."""
+    try:
+        base = bases.find(session, base_id)
+        if base.path is None:
+            commit = repos.resolve(session, repos.find(session, None, "model", base.id))
+            entry = repos.file(session, commit, FILE)
+            return _from_storage(storage, entry.sha256, entry.size) if entry.size <= MAX_BYTES else None
+    except NotFound:
+        return None
+    path = Path(base.path) / FILE
+    return _from_folder(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@lru_cache(maxsize=4)
+def _from_folder(path: Path, changed: int) -> Tokenizer | None:
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=4)
+def _from_storage(storage: Storage, sha256: str, size: int) -> Tokenizer | None:
+    return _parsed(storage.read(sha256, 0, size).decode())
+
+
+def _parsed(text: str) -> Tokenizer | None:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception:  # the library has no class of its own; a file that it cannot read is one that we do not have
+        return None
