@@ -64,8 +64,8 @@ def create_app(services: Services | None = None) -> FastAPI:
     app.state.services = services
     app.state.watcher = watcher
     app.state.limits = RateLimits(services.settings)
-    # Bases before repos, whose /v1/{kind}/{namespace}/{name} would take the id of one for a repo's name.
-    own = (health, account, adapters, aliases, library, datasets, shares, bases, repos, jobs, teams, system)
+    # Bases and teams before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
+    own = (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system)
     for module in (*own, *PAGES, huggingface):
         app.include_router(module.router)
     install_error_handlers(app, error_page, render)

@@ -163,6 +163,33 @@ class System(BaseModel):
     used: list[DeviceSeconds] = Field(description="this month")
 
 
+class NewWebhook(BaseModel):
+    url: str = Field(max_length=2_000, description="https, at a host that the operator allows")
+
+
+class WebhookInfo(BaseModel):
+    url: str
+    created_at: datetime
+
+
+class WebhookSecret(WebhookInfo):
+    secret: str = Field(description="shown this once; what is sent is signed with it")
+
+
+class WebhookEvent(BaseModel):
+    id: uuid.UUID
+    job_id: uuid.UUID
+    attempts: int
+    answer: str | None = Field(description="the status of the receiver that accepted, else what went wrong last")
+    delivered_at: datetime | None
+    next_at: datetime | None = Field(description="null: delivered, or given up after a day")
+    created_at: datetime
+
+
+class WebhookState(WebhookInfo):
+    events: list[WebhookEvent] = Field(description="the newest twenty of the last week")
+
+
 class AuditEvent(BaseModel):
     id: int
     at: datetime

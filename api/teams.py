@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry import audit, organizations, quota, teams, usage
+from hub.registry import audit, organizations, quota, teams, usage, webhooks
 from hub.registry.db import transaction
 from hub.registry.models import AuditEvent, Invitation
 
@@ -127,6 +127,29 @@ def get_usage(
     """Device-seconds of its jobs by month, device and kind, this month first (its members)."""
     found = usage.of_namespace(session, viewer, namespace, months)
     return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
+
+
+@router.put("/namespaces/{namespace}/webhook")
+def set_webhook(
+    session: SessionDep, services: ServicesDep, viewer: SignedIn, namespace: str, body: schemas.NewWebhook
+) -> schemas.WebhookSecret:
+    """Where to tell that a job has ended, with a new secret (its administrators)."""
+    hook = webhooks.set_address(session, viewer, namespace, body.url, services.settings.webhook_hosts)
+    return schemas.WebhookSecret.model_validate(hook, from_attributes=True)
+
+
+@router.get("/namespaces/{namespace}/webhook")
+def get_webhook(session: SessionDep, viewer: SignedIn, namespace: str) -> schemas.WebhookState:
+    """Its address, and what became of the newest events (its administrators)."""
+    hook, events = webhooks.get(session, viewer, namespace)
+    told = [schemas.WebhookEvent.model_validate(event, from_attributes=True) for event in events]
+    return schemas.WebhookState(url=hook.url, created_at=hook.created_at, events=told)
+
+
+@router.delete("/namespaces/{namespace}/webhook", status_code=204)
+def remove_webhook(session: SessionDep, viewer: SignedIn, namespace: str) -> None:
+    """Nothing is sent any more, nor what waits (its administrators)."""
+    webhooks.remove(session, viewer, namespace)
 
 
 @router.get("/audit")

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import audit, quota, teams
+from hub.registry import audit, quota, teams, webhooks
 from hub.registry.errors import Conflict, Forbidden, NotFound
 from hub.registry.models import Attempt, Commit, Job, JobEvent, JobInput, Membership, Repo, User
 from hub.registry.queue import Queue
@@ -228,6 +228,7 @@ def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
     if job.state == "queued":
         job.state, job.finished_at = "cancelled", func.now()
+        webhooks.jobs_ended(session, job.id)
     elif job.state == "running":
         job.cancel_requested = True
     elif job.state != "cancelled":
@@ -372,6 +373,8 @@ def _write(session: Session, lease: Lease, **values: Any) -> bool:
         return False
     ours = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
     session.execute(update(Attempt).where(*ours).values(last_at=func.now()))
+    if "finished_at" in values:
+        webhooks.jobs_ended(session, lease.job_id)
     return True
 
 
@@ -405,8 +408,10 @@ def end_dead(session: Session) -> int:
     ).all()
     for job_id, seconds in late:
         session.execute(update(Job).where(Job.id == job_id).values(error_message=_said(seconds)))
+    ended = [row.id for row in (*cancelled, *lost, *late)]
+    webhooks.jobs_ended(session, *ended)
     again = session.execute(update(Job).where(dead).values(state="queued", sent_at=_long_ago()).returning(Job.id)).all()
-    return len(cancelled) + len(lost) + len(late) + len(again)
+    return len(ended) + len(again)
 
 
 def _long_ago() -> ColumnElement[datetime]:

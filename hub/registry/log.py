@@ -28,5 +28,5 @@ def configure_logging(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    for quiet in ("botocore", "boto3", "urllib3", "httpx"):
+    for quiet in ("botocore", "boto3", "urllib3", "httpx", "httpx2"):
         logging.getLogger(quiet).setLevel(logging.WARNING)

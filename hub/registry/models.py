@@ -412,6 +412,34 @@ class WorkerProcess(Table):
     seen_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
 
 
+class Webhook(Table):
+    """Where a namespace's events go. The secret is kept as it is, as every event is signed with it."""
+
+    __tablename__ = "webhooks"
+    namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name", ondelete="CASCADE"), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+
+
+class WebhookEvent(Table):
+    """A job that has ended, to be told: at most one event a job, written with its end."""
+
+    __tablename__ = "webhook_events"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    namespace: Mapped[str] = mapped_column(ForeignKey("webhooks.namespace", ondelete="CASCADE"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    next_at: Mapped[datetime | None] = mapped_column(Time, server_default=func.now())  # null: delivered or given up
+    answer: Mapped[str | None] = mapped_column(Text)  # the last one
+    delivered_at: Mapped[datetime | None] = mapped_column(Time)
+    created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    __table_args__ = (
+        Index("ix_webhook_events_namespace", "namespace", "id"),
+        Index("ix_webhook_events_due", "namespace", "next_at", postgresql_where=text("next_at is not null")),
+    )
+
+
 class JobInput(Table):
     """A commit that a job pinned: readable by the owner when it starts, and kept from collection while it waits."""
 

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     oidc_client_secret: str | None = Field(None, description="its secret there, if it has one")
     oidc_label: str = Field("your organisation", description="what the button on the sign-in page calls the provider")
     oidc_admit: bool = Field(True, description="whoever the provider knows gets a user here when he first signs in")
+    webhook_hosts: str = Field(
+        "",
+        description="hosts that webhooks may be sent to, with spaces between: host or host:port, by https; http://host where that is meant",
+    )
     cookie_secure: bool = Field(False, description="set the session cookie for https only")
 
 

@@ -1,7 +1,7 @@
 """The reconciler: one loop at a time, under an advisory lock, that finishes whatever was interrupted.
 
-It re-sends jobs whose message was lost, settles jobs whose worker died, purges what can no longer be restored, and collects bytes that
-nothing needs. Every step may be killed and run again.
+It re-sends jobs whose message was lost, settles jobs whose worker died, tells webhooks which jobs have ended, purges what can no longer
+be restored, and collects bytes that nothing needs. Every step may be killed and run again.
 """
 
 import logging
@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, lfs, similar, upstream, xet
+from hub.registry import checkpoints, jobs, lfs, similar, upstream, webhooks, xet
 from hub.registry.db import transaction
 from hub.registry.errors import Unavailable
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
@@ -53,6 +53,7 @@ def sweep(services: Services) -> None:
     if settled:
         log.info("settled jobs of dead workers", extra={"count": settled})
     resend(services)
+    webhooks.send_due(services)
     settings = services.settings
     with transaction(services.sessions) as session:
         purge(session, timedelta(days=settings.restore_days))

@@ -79,6 +79,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
     cache: Path = tmp_path_factory.mktemp("cache")
     # Nothing is limited here: the matrix fails to sign in more often than anybody should.
     changes = {"database_url": url, "broker_prefix": f"{name}:", "cache_dir": cache, "sign_in_attempts": 0}
+    changes["webhook_hosts"] = "hooks.example.org"
     services = connect(base_settings.model_copy(update=changes))
     made.base(services)
     people = {"owner": new_person(services, "olga")}
