@@ -5,8 +5,9 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from api import schemas
-from hub.http import Admin, SessionDep, SignedIn
-from hub.registry import audit, base_folder, bases
+from hub.http import Admin, ServicesDep, SessionDep, SignedIn
+from hub.registry import audit, base_folder, bases, upstream_bases
+from hub.registry.db import transaction
 from hub.registry.models import BaseModel
 
 router = APIRouter(prefix="/v1/bases", tags=["bases"])
@@ -18,22 +19,33 @@ def list_bases(session: SessionDep, viewer: SignedIn) -> list[schemas.Base]:
 
 
 @router.post("", status_code=201)
-def register_base(session: SessionDep, viewer: Admin, body: schemas.NewBase) -> schemas.Base:
-    """Register a folder on the workers' machines (administrators). Its headers are read here; nothing is copied."""
-    folder = base_folder.read(Path(body.path))
-    base = bases.register(
-        session,
-        body.id,
-        path=body.path,
-        revision=body.revision,
-        dtype=body.dtype,
-        licence=body.licence,
-        aliases=body.aliases,
-        shapes=folder.shapes,
-        fingerprint=folder.fingerprint,
-    )
-    audit.record(session, viewer, "base.registered", base.id)
-    return _base(base)
+def register_base(services: ServicesDep, viewer: Admin, body: schemas.NewBase) -> schemas.Base:
+    """Register a folder on the workers' machines, or a repo of the upstream hub (administrators). Headers are read here, nothing is copied.
+
+    What was said before of a base of this id is replaced.
+    """
+    commit, licence, token = body.revision, body.licence, body.token.get_secret_value() if body.token else None
+    if body.upstream:
+        found = upstream_bases.read(services.upstream, body.upstream, body.revision or "main", token)
+        commit, licence, read = found.commit, licence or found.licence, found.read
+    else:
+        read = base_folder.read(Path(body.path or ""))
+    with transaction(services.sessions) as session:
+        base = bases.register(
+            session,
+            body.id,
+            path=body.path,
+            upstream=body.upstream,
+            token=token,
+            revision=commit,
+            dtype=body.dtype,
+            licence=licence,
+            aliases=body.aliases,
+            shapes=read.shapes,
+            fingerprint=read.fingerprint,
+        )
+        audit.record(session, viewer, "base.registered", base.id)
+        return _base(base)
 
 
 @router.delete("/{base_id:path}", status_code=204)
@@ -47,6 +59,7 @@ def _base(base: BaseModel) -> schemas.Base:
     return schemas.Base(
         id=base.id,
         path=base.path,
+        upstream=base.upstream,
         revision=base.revision,
         dtype=base.dtype,
         licence=base.licence,

@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -511,17 +512,19 @@ class LocalFile:
 FINGERPRINT_SAMPLE = 4096  # bytes of each tensor
 
 
-def fingerprint(paths: Iterable[Path]) -> str:
+def fingerprint(files: Iterable[RangedFile], pool: Executor | None = None) -> str:
     """SHA-256 over the name, dtype, shape and first 4 KiB of every tensor of these safetensors files, in the order of the names.
 
     It takes milliseconds for a base of any size and does not depend on how the weights are split into files. Training, merging and
     rounding change nearly every entry of a matrix, so its first entries tell; a change of single entries may go unseen.
-    Raises FormatError.
+    With a pool, tensors are read at the same time, as many as it has threads. Raises FormatError.
     """
-    samples: dict[str, bytes] = {}
-    for path in paths:
-        file = LocalFile(path)
-        for name, tensor in read_header(file).tensors.items():
-            described = f"{name} {tensor.dtype} {tensor.shape}\n".encode()
-            samples[name] = described + file.read(tensor.start, min(tensor.end - tensor.start, FINGERPRINT_SAMPLE))
+    tensors = [(file, name, tensor) for file in files for name, tensor in read_header(file).tensors.items()]
+
+    def sample(file: RangedFile, name: str, tensor: TensorInfo) -> bytes:
+        described = f"{name} {tensor.dtype} {tensor.shape}\n".encode()
+        return described + file.read(tensor.start, min(tensor.end - tensor.start, FINGERPRINT_SAMPLE))
+
+    taken = pool.map(sample, *zip(*tensors, strict=True)) if pool and tensors else (sample(*each) for each in tensors)
+    samples = dict(zip((name for _, name, _ in tensors), taken, strict=True))
     return hashlib.sha256(b"".join(samples[name] for name in sorted(samples))).hexdigest()

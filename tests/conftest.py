@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from starlette.responses import Response
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import create_app
 from hub import local, up
@@ -33,6 +35,36 @@ class Person:
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+
+class Other:
+    """The other hub. Remembers what it was asked, with which token; can be switched off, and made to answer `instead`."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.services = connect(settings.model_copy(update={"database_url": url}))
+        self.app = create_app(self.services)
+        self.asked: list[tuple[str, str]] = []  # method and path, token
+        self.off = False
+        self.instead: dict[str, ASGIApp] = {}  # by method and the beginning of the path
+        self.sent = 0  # bytes of bodies
+        with transaction(self.services.sessions) as session:
+            user = teams.create_user(session, "labs")
+            _, token = credentials.create_token(session, user.id, "the other hub's reader")
+        self.labs = Person("labs", token, Viewer(user.id, "labs", False))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counted(message: Message) -> None:
+            self.sent += len(message.get("body", b""))
+            await send(message)
+
+        if scope["type"] == "http":
+            token = dict(scope["headers"]).get(b"authorization", b"").decode()
+            self.asked.append((f"{scope['method']} {scope['path']}", token))
+            told = [app for asked, app in self.instead.items() if self.asked[-1][0].startswith(asked)]
+            for app in [Response(status_code=500)] if self.off else told:
+                await app(scope, receive, counted)
+                return
+        await self.app(scope, receive, counted)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -109,3 +141,12 @@ def ann(make_user: Callable[..., Person]) -> Person:
 @pytest.fixture
 def bob(make_user: Callable[..., Person]) -> Person:
     return make_user("bob")
+
+
+@pytest.fixture
+def other(base_settings: Settings) -> Iterator[Other]:
+    name = f"loraloom_other_{uuid.uuid4().hex[:12]}"
+    other = Other(base_settings, schema.copy_database(base_settings.database_url, name))
+    yield other
+    other.services.close()
+    schema.drop_database(schema.server_url(base_settings.database_url), name)

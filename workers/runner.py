@@ -11,9 +11,10 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,10 @@ from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.teams import viewer_of
 from workers import compose, convert, evaluate, generate, par, reduce, train
+from workers.base_files import BaseChanged, BaseFiles
 from workers.cache import Cache
 from workers.place import StoredPlace
+from workers.teachers import dtype_of
 from workers.work import Outcome, Work
 
 log = logging.getLogger(__name__)
@@ -139,6 +142,8 @@ class Runner:
         self.bases = WarmBases()
         device = f"cuda {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
         self.worker = Worker(name, device)
+        self.files = BaseFiles(self.cache.bases, settings.base_cache_bytes)
+        self._in_use: set[Path] = set()  # of its folders, by the job that runs
 
     def run(self, job_id: uuid.UUID) -> None:
         """Run the job whose turn it is in this one's queue; a message that comes twice or too late does nothing."""
@@ -175,8 +180,10 @@ class Runner:
             if code == NotEnoughMemory.code:
                 spoilt = None  # the bases that are kept warm may have been in the way: the next try has all the memory
         else:
+            self.files.release(self.bases.folders)
             return
         self.bases.drop(spoilt)
+        self.files.release(self.bases.folders)
 
     def _claim(self, job_id: uuid.UUID) -> Lease | None:
         with transaction(self.services.sessions) as session:
@@ -184,8 +191,10 @@ class Runner:
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
+        self._in_use.clear()
+        folder = partial(self._folder, progress=progress)
         # A kind that pins no base computes without one.
-        base: Any = self._base(job) if "base" in job.params else None
+        base: Any = self._base(job, folder) if "base" in job.params else None
         with tempfile.TemporaryDirectory() as scratch:
 
             def place(stage: str) -> StoredPlace:
@@ -194,17 +203,39 @@ class Runner:
             kept = Kept(self.cache.decompositions)
             settings = self.services.settings
             work = Work(
-                job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, self._folder, settings
+                job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, folder, settings
             )
             return KINDS[job.kind](work)
 
-    def _base(self, job: Job) -> Base:
+    def _base(self, job: Job, folder: Callable[[Mapping[str, Any]], Path]) -> Base:
         """The base, loaded only if it is not warm. What searches and trains takes all the memory there is, so no other stays beside it."""
         wanted, four_bit = job.params["base"], job.params.get("load_in_4bit", False)
-        return self.bases.get(self._folder(wanted), id=wanted["id"], four_bit=four_bit, alone=job.queue == "gpu")
+        place = folder(wanted)
+        for _ in range(2):
+            base = self.bases.get(
+                place, id=wanted["id"], dtype=dtype_of(wanted), four_bit=four_bit, alone=job.queue == "gpu"
+            )
+            if base.fingerprint == wanted["fingerprint"]:
+                return base
+            self.bases.drop(base.id)  # it may have been warm since before its folder was changed and registered again
+        raise BaseChanged(f"The weights of {base.id} are not those that were registered; register it again.")
 
-    def _folder(self, wanted: Mapping[str, Any]) -> Path:
-        return Path(wanted["path"]) if wanted["path"] else convert_built_in(self.cache.bases / "built-in")
+    def _folder(self, wanted: Mapping[str, Any], *, progress: Progress) -> Path:
+        if wanted["path"]:
+            return Path(wanted["path"])
+        if not wanted.get("upstream"):
+            return convert_built_in(self.cache.bases / "built-in")
+        with transaction(self.services.sessions) as session:
+            token = bases.token(session, wanted["id"])
+        with closing(self.services.upstream.apart(token)) as theirs:
+            folder = self.files.get(theirs, wanted, progress, self._let_go)
+        self._in_use.add(folder)
+        return folder
+
+    def _let_go(self) -> None:
+        """Of what is warm without need, so that its files can be evicted."""
+        self.bases.drop()
+        self.files.release(self._in_use)
 
     def _fetch(self, commit_id: str) -> Path:
         with transaction(self.services.sessions) as session:

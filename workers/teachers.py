@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import torch
 from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel, SecretStr
 
-from hub.lora.bases import WarmBases
+from hub.lora.bases import DTYPES, WarmBases
 from hub.lora.errors import LoraError
 from hub.lora.voting import BATCH, BaseTeacher, Teacher
 from workers.work import Work
@@ -108,7 +109,7 @@ class OnDemand:
         own = self.name == self.work.base.id
         if own:
             return BaseTeacher(self.work.base).replies(prompts)
-        base = self.others.get(self.work.folder_of(self.pinned), id=self.name, alone=True)
+        base = self.others.get(self.work.folder_of(self.pinned), id=self.name, dtype=dtype_of(self.pinned), alone=True)
         return BaseTeacher(base).replies(prompts)
 
 
@@ -157,9 +158,13 @@ def teachers_of(work: Work, wanted: Sequence[Mapping[str, Any]]) -> list[Teacher
             identity = f"{server.url} {server.model} {server.max_tokens}"
             found.append(Remembering(ServerTeacher(each["server"], server), identity, folder))
         else:
-            identity = f"{each['base']['fingerprint']} {work.base.dtype}"
+            identity = f"{each['base']['fingerprint']} {dtype_of(each['base']) or work.base.dtype}"
             found.append(Remembering(OnDemand(work, each["base"], others), identity, folder))
     return found
+
+
+def dtype_of(pinned: Mapping[str, Any]) -> torch.dtype | None:
+    return DTYPES[pinned.get("dtype", "auto")]
 
 
 def _named(file: Path | None) -> Mapping[str, Server]:

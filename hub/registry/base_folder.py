@@ -1,7 +1,8 @@
-"""A base model's folder, read by its headers alone: the shapes of its layers and a fingerprint of its weights."""
+"""A base model's files, read by their headers alone: the shapes of its layers and a fingerprint of its weights."""
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,24 @@ class BaseFolder:
 
 
 def read(folder: Path) -> BaseFolder:
-    """Raises BadBase naming what is missing."""
+    """A folder on this machine. Raises BadBase naming what is missing."""
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not weights or not (folder / "config.json").is_file():
         raise BadBase(f"{folder} is not a base model here: it needs config.json and safetensors weights.")
-    config = _config(folder / "config.json")
+    files = {str(path): peft_format.LocalFile(path) for path in weights}
+    return describe(str(folder), (folder / "config.json").read_bytes(), files)
+
+
+def describe(
+    where: str, config_file: bytes, weights: Mapping[str, peft_format.RangedFile], pool: Executor | None = None
+) -> BaseFolder:
+    """The same from the content of config.json and the weights by name, wherever they lie. Raises BadBase."""
+    config = _config(f"config.json of {where}", config_file)
     transposed = TRANSPOSED.get(config.get("model_type", ""), ())
     shapes = {}
-    for path in weights:
+    for path, file in weights.items():
         try:
-            header = peft_format.read_header(peft_format.LocalFile(path))
+            header = peft_format.read_header(file)
         except peft_format.FormatError as error:
             raise BadBase(f"{path} cannot be read: {error}") from error
         for name, tensor in header.tensors.items():
@@ -47,14 +56,14 @@ def read(folder: Path) -> BaseFolder:
     # Tied embeddings are saved once; a config that does not speak of them means transformers' default, which is tied.
     if config.get("tie_word_embeddings", True) and embedding:
         shapes.setdefault("lm_head", embedding)
-    return BaseFolder(shapes, peft_format.fingerprint(weights))
+    return BaseFolder(shapes, peft_format.fingerprint(weights.values(), pool))
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(name: str, content: bytes) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(content)
     except ValueError as error:
-        raise BadBase(f"{path} is not JSON: {error}") from error
+        raise BadBase(f"{name} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise BadBase(f"{path} is not a JSON object.")
+        raise BadBase(f"{name} is not a JSON object.")
     return config

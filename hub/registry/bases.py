@@ -6,6 +6,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from hub.registry import sealed
 from hub.registry.errors import Conflict, NotFound
 from hub.registry.inspect import KnownBase
 from hub.registry.models import AdapterFacts, BaseAlias, BaseModel, Job
@@ -28,6 +29,8 @@ def register(
     base_id: str,
     *,
     path: str | None,
+    upstream: str | None = None,
+    token: str | None = None,
     revision: str | None,
     dtype: str,
     licence: str | None,
@@ -48,6 +51,8 @@ def register(
         raise BaseExists(f"The name {taken[0]!r} already means another base; leave it out, or remove it there first.")
     values = {
         "path": path,
+        "upstream": upstream,
+        "token": sealed.seal(session, token) if token else None,
         "revision": revision,
         "dtype": dtype,
         "licence": licence,
@@ -71,7 +76,7 @@ def remove(session: Session, base_id: str) -> None:
     base = session.get(BaseModel, base_id)
     if base is None:
         raise BaseNotFound(f"No base has the id {base_id!r} here; an alias goes by registering its base without it.")
-    if base.path is None:
+    if base.path is None and base.upstream is None:
         raise BaseInUse("The built-in base stays: the starter library is made of it.")
     pinned = {"base": {"id": base_id}}
     needed = or_(Job.params.contains(pinned), Job.params.contains({"teachers": [pinned]}))
@@ -95,6 +100,12 @@ def find(session: Session, name: str) -> BaseModel:
         known = ", ".join(session.scalars(select(BaseModel.id).order_by(BaseModel.id))) or "none yet"
         raise BaseNotFound(f"No base {name!r} is registered here (registered: {known}); register it, or name another.")
     return base
+
+
+def token(session: Session, base_id: str) -> str | None:
+    """What is shown to the upstream for this base, if it is not the hub's own token."""
+    kept = session.scalar(select(BaseModel.token).where(BaseModel.id == base_id))
+    return sealed.unseal(session, kept) if kept else None
 
 
 def listing(session: Session) -> Sequence[BaseModel]:

@@ -26,6 +26,12 @@ class Card:
         return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
 
     @property
+    def licence(self) -> str | None:
+        """Its id, or its name where it is none of those that have one."""
+        named = [*self.words("license"), *self.words("license_name")]
+        return next((name for name in named if name != "other"), None)
+
+    @property
     def description(self) -> str:
         """The first paragraph of prose, at most 300 characters; headings, lists, tables and template text are passed over."""
         for paragraph in _without_comments(self.text[:16_384]).split("\n\n"):

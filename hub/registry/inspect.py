@@ -285,7 +285,7 @@ def _inspect_adapter(
         shapes={layer.module: (layer.inputs, layer.outputs, layer.rank) for layer in layers},
         flags=tuple(sorted(flags)),
         template=sidecar.get("template") or next(iter(card.words("prompt_template")), None),
-        licence=next((name for name in [*card.words("license"), *card.words("license_name")] if name != "other"), None),
+        licence=card.licence,
         tags=tuple(dict.fromkeys(tag[:100] for tag in card.words("tags")[:100])),
         description=card.description,
         card=card.front,

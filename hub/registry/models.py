@@ -142,13 +142,16 @@ class DeviceLogin(Table):
 
 
 class BaseModel(Table):
-    """A base that workers can load: the built-in one, or a folder on the workers' machines."""
+    """A base that workers can load: the built-in one, a folder on the workers' machines, or one of the upstream hub."""
 
     __tablename__ = "base_models"
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
-    path: Mapped[str | None] = mapped_column(Text)  # null: the built-in base, which each worker converts for itself
+    # Both null: the built-in base, which each worker converts for itself.
+    path: Mapped[str | None] = mapped_column(Text)
+    upstream: Mapped[str | None] = mapped_column(String(200))  # a repo of the upstream hub; `revision` is its commit
+    token: Mapped[bytes | None] = mapped_column(deferred=True)  # shown to the upstream for this base alone; sealed
     revision: Mapped[str | None] = mapped_column(String(200))
-    dtype: Mapped[str] = mapped_column(String(20))
+    dtype: Mapped[str] = mapped_column(String(20))  # to load it in; "auto": as the device computes best
     licence: Mapped[str | None] = mapped_column(String(100))
     shapes: Mapped[Json] = mapped_column(JSONB)  # linear layer -> [in, out]
     fingerprint: Mapped[str] = mapped_column(Sha256)

@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(
         Path("data/cache"), description="where a worker keeps inputs by hash and converted base models"
     )
+    base_cache_bytes: int | None = Field(
+        None, description="most bytes of downloaded bases that a worker keeps there; unset means no limit"
+    )
     teachers_file: Path | None = Field(
         None,
         description="a JSON file that names OpenAI-compatible servers which may vote on examples; unset means none",

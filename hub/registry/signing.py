@@ -19,10 +19,10 @@ class BadSignature(Forbidden):
     code = "bad_signature"
 
 
-def key(session: Session) -> bytes:
-    """The instance's key: the same in every process, whoever asks first."""
-    session.execute(insert(Secret).values(name=KEY, value=secrets.token_bytes(32)).on_conflict_do_nothing())
-    return session.scalars(select(Secret.value).where(Secret.name == KEY)).one()
+def key(session: Session, name: str = KEY) -> bytes:
+    """The instance's key of this name: the same in every process, whoever asks first."""
+    session.execute(insert(Secret).values(name=name, value=secrets.token_bytes(32)).on_conflict_do_nothing())
+    return session.scalars(select(Secret.value).where(Secret.name == name)).one()
 
 
 def sign(key: bytes, expires: int, *parts: object) -> str:

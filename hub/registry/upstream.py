@@ -11,7 +11,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
@@ -69,17 +69,23 @@ class Answer:
 
 
 class Upstream:
-    """Another hub. Nothing is opened before it is first needed."""
+    """Another hub. Nothing is opened before it is first needed, and without storage nothing is kept."""
 
-    def __init__(self, settings: Settings, storage: Storage) -> None:
+    def __init__(self, settings: Settings, storage: Storage | None) -> None:
         self.namespaces = frozenset(settings.upstream_namespaces.split())
         self.url = str(httpx.URL(settings.upstream_url or "")).rstrip("/")
-        self._token = settings.upstream_token
+        self._settings = settings
         self._storage = storage
+
+    def apart(self, token: str | None) -> "Upstream":
+        """The same hub, asked with this token if there is one; nothing is kept, as not everybody here may read what the token may."""
+        token = token or self._settings.upstream_token
+        return Upstream(self._settings.model_copy(update={"upstream_token": token}), None)
 
     @cached_property  # to load the certificates of all authorities takes a tenth of a second, which most processes need not spend
     def _client(self) -> httpx.Client:
-        token = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        secret = self._settings.upstream_token
+        token = {"Authorization": f"Bearer {secret}"} if secret else {}
         # httpx leaves the token out where a redirect leads to another host. A .netrc could name secrets for such hosts: hence no trust_env.
         return httpx.Client(headers={"User-Agent": "loraloom", **token}, timeout=30, trust_env=False)
 
@@ -148,26 +154,19 @@ class Upstream:
             return _begun(b"", ())
         address = _resolve(repo_type, full_name, file.commit, path)
         key = f"{KEPT}bytes/{_digest(address.encode(), f'{file.etag} {file.size}'.encode())}"
-        try:
-            return self._storage.stream_key(key, start, end)
-        except NotFound:
-            whole = (start, end) == (0, file.size)
+        if self._storage is not None:
+            with suppress(NotFound):
+                return self._storage.stream_key(key, start, end)
+        whole = (start, end) == (0, file.size)
         pieces = self._fetched(address, {} if whole else {"Range": f"bytes={start}-{end - 1}"})
         if whole:
             pieces = _checked(file, pieces)
+        if whole and self._storage is not None:
             if SHA256.fullmatch(file.etag) and file.size <= MAX_OBJECT_BYTES:
-                pieces = self._keeping(key, file, pieces)
+                pieces = _keeping(self._storage, key, file, pieces)
             elif file.size <= MAX_SMALL_BYTES:
-                pieces = _begun(self._kept_whole(key, b"".join(pieces)), ())
+                pieces = _begun(_kept_whole(self._storage, key, b"".join(pieces)), ())
         return _begun(next(pieces, b""), pieces)
-
-    def _kept_whole(self, key: str, data: bytes) -> bytes:
-        """S3 cannot check what has no SHA-256, and may show a part of it meanwhile: it is stored when all of it is there and checked."""
-        try:
-            self._storage.put_stream(key, BytesIO(data), len(data))
-        except HubError as error:  # the reader has his file all the same
-            log.warning("a file of the upstream was not kept", extra={"reason": error.message})
-        return data
 
     def _fetched(self, address: str, byte_range: dict[str, str]) -> Generator[bytes]:
         asked = {"Accept-Encoding": "identity", **byte_range}
@@ -178,39 +177,6 @@ class Upstream:
                 yield from response.iter_bytes(CHUNK)
         except httpx.RequestError as error:
             raise Unavailable(f"The upstream hub does not answer: {type(error).__name__}.") from None
-
-    def _keeping(self, key: str, file: File, pieces: Generator[bytes]) -> Generator[bytes]:
-        """The same pieces, which a thread puts into S3 as they pass; S3 keeps nothing but what has the file's SHA-256.
-
-        A reader may go away at any piece. Then this generator is closed in the thread of the event loop, where nothing may wait.
-        """
-        passing: SimpleQueue[bytes | None] = SimpleQueue()
-        room = threading.Semaphore(AHEAD)
-
-        def taken() -> Generator[bytes]:
-            while (piece := passing.get()) is not None:
-                room.release()
-                yield piece
-
-        def store() -> None:
-            arriving = taken()
-            try:
-                Checked(file.etag, file.size, arriving).stored(self._storage, key)
-            except HubError as error:  # the reader has been told, or has his file all the same
-                log.warning("a file of the upstream was not kept", extra={"reason": error.message})
-            finally:
-                deque(arriving, maxlen=0)  # whatever went wrong with S3, the reader is not held up
-
-        storing = threading.Thread(target=store, daemon=True)
-        storing.start()
-        try:
-            for piece in pieces:
-                room.acquire()
-                passing.put(piece)
-                yield piece
-        finally:
-            passing.put(None)
-        storing.join()  # who has read a file to its end finds it kept
 
     def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
         """The answer and its body; of a renamed repo, the answer at its new name. A file's redirect to where its bytes are is an answer."""
@@ -243,14 +209,17 @@ class Upstream:
         return f"/{there.removeprefix(root)}"
 
     def _kept(self, key: str) -> Any:
+        if self._storage is None:
+            return None
         try:
             return json.loads(b"".join(self._storage.stream_key(key)))
         except NotFound:
             return None
 
     def _keep(self, key: str, value: Any) -> None:
-        data = json.dumps(value).encode()
-        self._storage.put_stream(key, BytesIO(data), len(data))
+        if self._storage is not None:
+            data = json.dumps(value).encode()
+            self._storage.put_stream(key, BytesIO(data), len(data))
 
 
 def _resolve(repo_type: RepoType, full_name: str, revision: str, path: str) -> str:
@@ -288,6 +257,49 @@ def _checked(file: File, pieces: Generator[bytes]) -> Generator[bytes]:
     file.check(seen, sha256.hexdigest(), git.hexdigest())
 
 
+def _kept_whole(storage: Storage, key: str, data: bytes) -> bytes:
+    """S3 cannot check what has no SHA-256, and may show a part of it meanwhile: it is stored when all of it is there and checked."""
+    try:
+        storage.put_stream(key, BytesIO(data), len(data))
+    except HubError as error:  # the reader has his file all the same
+        log.warning("a file of the upstream was not kept", extra={"reason": error.message})
+    return data
+
+
+def _keeping(storage: Storage, key: str, file: File, pieces: Generator[bytes]) -> Generator[bytes]:
+    """The same pieces, which a thread puts into S3 as they pass; S3 keeps nothing but what has the file's SHA-256.
+
+    A reader may go away at any piece. Then this generator is closed in the thread of the event loop, where nothing may wait.
+    """
+    passing: SimpleQueue[bytes | None] = SimpleQueue()
+    room = threading.Semaphore(AHEAD)
+
+    def taken() -> Generator[bytes]:
+        while (piece := passing.get()) is not None:
+            room.release()
+            yield piece
+
+    def store() -> None:
+        arriving = taken()
+        try:
+            Checked(file.etag, file.size, arriving).stored(storage, key)
+        except HubError as error:  # the reader has been told, or has his file all the same
+            log.warning("a file of the upstream was not kept", extra={"reason": error.message})
+        finally:
+            deque(arriving, maxlen=0)  # whatever went wrong with S3, the reader is not held up
+
+    storing = threading.Thread(target=store, daemon=True)
+    storing.start()
+    try:
+        for piece in pieces:
+            room.acquire()
+            passing.put(piece)
+            yield piece
+    finally:
+        passing.put(None)
+    storing.join()  # who has read a file to its end finds it kept
+
+
 def _content(response: httpx.Response) -> bytes:
     """The body of an answer, which is small if the upstream is in order."""
     body = bytearray()
@@ -311,7 +323,7 @@ def _check(response: httpx.Response) -> None:
             raise FileNotInRepo("The upstream hub has no such file.", **known)
         if code == "GatedRepo":
             raise RepoNotFound(
-                "The upstream hub gives out this repo when its terms are accepted, which this hub's token has not done."
+                "The upstream hub gives out this repo when its terms are accepted, which whoever the token belongs to has not done."
             )
         raise RepoNotFound("There is no such repo here, nor on the upstream hub.")
     raise Unavailable(f"The upstream hub answers {response.status_code}; try again later.")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
-from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_DTYPE, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
+from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
 from hub.registry import base_folder, bases, blobs, publishing, repos, teams
 from hub.registry.db import transaction
 from hub.registry.models import Mark
@@ -53,7 +53,7 @@ def seed(services: Services) -> None:
             BUILT_IN_ID,
             path=None,
             revision=None,
-            dtype=BUILT_IN_DTYPE,
+            dtype="auto",
             licence="apache-2.0",
             aliases=BUILT_IN_ALIASES,
             shapes=folder.shapes,

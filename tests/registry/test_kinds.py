@@ -64,7 +64,15 @@ def test_the_base_is_the_one_on_which_the_modules_agree(services: Services, ann:
     adapter(services, ann, "ann/b", base="org/base-4bit", seed=2)
     dataset(services, ann, "ann/task")
     found = resolve(compose("ann/a", "ann/b")).params["base"]
-    assert found == {"id": "org/base", "path": "/models/tiny", "fingerprint": "f" * 64, "licence": "apache-2.0"}
+    assert found == {
+        "id": "org/base",
+        "path": "/models/tiny",
+        "upstream": None,
+        "revision": None,
+        "dtype": "float32",
+        "fingerprint": "f" * 64,
+        "licence": "apache-2.0",
+    }
 
 
 def test_modules_of_two_bases_are_refused_naming_both(services: Services, ann: Person, resolve: Resolve) -> None:

@@ -86,6 +86,12 @@ def submit(client: TestClient, ann: Person) -> Submit:
 def runner(services: Services) -> Iterator[Runner]:
     runner = Runner(services.settings)
     yield runner
+    end(runner)
+
+
+def end(runner: Runner) -> None:
+    """Give back what the end of its process would."""
+    runner.files.release([])
     runner.services.close()
 
 

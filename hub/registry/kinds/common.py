@@ -18,6 +18,9 @@ from hub.registry.teams import Viewer
 
 Template = Literal["chat", "plain"]
 
+# What a job keeps of its base: what it is called, where it is, and which weights it must have.
+PINNED = ("id", "path", "upstream", "revision", "dtype", "fingerprint", "licence")
+
 
 class NotAnAdapter(InvalidInput):
     code = "not_an_adapter"
@@ -195,7 +198,7 @@ def agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | Non
                     f"has no layer {name}" if there is None else f"has {name} of shape {there}, not {[width, height]}"
                 )
                 raise IncompatibleModules(f"{module['repo']} does not fit {base.id}: the base {what}.")
-    return {"id": base.id, "path": base.path, "fingerprint": base.fingerprint, "licence": base.licence}
+    return {name: getattr(base, name) for name in PINNED}
 
 
 def check_plain(module: dict[str, Any]) -> None:

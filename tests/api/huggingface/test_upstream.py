@@ -2,7 +2,6 @@
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -13,16 +12,15 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import credentials, importing, schema, sweep, teams, upstream
+from hub.registry import importing, sweep, teams, upstream
 from hub.registry.db import transaction
 from hub.registry.errors import InvalidInput, Unavailable
 from hub.registry.services import Services, connect
 from hub.registry.settings import Settings
 from hub.registry.storage import Storage
-from hub.registry.teams import Viewer
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient, serving
-from tests.conftest import Person
+from tests.conftest import Other, Person
 from tests.support import peft_folder
 
 FILES = {
@@ -33,43 +31,9 @@ FILES = {
 }
 
 
-class Other:
-    """The other hub. Remembers what it was asked, with which token; can be switched off, and made to answer `instead`."""
-
-    def __init__(self, settings: Settings, url: str) -> None:
-        self.services = connect(settings.model_copy(update={"database_url": url}))
-        self.app = create_app(self.services)
-        self.asked: list[tuple[str, str]] = []  # method and path, token
-        self.off = False
-        self.instead: dict[str, ASGIApp] = {}  # by method and the beginning of the path
-        with transaction(self.services.sessions) as session:
-            user = teams.create_user(session, "labs")
-            _, token = credentials.create_token(session, user.id, "the other hub's reader")
-        self.labs = Person("labs", token, Viewer(user.id, "labs", False))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            token = dict(scope["headers"]).get(b"authorization", b"").decode()
-            self.asked.append((f"{scope['method']} {scope['path']}", token))
-            told = [app for asked, app in self.instead.items() if self.asked[-1][0].startswith(asked)]
-            for app in [Response(status_code=500)] if self.off else told:
-                await app(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-
 @pytest.fixture
 def transport() -> str:
     return "xet"
-
-
-@pytest.fixture
-def other(base_settings: Settings) -> Iterator[Other]:
-    name = f"loraloom_other_{uuid.uuid4().hex[:12]}"
-    other = Other(base_settings, schema.copy_database(base_settings.database_url, name))
-    yield other
-    other.services.close()
-    schema.drop_database(schema.server_url(base_settings.database_url), name)
 
 
 @pytest.fixture
