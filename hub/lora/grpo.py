@@ -29,6 +29,7 @@ from hub.lora.loraplus import Schedule, make_optimizer, share_of_rate
 from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
 from hub.lora.memory import said_with_what_to_lower
 from hub.lora.partition import Mask
+from hub.lora.repeatable import repeatable_attention
 from hub.lora.rewards import FUNCTIONS, Answer, RewardName
 from hub.lora.train import Checkpoints, TrainingDiverged
 from hub.lora.tuned import NothingToTrain, Tuned
@@ -183,7 +184,7 @@ class _Run:
             _set(self.parameters, reference)
             trainer = self._trainer(folder)
             _set(self.parameters, reached)
-            with without_gradient_outside(self.masks):
+            with without_gradient_outside(self.masks), repeatable_attention(self.layers.base.device):
                 trainer.train()
 
     def _trainer(self, folder: str) -> GRPOTrainer:

@@ -117,7 +117,7 @@ def costs(
     """
     if order == "energy":
         return {path: part.sigma for path, part in parts.items()}
-    total = {path: torch.zeros_like(part.sigma) for path, part in parts.items()}
+    total = {path: torch.zeros(len(part.sigma)) for path, part in parts.items()}
     tokens = 0
     for batch in batches:
         tokens += int((batch.labels != IGNORED).sum())

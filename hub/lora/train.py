@@ -28,6 +28,7 @@ from hub.lora.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set
 from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
 from hub.lora.memory import check_memory, said_with_what_to_lower
 from hub.lora.partition import Mask
+from hub.lora.repeatable import repeatable_attention
 from hub.lora.tuned import NothingToTrain, Shape, Tuned, tuned
 
 VALIDATIONS = 10  # how often a run is validated if it is not said otherwise
@@ -191,7 +192,11 @@ def train_layers(
     check_memory(base, max(len(row) for row in fit.rows), recipe.batch_size)
     digest = _digest(base, recipe, [*fit.rows, *checked.rows], start, mask)
     masks = masks_of(layers.parameters(), mask) if mask is not None else {}
-    with said_with_what_to_lower(recipe.batch_size, recipe.max_length), without_gradient_outside(masks):
+    with (
+        said_with_what_to_lower(recipe.batch_size, recipe.max_length),
+        without_gradient_outside(masks),
+        repeatable_attention(base.device),
+    ):
         run = _Run(layers, recipe, fit.rows, checked.rows, batches, digest, masks, checkpoints, on_progress)
         run.to_the_end()
         if run.standing.best:

@@ -65,7 +65,7 @@ def digest(adapter: Adapter, folder: Path) -> str:
 @contextmanager
 def unchanged(base: Base) -> Iterator[None]:
     """Fails if after the block the base differs in anything: weights, layers, hooks, modes, random state, what it computes."""
-    tokens = torch.tensor([[1, 2, 3]])
+    tokens = torch.tensor([[1, 2, 3]], device=base.device)
     before = {key: tensor.clone() for key, tensor in base.model.state_dict().items()}
     layers = dict(base.model.named_modules())
     logits = base.model(tokens).logits
