@@ -28,14 +28,16 @@ from bench.harness import Cell, alternating
 from hub.lora.adapter import Adapter, Pair, applied, read, write
 from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.compose import compose, encoded, mean_loss
-from hub.lora.examples import Example, tokenize
+from hub.lora.examples import Batch, Example, tokenize
 from hub.lora.forms import Form, Mixture, truncated
 from hub.lora.gradient import compose_by_gradient
+from hub.lora.population import mean_losses
+from hub.lora.reduce import matrices
 from hub.starter.tasks import DEMO, TASKS, TEMPLATE
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "data/bench"
-MODULES, RANK, EXAMPLES, REPEATS = 20, 16, 5, 7
+MODULES, RANK, EXAMPLES, REPEATS, POPULATION = 20, 16, 5, 7, 16
 WIDTH = 4096
 
 PEFT = f"PEFT {version('peft')}"
@@ -67,6 +69,7 @@ def cells() -> list[Cell]:
             lambda: _medians(_ours("product", torch.bfloat16), _forward(torch.bfloat16), rtol=None),
             "the base's forward pass alone",
         ),
+        *population_cells(_base, setting),
         Cell(
             "rank correlation of the losses at 40 weight vectors in [-1.5, 1.5], bfloat16 and float32",
             "",
@@ -103,6 +106,43 @@ def cells() -> list[Cell]:
     ]
 
 
+def population_cells(base: Callable[[torch.dtype], Base], setting: str) -> list[Cell]:
+    forms: tuple[Form, ...] = ("product", "sum")
+    return [
+        Cell(
+            f"a population of {POPULATION} in one pass, form {form}, bfloat16, {setting}",
+            "evaluations/s",
+            lambda form=form: _population(base(torch.bfloat16), form),
+            "one evaluation after the other",
+            better="higher",
+        )
+        for form in forms
+    ]
+
+
+def _population(base: Base, form: Form) -> tuple[float, float]:
+    """Evaluations a second, new points each time; the losses are compared first."""
+    mixture, batches = (
+        Mixture([read(folder) for folder in folders(base)], form, base.device),
+        encoded(base, _examples(), TEMPLATE),
+    )
+
+    def alone(points: Sequence[Sequence[float]]) -> list[float]:
+        return [_evaluated(base, mixture, batches, point) for point in points]
+
+    def together(points: Sequence[Sequence[float]]) -> list[float]:
+        return mean_losses(base, mixture, points, batches)
+
+    points = _points(POPULATION * (REPEATS + 3))
+    rounds = [points[start : start + POPULATION] for start in range(0, len(points), POPULATION)]
+    compared = [torch.tensor(losses(rounds[0])) for losses in (together, alone)]
+    torch.testing.assert_close(*compared, rtol=0.05, atol=0.0)
+    left, right = iter(rounds), iter(rounds)
+    seconds = alternating([lambda: together(next(left)), lambda: alone(next(right))], repeats=REPEATS, warm_up=2)
+    ours, peer = (POPULATION / each for each in seconds)
+    return ours, peer
+
+
 def _medians(ours: Evaluation, peer: Evaluation, *, rtol: float | None = 0.02) -> tuple[float, float]:
     """Both at the same new weights in turns, after their losses were compared: they compute the same composition."""
     points = _points(REPEATS + 3)
@@ -133,32 +173,33 @@ def _loaded(dtype: torch.dtype) -> Base:
 _base = cache(_loaded)
 
 
-@cache
-def _folders() -> list[Path]:
-    """Modules with random factors of the size that a training gives them; made once."""
-    folders = [FOLDER / f"random-modules/rank{RANK}-{index:02}" for index in range(MODULES)]
-    layers = [(f"model.layers.{layer}.self_attn.{name}", out) for layer in range(30) for name, out in _TARGETS]
-    for index, folder in enumerate(folders):
+def folders(base: Base) -> list[Path]:
+    """Modules with random factors of the size that a training gives them; made once for each shape of base."""
+    layers = {path: layer for path, layer in matrices(base).items() if path.endswith(("q_proj", "v_proj"))}
+    width = base.model.config.hidden_size
+    made = [FOLDER / f"random-modules/rank{RANK}-width{width}-{index:02}" for index in range(MODULES)]
+    for index, folder in enumerate(made):
         if not folder.exists():
             generator = torch.Generator().manual_seed(index)
             pairs = {
                 path: Pair(
-                    torch.randn(RANK, 576, generator=generator) / 24,
-                    torch.randn(out, RANK, generator=generator) * 0.01,
+                    torch.randn(RANK, width, generator=generator) / width**0.5,
+                    torch.randn(layer.out_features, RANK, generator=generator) * 0.01,
                     2.0,
                 )
-                for path, out in layers
+                for path, layer in layers.items()
             }
             config = {
                 "target_modules": ["q_proj", "v_proj"],
-                "base_model_name_or_path": BUILT_IN_ID,
+                "base_model_name_or_path": base.id,
                 "task_type": "CAUSAL_LM",
             }
             write(Adapter(folder.name, config, pairs), folder, dtype=torch.float32)
-    return folders
+    return made
 
 
-_TARGETS = (("q_proj", 576), ("v_proj", 192))
+def _folders() -> list[Path]:
+    return folders(_base(torch.bfloat16))
 
 
 @cache
@@ -186,11 +227,12 @@ def _ours(form: Form, dtype: torch.dtype) -> Evaluation:
     mixture = Mixture([read(folder) for folder in _folders()], form, base.device)
     batches = encoded(base, _examples(), TEMPLATE)
 
-    def evaluate(weights: Sequence[float]) -> float:
-        with applied(base.model, Adapter("composition", {}, mixture.pairs(weights))):
-            return mean_loss(base, batches)
+    return lambda weights: _evaluated(base, mixture, batches, weights)
 
-    return evaluate
+
+def _evaluated(base: Base, mixture: Mixture, batches: Sequence[Batch], weights: Sequence[float]) -> float:
+    with applied(base.model, Adapter("composition", {}, mixture.pairs(weights))):
+        return mean_loss(base, batches)
 
 
 def _forward(dtype: torch.dtype) -> Evaluation:
@@ -253,7 +295,7 @@ def _peft() -> Evaluation:
 
 
 def _ours_ready() -> Mixture:
-    return Mixture([read(folder) for folder in _folders()], "product", torch.device("cpu"))
+    return Mixture([read(folder) for folder in _folders()], "product", _base(torch.bfloat16).device)
 
 
 def _lorahub_ready() -> Callable[[], object]:

@@ -9,6 +9,7 @@ LoRA+ and LoRA: short tasks of the starter library, rates swept on validation ex
 best rate, measured on held-out examples. Every run is kept in data/bench, so an interrupted table goes on.
 """
 
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -16,8 +17,8 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -48,7 +49,8 @@ FOLDER = KEPT / BUILT_IN_SHA256[:12]
 
 # --- speed ------------------------------------------------------------------------------------------------------------
 
-STEPS, BATCH, RATE, RANK, TURNS = 12, 8, 5e-4, 8, 2
+ON_CARD = torch.cuda.is_available()
+RATE, RANK, TURNS = 5e-4, 8, 1 if ON_CARD else 2
 WORDS = "river stone cloud garden letter window market copper silver winter summer engine planet forest bridge candle".split()
 TRL = f"TRL {version('trl')} SFTTrainer"
 PEERS = {
@@ -58,6 +60,22 @@ PEERS = {
 }
 
 
+@dataclass(frozen=True)
+class Setting:
+    """The base's folder, and how much is trained."""
+
+    source: Path
+    steps: int
+    batch: int
+
+    @property
+    def examples(self) -> list[Example]:
+        return spoken(self.steps * self.batch, 0)
+
+
+BUILT_IN = Setting(FOLDER, 60 if ON_CARD else 12, 8)
+
+
 def spoken(count: int, seed: int) -> list[Example]:
     """Lists of 5 to 90 words to give back the first three of: lengths as mixed as those of instructions are."""
     draw = random.Random(seed)
@@ -65,13 +83,15 @@ def spoken(count: int, seed: int) -> list[Example]:
     return [Example(f"The first three of: {' '.join(words)}", " ".join(words[:3])) for words in chosen]
 
 
-TRAINING, VALIDATION = spoken(STEPS * BATCH, 0), spoken(48, 1)
+VALIDATION = spoken(48, 1)
 
 
-def ours(folder: str) -> tuple[float, int]:
-    base = _base()
-    recipe = Recipe(rank=RANK, alpha=2 * RANK, learning_rate=RATE, ratio=1.0, warmup=0.0, epochs=1, batch_size=BATCH)
-    trained = train(base, TRAINING, recipe, template="plain", on_progress=lambda *_: None)
+def ours(setting: Setting, folder: str, *, four_bit: bool = False) -> tuple[float, int]:
+    base = base_of(setting.source, four_bit=four_bit)
+    recipe = Recipe(
+        rank=RANK, alpha=2 * RANK, learning_rate=RATE, ratio=1.0, warmup=0.0, epochs=1, batch_size=setting.batch
+    )
+    trained = train(base, setting.examples, recipe, template="plain", on_progress=lambda *_: None)
     write(trained.adapter, Path(folder), dtype=torch.float32)
     return trained.seconds, trained.tokens
 
@@ -84,57 +104,73 @@ class Watch(TrainerCallback):
         self.started = time.monotonic()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        if ON_CARD:
+            torch.cuda.synchronize()
         self.seconds += time.monotonic() - self.started
 
 
-def trl(folder: str, **changes: Any) -> tuple[float, int]:
-    rows = [{"prompt": f"{each.input}\nAnswer:", "completion": f" {each.target}"} for each in TRAINING]
+def trl(setting: Setting, folder: str, **changes: Any) -> tuple[float, int]:
+    rows = [{"prompt": f"{each.input}\nAnswer:", "completion": f" {each.target}"} for each in setting.examples]
     with tempfile.TemporaryDirectory() as scratch:
         settings = SFTConfig(
             scratch,
             num_train_epochs=1,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=setting.batch,
             learning_rate=RATE,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=not ON_CARD,
             **changes,
         )
         watch = Watch()
         lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
         trainer = SFTTrainer(
-            str(FOLDER), args=settings, train_dataset=Dataset.from_list(rows), peft_config=lora, callbacks=[watch]
+            str(setting.source),
+            args=settings,
+            train_dataset=Dataset.from_list(rows),
+            peft_config=lora,
+            callbacks=[watch],
         )
         trainer.train()
         trainer.model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer = trainer.processing_class
-    return watch.seconds, sum(len(tokenize(tokenizer, each, "plain")) for each in TRAINING)
+    return watch.seconds, sum(len(tokenize(tokenizer, each, "plain")) for each in setting.examples)
 
 
-def _in_child(name: str, folder: str, answers: Any) -> None:
+def _trained(name: str, setting: Setting, folder: str) -> tuple[float, int]:
+    whole: dict[str, Any] = {"gradient_checkpointing": False}
     trainers: dict[str, Callable[[], tuple[float, int]]] = {
-        "ours": lambda: ours(folder),
-        "default": lambda: trl(folder),
-        "not recomputing": lambda: trl(folder, gradient_checkpointing=False),
-        "bfloat16": lambda: trl(folder, gradient_checkpointing=False, model_init_kwargs={"dtype": "bfloat16"}),
+        "ours": lambda: ours(setting, folder),
+        "ours, four bits": lambda: ours(setting, folder, four_bit=True),
+        "default": lambda: trl(setting, folder),
+        "not recomputing": lambda: trl(setting, folder, **whole),
+        "bfloat16": lambda: trl(setting, folder, **whole, model_init_kwargs={"dtype": "bfloat16"}),
     }
-    seconds, tokens = trainers[name]()
+    return trainers[name]()
+
+
+def _in_child(name: str, setting: Setting, folder: str, answers: Any) -> None:
+    if ON_CARD:  # where whatever comes first waits for its kernels
+        _trained(name, replace(setting, steps=4), folder)
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats()
+    seconds, tokens = _trained(name, setting, folder)
     processor = time.process_time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = torch.cuda.max_memory_allocated() if ON_CARD else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     adapter = read(Path(folder))
-    base = _base()
+    base = base_of(setting.source, four_bit=name == "ours, four bits")
     with applied(base.model, adapter):
         loss = mean_loss(base, encoded(base, VALIDATION, "plain"))
-    answers.put({"tokens_per_second": tokens / seconds, "peak": peak, "loss": loss, "processor": processor})
+    answers.put({"tokens_per_second": tokens / seconds, "peak": peak / 2**30, "loss": loss, "processor": processor})
 
 
-def _alone(name: str) -> dict[str, float]:
+def _alone(name: str, setting: Setting) -> dict[str, float]:
     """One training in a fresh process, so that its peak of memory is its own."""
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        child = context.Process(target=_in_child, args=(name, folder, answers))
+        child = context.Process(target=_in_child, args=(name, setting, folder, answers))
         child.start()
         answer: dict[str, float] = answers.get()
         child.join()
@@ -142,40 +178,46 @@ def _alone(name: str) -> dict[str, float]:
 
 
 @cache
-def _speeds() -> dict[str, dict[str, float]]:
-    """Medians over the TURNS that all take."""
-    names = ("ours", *PEERS)
+def speeds(setting: Setting, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By name: tokens a second, peak of memory, validation loss; medians over the TURNS that all take."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for turn in range(TURNS):
         for name in names:
-            found[name].append(kept(f"speed {name} {STEPS} {turn}", lambda name=name: _alone(name)))
+            what = f"speed {name} {setting.steps} {turn}"
+            if setting != BUILT_IN:
+                what += f" {setting.source.name} {setting.batch}"
+            found[name].append(kept(what, lambda name=name: _alone(name, setting)))
             print(f"  {name}: {found[name][-1]}", flush=True)
     return {name: {key: median(each[key] for each in many) for key in many[0]} for name, many in found.items()}
 
 
-def _speed_cells() -> list[Cell]:
+def speed_cells(setting: Setting, of: str = "", peers: Mapping[str, str] = PEERS) -> list[Cell]:
+    """Of the base that `of` names, beside each of the peers."""
+    names = ("ours", *peers)
     cells = []
-    for name, peer in PEERS.items():
+    for name, peer in peers.items():
+        both = lambda key, name=name: (speeds(setting, names)["ours"][key], speeds(setting, names)[name][key])  # noqa: E731
+        aimed = name == "default" and setting == BUILT_IN
         cells += [
             Cell(
-                "training, rank 8 on all linear layers, batch 8",
+                f"training{of}, rank {RANK} on all linear layers, batch {setting.batch}",
                 "tokens/s",
-                lambda name=name: (_speeds()["ours"]["tokens_per_second"], _speeds()[name]["tokens_per_second"]),
+                lambda both=both: both("tokens_per_second"),
                 peer,
-                target=1.5 if name == "default" else None,
+                target=1.5 if aimed else None,
                 better="higher",
             ),
             Cell(
-                f"validation loss after these {STEPS} steps",
+                f"validation loss{of} after these {setting.steps} steps",
                 "nats/token",
-                lambda name=name: (_speeds()["ours"]["loss"], _speeds()[name]["loss"]),
+                lambda both=both: both("loss"),
                 peer,
-                target=0.99 if name == "default" else None,
+                target=0.99 if aimed else None,
             ),
             Cell(
-                "peak memory of the process",
+                f"peak memory {'on the card' if ON_CARD else 'of the process'}{of}",
                 "GiB",
-                lambda name=name: (_speeds()["ours"]["peak"], _speeds()[name]["peak"]),
+                lambda both=both: both("peak"),
                 peer,
             ),
         ]
@@ -318,10 +360,14 @@ def _final_loss(recipe: Recipe) -> float:
 
 def cells() -> Sequence[Cell]:
     compared = [cell for name in LEARNT for cell in _loraplus_cells(name)]
-    return [*_speed_cells(), *compared, *_map_cells()]
+    return [*speed_cells(BUILT_IN), *compared, *_map_cells()]
 
 
 @cache
-def _base() -> Base:
+def base_of(source: Path, *, four_bit: bool = False) -> Base:
     logging.disable_progress_bar()
-    return load(convert_built_in(FOLDER), id=BUILT_IN_ID)
+    return load(convert_built_in(FOLDER) if source == FOLDER else source, id=BUILT_IN_ID, four_bit=four_bit)
+
+
+def _base() -> Base:
+    return base_of(FOLDER)
