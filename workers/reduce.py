@@ -35,12 +35,14 @@ WORDS = {"base": "the base as it is", "module": "the module as it is"}
 @dataclass(frozen=True)
 class Made:
     """`rank` is the adapter's largest, None where no adapter was made; `found` is what the manifest says of the result, which is None
-    where nothing helped; `scores` are those on the held-out examples."""
+    where nothing helped; `scores` are those on the held-out examples; `spectra` are the singular values of each matrix that was cut,
+    for the job's page."""
 
     written: bool
     found: dict[str, Any]
     scores: dict[str, Scores]
     rank: int | None = None
+    spectra: Sequence[Mapping[str, Any]] = ()
 
 
 def run(work: Work) -> Outcome:
@@ -62,7 +64,10 @@ def run(work: Work) -> Outcome:
     datasets = {params[role]["commit"] for role in ("examples", "held_out") if role in params}
     modules = [Parent(params["module"]["commit"], "module")] if "module" in params else []
     return Outcome(
-        result={key: manifest[key] for key in ("settings", "report", "warnings", *made.found)},
+        result={
+            **{key: manifest[key] for key in ("settings", "report", "warnings", *made.found)},
+            "spectra": list(made.spectra),
+        },
         folder=work.out if made.written else None,
         adapter=made.rank is not None,
         parents=modules + [Parent(commit, "dataset") for commit in sorted(datasets)],
@@ -103,6 +108,7 @@ def _reduced(
         return Made(False, found, {})
     work.progress.enter("write")
     rank = _write(work, reduction, module, found)
+    spectra = _draw(work, reduction)
     scores = {}
     if held_out is not None:
         scores["base"] = _measured(work, "base", held_out)
@@ -111,11 +117,11 @@ def _reduced(
                 scores["module"] = _measured(work, "module", held_out)
         with merged(work.base, module), edited(matrices(work.base), reduction.cuts, work.decompose):
             scores["reduction"] = _measured(work, "reduction", held_out)
-    return Made(True, found, scores, rank)
+    return Made(True, found, scores, rank, spectra)
 
 
 def _write(work: Work, reduction: Reduction, module: Adapter | None, found: dict[str, Any]) -> int | None:
-    """Write the result in the form that was asked for, and pictures; an adapter's largest rank."""
+    """Write the result in the form that was asked for; an adapter's largest rank."""
     # Of weights that were rounded to compute faster, the tails would be others than those of the base that users load.
     base, cuts = as_stored(work.base), reduction.cuts
     rank = None
@@ -131,19 +137,22 @@ def _write(work: Work, reduction: Reduction, module: Adapter | None, found: dict
         base.tokenizer.save_pretrained(work.out)
     else:
         found["size"] = asdict(factored.write(base, cuts, work.out, work.decompose))
-    _draw(work, reduction)
     return rank
 
 
-def _draw(work: Work, reduction: Reduction) -> None:
-    layers = matrices(work.base)
+def _draw(work: Work, reduction: Reduction) -> list[dict[str, Any]]:
+    """Pictures beside the card, and the spectra that they are drawn from."""
+    layers, spectra = matrices(work.base), []
     for number, cut in enumerate(reduction.cuts, 1):
         sigma = work.decompose(layers[cut.path].weight).sigma.tolist()
-        picture = pictures.spectrum(cut.path, sigma, max(1, int(cut.share * len(sigma))))
+        kept = max(1, int(cut.share * len(sigma)))
+        spectra.append({"path": cut.path, "kept": kept, "values": [float(f"{value:.4g}") for value in sigma]})
+        picture = pictures.spectrum(cut.path, sigma, kept)
         (work.out / f"spectrum{number}.svg").write_text(pictures.standalone(picture), encoding="utf-8")
     if reduction.matrices:
         drawn = pictures.gains(reduction.matrices, [cut.path for cut in reduction.cuts])
         (work.out / "gains.svg").write_text(pictures.standalone(drawn), encoding="utf-8")
+    return spectra
 
 
 def _smaller(work: Work, module: Adapter, examples: Sequence[Example], held_out: Sequence[Example] | None) -> Made:

@@ -99,7 +99,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         live=_live(session, viewer, found) if live else None,
         taken=_taken(found),
         inputs=list(_inputs(found.params)),
-        asked=list(_asked(found.params)),
+        asked=sorted(_asked(found.params)),
         request=json.dumps(found.params, indent=1, ensure_ascii=False),
         again=f"/new/{found.kind}?again={found.id}" if found.kind in AGAIN else None,
         metrics=METRICS,
@@ -203,7 +203,7 @@ def _inputs(params: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 def _asked(params: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
     """Parameters in words, without what is not set or shown elsewhere; what has parts is told part by part."""
-    for name, value in sorted(params.items()):
+    for name, value in params.items():
         label = f"{within} {name}".strip().replace("_", " ")
         if name in ELSEWHERE and not within:
             continue
@@ -236,11 +236,18 @@ def _pictures(result: Mapping[str, Any]) -> dict[str, Any]:
         "judged": judged(result["report"]) if result.get("report") else None,
         "weights": _weights(result.get("weights") or {}),
         "plot": loss_trace(result.get("trace", [])),
-        "curves": {name: training_curve(curve) for name, curve in result.get("curve", {}).items()},
-        "rewards": {name: reward_curve(curve) for name, curve in result.get("rewards", {}).items()},
+        "curves": {name: training_curve(curve) for name, curve in _ours_first(result.get("curve", {}))},
+        "rewards": {name: reward_curve(curve) for name, curve in _ours_first(result.get("rewards", {}))},
+        "searches": _ours_first(result.get("search") or {}),
         "maps": partition_maps(partition["matrices"]) if partition else None,
         "gains": _gains(result),
+        "spectra": [_spectrum(each) for each in result.get("spectra", [])],
     }
+
+
+def _ours_first(each: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """By name: the result, then what it is compared with."""
+    return sorted(each.items(), key=lambda item: (item[0] not in ("module", "par"), item[0]))
 
 
 def _weights(weights: Mapping[str, float]) -> list[tuple[str, str, float]]:
@@ -258,6 +265,10 @@ def _gains(result: Mapping[str, Any]) -> Markup:
     if not result.get("matrices"):
         return Markup()
     return Markup(pictures.gains(result["matrices"], [cut["path"] for cut in result["cuts"]]))  # noqa: S704
+
+
+def _spectrum(each: Mapping[str, Any]) -> Markup:
+    return Markup(pictures.spectrum(each["path"], each["values"], each["kept"]))  # noqa: S704 - the drawing escapes its text
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_labelled_examples_become_a_module_with_its_partition_and_what_each_stag
     page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
     assert "Jaccard" in page
     assert page.count('aria-label="Mean reward at each step"') == 2, "of the module and of the random control"
-    assert "<td>model.layers.0.self_attn.q_proj A</td>" in page
+    assert '<th scope="row">model.layers.0.self_attn.q_proj A</th>' in page
 
 
 def again(manifest: dict[str, Any], base: Base, folder: Path) -> dict[str, bytes]:

@@ -190,7 +190,7 @@ def test_a_job_whose_teachers_vote(
     assert "| tests/teacher-2 | 1.000 [0.824, 1.000] | 1.000 | 0 |" in (folder / "README.md").read_text()
     page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
     assert "100.0% of the examples were unanimous" in page
-    assert "<td>tests/teacher-2</td>" in page
+    assert '<th scope="row">tests/teacher-2</th>' in page
     assert "gold" in json.loads((folder / "loraloom.json").read_text())["inputs"]
 
     wrong = {
