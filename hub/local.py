@@ -213,7 +213,7 @@ class Stack:
             "port": str(port),
             "unix_socket_directories": "",
             "max_connections": "100",
-            "shared_buffers": "64MB",
+            "shared_buffers": "256MB",  # touched as it is needed; the lists of a large library fit
             "log_min_messages": "warning",
         }
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]

@@ -26,7 +26,7 @@ from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
-from hub.registry import bases, blobs, jobs, kinds, repos
+from hub.registry import bases, blobs, jobs, kinds, repos, scores
 from hub.registry.db import transaction
 from hub.registry.errors import HubError
 from hub.registry.inspect import inspect, require_adapter
@@ -286,9 +286,9 @@ class Runner:
                     ).id
                 if commit_id is not None:
                     own = [score for score in outcome.scores if "commit_id" not in score]
-                    repos.keep_own_score(session, commit_id, own)
+                    scores.keep_own(session, commit_id, own)
                 for score in outcome.scores:
-                    repos.keep_score(session, {"commit_id": commit_id, **score, "job_id": job.id})
+                    scores.keep(session, {"commit_id": commit_id, **score, "job_id": job.id})
         log.info("job succeeded", extra={"job_id": str(job.id)})
 
     def _fail(self, lease: Lease, error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, teams
+from hub.registry import bases, teams, words
 from hub.registry.errors import InvalidInput
 from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
 from hub.registry.repos import MAIN, RepoType
@@ -76,9 +76,7 @@ def listing(
         query = query.where(_has(or_(AdapterFacts.task.in_(tasks), said)))
     for word in (filters.text or "").lower().split():
         name = func.lower(Repo.namespace + "/" + Repo.name)
-        query = query.where(
-            or_(name.contains(word, autoescape=True), _has(AdapterFacts.search.contains(word, autoescape=True)))
-        )
+        query = query.where(or_(name.contains(word, autoescape=True), _has(words.has_word(word))))
     if cursor:
         at, last = _decode(cursor)
         query = query.where(or_(when < at, and_(when == at, Repo.id > last)))

@@ -1,10 +1,17 @@
-"""What the adapters that a search finds have in common: the most frequent values of each facet, counted exactly up to a thousand."""
+"""What the adapters that a search finds have in common: the most frequent values of each facet, counted exactly up to a thousand.
 
+The newest WINDOW hits are counted in any case (WIDE of them where words or tags are asked for, whose single counts cannot be read from an
+index alone). If there are no more hits, that is all. If there are, they say which values are frequent, and each of those that is not beyond
+a thousand yet is counted by itself, up to one more than that. So counts are always exact; of a larger search, a value that is frequent
+among its older hits alone may be left out.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, literal, select, text, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from hub.registry import search
@@ -16,6 +23,7 @@ Facet = Literal["base", "method", "task", "tag", "owner", "visibility"]
 FACETS: tuple[Facet, ...] = get_args(Facet)
 EXACT = 1_000
 SHOWN = 12
+WINDOW, WIDE = 10_000, 30_000
 
 
 @dataclass(frozen=True)
@@ -50,27 +58,79 @@ _COLUMNS: dict[Facet, InstrumentedAttribute[Any]] = {
 def facets(session: Session, viewer: Viewer | None, filters: Filters) -> Facets:
     """Among what the viewer may read. Each facet is counted without its own filter, as a choice of it would replace that;
     tags with theirs, as a tag adds to them."""
-    found = {}
-    for facet in FACETS:
-        where = search.matching(session, viewer, without(filters, facet))
-        value = func.unnest(AdapterFacts.tags) if facet == "tag" else _COLUMNS[facet]
-        each = select(value.label("value")).where(*where).subquery()
-        count = func.count()
-        rows = session.execute(
-            select(each.c.value, count)
-            .where(each.c.value.is_not(None))
-            .group_by(each.c.value)
-            .order_by(count.desc(), each.c.value)
-            .limit(SHOWN)
-        )
-        found[facet] = [Value(min(number, EXACT), number > EXACT, text) for text, number in rows]
-    some = select(AdapterFacts.folder).where(*search.matching(session, viewer, filters)).limit(EXACT + 1).subquery()
-    total = session.scalar(select(func.count()).select_from(some)) or 0
-    return Facets(Count(min(total, EXACT), total > EXACT), found)
+    search.plan_for_these_values(session)
+    session.execute(text("SET LOCAL work_mem = '32MB'"))  # for the window, which would go to a file
+    same = [facet for facet in FACETS if without(filters, facet) == filters]
+    window = WIDE if filters.text or filters.tag else WINDOW
+    total, found = _counted(session, viewer, filters, same, window)
+    for facet in set(FACETS) - set(same):
+        found |= _counted(session, viewer, without(filters, facet), [facet], window)[1]
+    return Facets(_capped(total), {facet: found[facet] for facet in FACETS})
 
 
 def without(filters: Filters, facet: Facet) -> Filters:
-    if facet == "tag":
-        return filters
-    own: dict[str, Any] = {"base_model" if facet == "base" else facet: None}
+    return filters if facet == "tag" else _with(filters, facet, None)
+
+
+def narrowed(filters: Filters, facet: Facet, value: str) -> Filters:
+    return replace(filters, tag=[*filters.tag, value]) if facet == "tag" else _with(filters, facet, value)
+
+
+def _with(filters: Filters, facet: Facet, value: str | None) -> Filters:
+    own: dict[str, Any] = {"base_model" if facet == "base" else facet: value}
     return replace(filters, **own)
+
+
+def _counted(
+    session: Session, viewer: Viewer | None, filters: Filters, of: Sequence[Facet], window: int
+) -> tuple[int, dict[Facet, list[Value]]]:
+    """How many rows there are, up to the window, and the values of some facets in all of them."""
+    total, found = _in_window(session, search.matching(session, viewer, filters), of, window)
+    shown = {facet: dict(found[facet].most_common(SHOWN)) for facet in of}
+    if total == window:
+        some = {facet: [value for value, count in shown[facet].items() if count <= EXACT] for facet in of}
+        for facet, value, count in _one_by_one(session, viewer, filters, some):
+            shown[facet][value] = count
+    return total, {
+        facet: [
+            Value(min(count, EXACT), count > EXACT, value)
+            for value, count in sorted(shown[facet].items(), key=lambda each: (-min(each[1], EXACT + 1), each[0]))
+        ]
+        for facet in of
+    }
+
+
+def _in_window(
+    session: Session, where: Sequence[ColumnElement[bool]], of: Sequence[Facet], limit: int
+) -> tuple[int, dict[Facet, Counter[str]]]:
+    newest = AdapterFacts.published_at.desc()
+    window = select(*(_COLUMNS[facet] for facet in of)).where(*where).order_by(newest).limit(limit).cte("window")
+    parts = [select(literal("total"), literal(""), func.count()).select_from(window)]
+    for facet in of:
+        column = window.c[_COLUMNS[facet].key]
+        each = select((func.unnest(column) if facet == "tag" else column).label("value")).subquery()
+        parts.append(
+            select(literal(facet), each.c.value, func.count()).where(each.c.value.is_not(None)).group_by(each.c.value)
+        )
+    counts: dict[str, Counter[str]] = {"total": Counter(), **{facet: Counter() for facet in of}}
+    for kind, value, count in session.execute(union_all(*parts)):
+        counts[kind][value] = count
+    return counts["total"][""], {facet: counts[facet] for facet in of}
+
+
+def _one_by_one(
+    session: Session, viewer: Viewer | None, filters: Filters, values: Mapping[Facet, Sequence[str]]
+) -> Sequence[Any]:
+    """(facet, value, count) of each, counted to EXACT + 1 and no further."""
+    parts = []
+    for facet, each in values.items():
+        for value in each:
+            where = search.matching(session, viewer, narrowed(filters, facet, value))
+            some = select(literal(1)).where(*where).limit(EXACT + 1).subquery()
+            count = select(func.count()).select_from(some).scalar_subquery()
+            parts.append(select(literal(facet), literal(value), count))
+    return session.execute(union_all(*parts)).all() if parts else []
+
+
+def _capped(count: int) -> Count:
+    return Count(min(count, EXACT), count > EXACT)

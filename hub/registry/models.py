@@ -36,6 +36,13 @@ def _number(fact: str) -> str:
     return f"coalesce((facts ->> '{fact}')::bigint, 0)"
 
 
+_FILTERED = ["base", "method", "task", "rank", "namespace", "name", "visibility"]
+
+
+def _besides(column: str) -> list[str]:
+    return [each for each in _FILTERED if each != column]
+
+
 def _listed(name: str, *columns: Any, **options: Any) -> Index:
     """An index of the adapters that lists show."""
     return Index(f"ix_adapter_facts_by_{name}", *columns, postgresql_where=text("current and not deleted"), **options)
@@ -322,6 +329,7 @@ class AdapterFacts(Table):
         Computed("coalesce((measured ->> 'value')::double precision, -1)", persisted=True)
     )
     search: Mapped[str] = mapped_column(Text)  # lower-case name, base, tags and card, for the trigram index
+    short: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")  # what shorter words are looked up in
     # Deferred, as lists need it of no module. Null: published before there were sketches; empty: nothing to tell (see sketches.py).
     sketch: Mapped[bytes | None] = mapped_column(deferred=True)
     published_at: Mapped[datetime] = mapped_column(Time)
@@ -332,17 +340,20 @@ class AdapterFacts(Table):
             name="fk_adapter_facts_repo",
             onupdate="CASCADE",
         ),
-        # One for each order of a list, and one for each filter in the usual order.
-        _listed("newest", published_at.desc(), commit_id.desc(), folder.desc()),
+        # One for each order of a list, and one for each filter in the usual order. Those that repeat what other filters ask for are
+        # read without the rows, so that facets can be counted. Migration 0013 says how the rows lie.
+        _listed("newest", published_at.desc(), commit_id.desc(), folder.desc(), postgresql_include=_FILTERED),
         _listed("name", "namespace", "name", "folder"),
         _listed("size", size_bytes.desc(), published_at.desc(), commit_id.desc(), folder.desc()),
         _listed("score", score.desc(), published_at.desc(), commit_id.desc(), folder.desc()),
-        _listed("base", "base", published_at.desc()),
-        _listed("method", "method", published_at.desc()),
-        _listed("task", "task", published_at.desc()),
-        _listed("owner", "namespace", published_at.desc()),
-        _listed("visibility", "visibility", published_at.desc()),
+        _listed("base", "base", published_at.desc(), postgresql_include=_besides("base")),
+        _listed("method", "method", published_at.desc(), postgresql_include=_besides("method")),
+        _listed("task", "task", published_at.desc(), postgresql_include=_besides("task")),
+        _listed("rank", "rank", published_at.desc(), postgresql_include=_besides("rank")),
+        _listed("owner", "namespace", published_at.desc(), postgresql_include=_besides("namespace")),
+        _listed("visibility", "visibility", published_at.desc(), postgresql_include=_besides("visibility")),
         _listed("tags", "tags", postgresql_using="gin"),
+        _listed("short", "short", postgresql_using="gin"),
         _listed("search", "search", postgresql_using="gin", postgresql_ops={"search": "gin_trgm_ops"}),
     )
 

@@ -1,10 +1,10 @@
 """Whole repos: a new empty one, another name for one, a copy of one."""
 
-from sqlalchemy import Select, func, literal, select, update
+from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import audit, bases, quota, repos, teams
+from hub.registry import audit, bases, quota, repos, teams, words
 from hub.registry.errors import Forbidden
 from hub.registry.inspect import Inspection, inspect
 from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
@@ -37,8 +37,9 @@ def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
     audit.record(session, viewer, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
     # The text that searches look in begins with the name.
-    renamed = full_name.lower() + func.substr(AdapterFacts.search, len(before) + 1)
-    session.execute(update(AdapterFacts).where(AdapterFacts.repo_id == repo.id).values(search=renamed))
+    for facts in session.scalars(select(AdapterFacts).where(AdapterFacts.repo_id == repo.id)):
+        facts.search = full_name.lower() + facts.search[len(before) :]
+        facts.short = words.short_words(facts.search)
     session.flush()
 
 

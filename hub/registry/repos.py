@@ -2,18 +2,17 @@
 
 import hashlib
 import re
-import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import audit, bases, blobs, teams
+from hub.registry import audit, bases, blobs, teams, words
 from hub.registry.errors import Conflict, HubError, InvalidInput, NotFound
 from hub.registry.inspect import Inspection
 from hub.registry.models import (
@@ -23,7 +22,6 @@ from hub.registry.models import (
     Lineage,
     Ref,
     Repo,
-    Score,
     Tree,
     TreeEntry,
     User,
@@ -265,7 +263,8 @@ def _record_facts(
     folders = [facts.folder for facts in inspection.adapters]
     for facts in inspection.adapters:
         about = [finding for finding in inspection.findings if _innermost(folders, finding.path) == facts.folder]
-        words = [repo.full_name, facts.base_model or "", facts.method, *facts.tags, facts.description]
+        said = [repo.full_name, facts.base_model or "", facts.method, *facts.tags, facts.description]
+        searched = words.searchable(" ".join(said))
         session.add(
             AdapterFacts(
                 commit_id=commit.id,
@@ -283,7 +282,8 @@ def _record_facts(
                 facts=facts.to_dict(),
                 findings=[finding.to_dict() for finding in about],
                 measured=measured.get(facts.folder),
-                search=searchable(" ".join(words)),
+                search=searched,
+                short=words.short_words(searched),
                 sketch=inspection.sketches[facts.folder],
                 published_at=commit.created_at,
             )
@@ -291,11 +291,6 @@ def _record_facts(
     if current and inspection.adapters and changed:
         repo.versions += 1
         move_ref(session, repo, f"v{repo.versions}", "version", commit.id, author_id)
-
-
-def searchable(text: str) -> str:
-    """As it is kept to be searched and as it is searched for: without case, and full-width letters as any other (NFKC)."""
-    return unicodedata.normalize("NFKC", text).lower()
 
 
 def _innermost(folders: Sequence[str], path: str) -> str | None:
@@ -377,25 +372,6 @@ def history(session: Session, repo: Repo, limit: int = 50) -> Sequence[Commit]:
 
 def refs(session: Session, repo: Repo) -> Sequence[Ref]:
     return session.scalars(select(Ref).where(Ref.repo_id == repo.id).order_by(Ref.moved_at.desc(), Ref.name)).all()
-
-
-def keep_score(session: Session, score: Mapping[str, Any]) -> None:
-    """Keep a measured figure; a newer one of the same thing takes the older one's place."""
-    statement = insert(Score).values(**score)
-    measured = {key: score.get(key) for key in ("value", "low", "high", "examples", "each", "job_id")}
-    session.execute(
-        statement.on_conflict_do_update(constraint="uq_scores_what", set_={**measured, "created_at": func.now()})
-    )
-
-
-def keep_own_score(session: Session, commit_id: str, scores: Sequence[Mapping[str, Any]]) -> None:
-    """Show with a module what was measured on the data that whoever made it held out: exact match, else the first share there is."""
-    shares = [score for score in scores if score["metric"] != "target_loss"]
-    if not shares:
-        return
-    first = next((score for score in shares if score["metric"] == "exact_match"), shares[0])
-    shown = {key: first[key] for key in ("metric", "value", "low", "high", "examples")}
-    session.execute(update(AdapterFacts).where(AdapterFacts.commit_id == commit_id).values(measured=shown))
 
 
 def facts(session: Session, commit: Commit) -> Sequence[AdapterFacts]:

@@ -159,7 +159,7 @@ def readable(viewer: Viewer | None, of: type[Repo] | type[AdapterFacts] = Repo) 
     if viewer.is_admin:
         seen: ColumnElement[bool] = true()
     else:
-        seen = or_(of.visibility.in_(("public", "internal")), of.namespace.in_(_member_of(viewer)))
+        seen = or_(of.visibility.in_(("public", "internal")), of.namespace.in_(member_of(viewer)))
     if viewer.repos is None:
         return seen
     whole = [pattern.removesuffix("/*") for pattern in viewer.repos if pattern.endswith("/*")]
@@ -167,7 +167,7 @@ def readable(viewer: Viewer | None, of: type[Repo] | type[AdapterFacts] = Repo) 
     return or_(of.visibility == "public", and_(seen, named))
 
 
-def _member_of(viewer: Viewer) -> Select[str]:
+def member_of(viewer: Viewer) -> Select[str]:
     return select(Membership.namespace).where(Membership.user_id == viewer.id)
 
 

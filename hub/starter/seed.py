@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
-from hub.registry import base_folder, bases, blobs, publishing, repos, teams
+from hub.registry import base_folder, bases, blobs, publishing, scores, teams
 from hub.registry.db import transaction
 from hub.registry.models import Mark
 from hub.registry.services import Services, connect
@@ -99,7 +99,7 @@ def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:
         "examples": manifest["task"]["held_out"],
     }
     with transaction(services.sessions) as session:
-        repos.keep_own_score(session, made.commit.id, [score])
+        scores.keep_own(session, made.commit.id, [score])
 
 
 def publish_data(services: Services, viewer: Viewer, task: Task) -> None:

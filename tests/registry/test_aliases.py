@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import jobs, repos
+from hub.registry import jobs, scores
 from hub.registry.db import transaction
 from hub.registry.models import Commit
 from hub.registry.services import Services
@@ -45,7 +45,7 @@ def measure(services: Services, person: Person, commit: Commit, exam: Commit, va
         figures = {"value": sum(values) / len(values), "low": 0.0, "high": 1.0, "examples": len(values), "each": values}
         row = {"dataset_path": "train.jsonl", "template": "plain", "metric": "exact_match", **what}
         pins = {"commit_id": commit.id, "base_id": TINY, "dataset_commit": exam.id, "job_id": job.id}
-        repos.keep_score(session, {**pins, **row, **figures})
+        scores.keep(session, {**pins, **row, **figures})
 
 
 def answers(right: int, count: int = 400, seed: int = 0) -> list[float]:

@@ -1,5 +1,7 @@
 """Facets: counts under the other filters, exact to a thousand, and nothing of what the viewer may not see."""
 
+import pytest
+
 from hub.registry import facets, repos, teams
 from hub.registry.db import transaction
 from hub.registry.facets import Facet, Facets
@@ -103,3 +105,31 @@ def test_counts_are_exact_to_a_thousand(services: Services, ann: Person) -> None
     assert seen.total == facets.Count(1000, more=True)
     assert seen.values["tag"] == [facets.Value(1000, True, "most"), facets.Value(1000, False, "common")]
     assert seen.values["owner"] == [facets.Value(1000, True, "ann")]
+
+
+def test_what_lies_beyond_the_window_is_counted_exactly(
+    services: Services, ann: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for a search that finds more than are looked at: the values come from the newest ones, their counts from all."""
+    library(services, ann, bob)
+    adapter(services, ann, "ann/four", files=tagged("verbs", "test", seed=4), visibility="private")
+    facets_of: tuple[Facet, ...] = ("base", "method", "task", "tag", "owner", "visibility")
+    searches = (
+        {},
+        {"method": "lora"},
+        {"tag": ["verbs"]},
+        {"text": "verbs", "owner": "ann"},
+        {"visibility": "private"},
+    )
+    whole = [{f: counts(services, ann.viewer, f, **each) for f in facets_of} for each in searches]
+    monkeypatch.setattr(facets, "WINDOW", 2)
+    monkeypatch.setattr(facets, "WIDE", 2)
+    for each, expected in zip(searches, whole, strict=True):
+        for facet in facets_of:
+            seen = counts(services, ann.viewer, facet, **each)
+            assert seen.items() <= expected[facet].items()
+            assert seen or not expected[facet]
+    assert counts(services, ann.viewer, "owner") == {"ann": 3, "bob": 1}
+    assert counts(services, ann.viewer, "tag") == {"verbs": 3, "test": 2, "nouns": 1}
+    # Of what bob may not see, nothing is counted there either.
+    assert counts(services, bob.viewer, "owner") == {"ann": 2, "bob": 1}

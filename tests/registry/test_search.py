@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.registry import moves, repos, search, teams
+from hub.registry import moves, repos, scores, search, teams
 from hub.registry.db import transaction
 from hub.registry.errors import InvalidInput
 from hub.registry.models import Commit, Repo
@@ -102,7 +102,7 @@ def walk(services: Services, viewer: Viewer, limit: int, sort: Sort = "newest") 
 def own_score(services: Services, commit: Commit, value: float, metric: str = "exact_match") -> None:
     figures = {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "examples": 80}
     with transaction(services.sessions) as session:
-        repos.keep_own_score(session, commit.id, [{"metric": "target_loss", "value": 2.0}, figures])
+        scores.keep_own(session, commit.id, [{"metric": "target_loss", "value": 2.0}, figures])
 
 
 def test_each_order(services: Services, ann: Person, bob: Person) -> None:
@@ -273,5 +273,11 @@ def test_words_of_two_characters_are_found_in_scripts_without_spaces(services: S
     for words in ("日本", "文を", "翻訳", "中国 日本"):
         assert names(services, ann.viewer, text=words) == ["ann/translates"], words
     assert names(services, ann.viewer, text="日中") == []
+    for words in ("日", "。", "す", "ti", "lo", "an"):  # and how words in letters begin
+        assert "ann/translates" in names(services, ann.viewer, text=words), words
+    for words in ("猫", "ef", "zq", "%", "\\", "e/"):
+        assert names(services, ann.viewer, text=words) == [], words
+    for words in ("sq", "s", "s/", "q-", "q"):
+        assert names(services, ann.viewer, text=words)[:1] == ["ann/sql"], words
     for words in ("sql", "ｓｑｌ", "SQL"):
         assert names(services, ann.viewer, text=words) == ["ann/sql"], words

@@ -12,6 +12,7 @@ from hub.registry.jobs import Input, Submission
 from hub.registry.models import Commit
 from hub.registry.publishing import entries
 from hub.registry.repos import Parent, Visibility
+from hub.registry.scores import keep as keep_score
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.registry.views import PRIVATE
@@ -131,7 +132,7 @@ def keep(services: Services, job_id: Any, module: Commit | None, task: Commit, v
         score = {"commit_id": module.id if module else None, "base_id": TINY, "dataset_commit": task.id}
         what = {"dataset_path": "train.jsonl", "template": "chat", "metric": "exact_match"}
         measured = {"value": value, "low": value - 0.1, "high": value + 0.1, "examples": 9, "job_id": job_id}
-        repos.keep_score(session, {**score, **what, **measured})
+        keep_score(session, {**score, **what, **measured})
 
 
 def scores(services: Services, viewer: Viewer | None, *commits: Commit) -> set[tuple[str | None, float]]:

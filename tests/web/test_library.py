@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import jobs, repos
+from hub.registry import jobs, scores
 from hub.registry.db import transaction
 from hub.registry.jobs import Submission
 from hub.registry.services import Services
@@ -83,7 +83,7 @@ def score(services: Services, ann: Person) -> Score:
         what = {"commit_id": commit, "base_id": TINY, "dataset_commit": on, "dataset_path": "train.jsonl"}
         figure = {"template": "plain", "metric": metric, "value": value, "low": low, "high": high, "examples": 50}
         with transaction(services.sessions) as session:
-            repos.keep_score(session, {**what, **figure, "job_id": job_id})
+            scores.keep(session, {**what, **figure, "job_id": job_id})
 
     return score
 

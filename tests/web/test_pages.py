@@ -8,7 +8,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from hub.http import COOKIE
-from hub.registry import jobs, repos
+from hub.registry import jobs, scores
 from hub.registry.db import transaction
 from hub.registry.models import Job
 from hub.registry.services import Services
@@ -165,7 +165,7 @@ def test_scores_are_a_table_of_modules_by_data_set(
     with transaction(services.sessions) as session:
         for commit, value in ((module["commit"], 0.75), (None, 0.25)):
             figure = {"metric": "exact_match", "value": value, "low": 0.1, "high": 0.9, "examples": 3}
-            repos.keep_score(session, {"commit_id": commit, **where, **figure, "job_id": queued})
+            scores.keep(session, {"commit_id": commit, **where, **figure, "job_id": queued})
     page = client.get("/scores").text
     assert "0.750" in page
     assert "base alone" in page
