@@ -31,7 +31,7 @@ from hub.registry.log import configure_logging
 from hub.registry.services import Services, connect
 from hub.registry.settings import load_settings
 from hub.web.render import error_page
-from hub.web.site import PAGES
+from hub.web.site import LAST, PAGES
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def create_app(services: Services | None = None) -> FastAPI:
     app.state.limits = RateLimits(services.settings)
     # Bases and teams before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
     own = (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system)
-    for module in (*own, *PAGES, huggingface):
+    for module in (*own, *PAGES, huggingface, *LAST):
         app.include_router(module.router)
     install_error_handlers(app, error_page, render)
     app.add_middleware(LimitBody, limit=services.settings.max_upload_bytes)

@@ -160,6 +160,14 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
+def root_url(request: Request) -> str:
+    """This hub's address as the client wrote it, behind a proxy too: Hugging Face clients refuse answers that name another host."""
+    headers = request.headers
+    scheme = headers.get("X-Forwarded-Proto", request.url.scheme)
+    host = headers.get("X-Forwarded-Host", headers.get("Host", request.url.netloc))
+    return f"{scheme}://{host}{request.scope.get('root_path', '')}"
+
+
 class LimitBody:
     """Refuses a request body over the limit, by its declared length or as it streams, before anyone has stored it."""
 

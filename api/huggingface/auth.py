@@ -4,9 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
 
-from api.huggingface.common import root_url
 from api.huggingface.errors import NotOffered
-from hub.http import SessionDep, SignedIn
+from hub.http import SessionDep, SignedIn, root_url
 from hub.registry import credentials, devices, teams
 
 router = APIRouter()

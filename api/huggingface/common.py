@@ -9,6 +9,7 @@ from anyio import from_thread
 from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
+from hub.http import root_url
 from hub.registry.errors import InvalidInput, NotFound
 from hub.registry.findings import Finding
 from hub.registry.repos import VISIBILITIES, RepoType, Visibility
@@ -43,14 +44,6 @@ def revision_and_path(request: Request, word: str) -> tuple[str, str]:
     # Behind the namespace and name, either of which could be that word too.
     start = parts.index(word, 5 if parts[1] == "api" else 4 if parts[1] == "datasets" else 3) + 1
     return unquote(parts[start]), "/".join(unquote(part) for part in parts[start + 1 :]).strip("/")
-
-
-def root_url(request: Request) -> str:
-    """This hub's address as the client wrote it: clients refuse answers that name another host."""
-    headers = request.headers
-    scheme = headers.get("X-Forwarded-Proto", request.url.scheme)
-    host = headers.get("X-Forwarded-Host", headers.get("Host", request.url.netloc))
-    return f"{scheme}://{host}{request.scope.get('root_path', '')}"
 
 
 def repo_url(request: Request, repo_type: RepoType, full_name: str) -> str:

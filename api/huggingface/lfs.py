@@ -7,8 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from api.huggingface.common import FullName, pieces, repo_url, root_url
-from hub.http import ServicesDep, SessionDep, SignedIn
+from api.huggingface.common import FullName, pieces, repo_url
+from hub.http import ServicesDep, SessionDep, SignedIn, root_url
 from hub.registry import lfs, quota, refs, signing
 from hub.registry.db import transaction
 from hub.registry.errors import HubError, InvalidInput

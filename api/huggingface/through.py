@@ -7,8 +7,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
-from api.huggingface.common import root_url
-from hub.http import identify
+from hub.http import identify, root_url
 from hub.registry.db import transaction
 from hub.registry.repos import RepoNotFound
 from hub.registry.services import Services

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.huggingface.commit import refuse_pull_request
-from api.huggingface.common import FullName, RepoTypeDep, pieces, root_url
-from hub.http import ServicesDep, SessionDep, SignedIn
+from api.huggingface.common import FullName, RepoTypeDep, pieces
+from hub.http import ServicesDep, SessionDep, SignedIn, root_url
 from hub.registry import refs, signing, xet
 from hub.registry.db import transaction
 from hub.registry.errors import InvalidInput, TooLarge

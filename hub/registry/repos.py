@@ -363,13 +363,6 @@ class StoredFile:
         return self.storage.read(self.sha256, offset, min(length, max(0, self.size - offset)))
 
 
-def history(session: Session, repo: Repo, limit: int = 50) -> Sequence[Commit]:
-    """Newest first."""
-    return session.scalars(
-        select(Commit).where(Commit.repo_id == repo.id).order_by(Commit.created_at.desc()).limit(limit)
-    ).all()
-
-
 def refs(session: Session, repo: Repo) -> Sequence[Ref]:
     return session.scalars(select(Ref).where(Ref.repo_id == repo.id).order_by(Ref.moved_at.desc(), Ref.name)).all()
 

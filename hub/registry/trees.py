@@ -183,3 +183,11 @@ def history(session: Session, commit: Commit, limit: int) -> Sequence[Commit]:
     """The commit and those before it on its line, newest first."""
     chain = ancestry(commit.id, limit)
     return session.scalars(select(Commit).join(chain, chain.c.id == Commit.id).order_by(chain.c.depth)).all()
+
+
+def totals(session: Session, commit: Commit) -> tuple[int, int]:
+    """How many files a commit has, and their bytes."""
+    count, size = session.execute(
+        select(func.count(), func.coalesce(func.sum(TreeEntry.size), 0)).where(TreeEntry.tree == commit.tree)
+    ).one()
+    return count, int(size)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from hub.registry import teams
-from hub.registry.models import Commit, Lineage, Repo, Score
+from hub.registry.models import Commit, Lineage, Ref, Repo, Score, User
 from hub.registry.teams import Viewer
 
 PRIVATE = "private module"
@@ -37,6 +37,11 @@ class Measured:
     high: float
     examples: int
     measured_at: datetime
+
+    @property
+    def what(self) -> tuple[str, ...]:
+        """What was measured, whatever it was measured on."""
+        return self.base_id, self.dataset_commit, self.dataset_path, self.template, self.metric
 
 
 def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:
@@ -87,6 +92,7 @@ def scores(
     viewer: Viewer | None,
     *,
     commit_ids: Sequence[str] | None = None,
+    with_base: bool = False,
     dataset_commit: str | None = None,
     metric: str | None = None,
     base_id: str | None = None,
@@ -95,7 +101,8 @@ def scores(
 ) -> list[Measured]:
     """Figures of these commits and on this one (of all, if None), newest first, where module and data set are both readable.
 
-    Of one metric, one base and one namespace's modules if those are named; the figures of bases alone are among them.
+    Of one metric, one base and one namespace's modules if those are named; the figures of bases alone are among them. `with_base` adds
+    those that bases alone have on the data sets of these commits.
     """
     module, module_commit = aliased(Repo), aliased(Commit)
     query = (
@@ -116,7 +123,9 @@ def scores(
         .limit(limit)
     )
     if commit_ids is not None:
-        query = query.where(Score.commit_id.in_(commit_ids))
+        these = Score.commit_id.in_(commit_ids)
+        of_base = and_(Score.commit_id.is_(None), Score.dataset_commit.in_(select(Score.dataset_commit).where(these)))
+        query = query.where(or_(these, of_base) if with_base else these)
     if dataset_commit is not None:
         query = query.where(Score.dataset_commit == dataset_commit)
     if metric:
@@ -143,3 +152,44 @@ def scores(
         )
         for score, repo, dataset in session.execute(query)
     ]
+
+
+def scores_beside_base(
+    session: Session, viewer: Viewer | None, commit: Commit
+) -> list[tuple[Measured, Measured | None]]:
+    """Figures of a commit, newest first, each with the same figure of the base alone, where that was measured too."""
+    found = scores(session, viewer, commit_ids=[commit.id], with_base=True)
+    base = {score.what: score for score in found if score.commit is None}
+    return [(score, base.get(score.what)) for score in found if score.commit]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A commit in a repo's history: who made it, whether a job did, and the names that stand for it."""
+
+    commit: Commit
+    author: str
+    refs: list[Ref]
+
+
+def history(
+    session: Session, repo: Repo, *, before: str | None = None, limit: int = 30
+) -> tuple[list[Step], str | None]:
+    """Commits of all branches, newest first, and the id after which the next page begins."""
+    query = (
+        select(Commit, User.name)
+        .join(User, User.id == Commit.author_id)
+        .where(Commit.repo_id == repo.id)
+        .order_by(Commit.created_at.desc(), Commit.id.desc())
+        .limit(limit + 1)
+    )
+    if before:
+        last = select(Commit.created_at, Commit.id).where(Commit.repo_id == repo.id, Commit.id == before).subquery()
+        query = query.join(last, tuple_(Commit.created_at, Commit.id) < tuple_(last.c.created_at, last.c.id))
+    rows = session.execute(query).all()
+    names: dict[str, list[Ref]] = {}
+    shown = [commit.id for commit, _ in rows[:limit]]
+    for ref in session.scalars(select(Ref).where(Ref.commit_id.in_(shown)).order_by(Ref.kind.desc(), Ref.name)):
+        names.setdefault(ref.commit_id, []).append(ref)
+    steps = [Step(commit, author, names.get(commit.id, [])) for commit, author in rows[:limit]]
+    return steps, shown[-1] if len(rows) > limit else None

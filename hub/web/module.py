@@ -1,26 +1,84 @@
-"""A module's page, and what its forms do: aliases and repair."""
+"""A module's pages: overview, files, versions, lineage, what is alike. Each tab has an address and asks only for what it shows."""
 
-from typing import Annotated
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import aliases, repair, repos, similar, teams, views
+from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
+from hub.registry import aliases, changes, lineage, manifest, refs, repos, similar, teams, trees, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
-from hub.registry.errors import NotSignedIn
-from hub.registry.models import Commit, Repo
+from hub.registry.errors import InvalidInput
+from hub.registry.inspect import CARD
+from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
+from hub.similarity import DUPLICATE
+from hub.web.graph import address, family_graph, title
 from hub.web.render import markdown, page
+from hub.web.snippets import Pinned, snippets
 
 router = APIRouter(include_in_schema=False)
 
+FILES_A_PAGE = 500
+SHOWN_PARENTS = 5
+ALIKE = 0.2  # cosine from which a module is told as alike: well above what two unrelated ones have by chance
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A module at a revision, as every tab needs it."""
+
+    repo: Repo
+    commit: Commit
+    revision: str  # as it was asked for
+    version: str | None
+    newest: bool  # the commit is the head of main
+    folders: list[AdapterFacts]
+    writable: bool
+
+    @property
+    def address(self) -> str:
+        return f"/adapters/{self.repo.full_name}"
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What the other tabs' addresses carry on."""
+        return {} if self.revision == repos.MAIN else {"revision": self.revision}
+
+
+def open_module(
+    session: Session, viewer: Viewer | None, namespace: str, name: str, revision: str = repos.MAIN
+) -> Opened:
+    """`name` may be that of a version, as serving engines use it (plurals.v3)."""
+    place = refs.place(session, viewer, "model", f"{namespace}/{name}", revision)
+    repo, commit = place.repo, place.commit
+    version = repos.version_of(session, commit)
+    return Opened(
+        repo=repo,
+        commit=commit,
+        revision=(version or commit.id) if place.pinned else revision,
+        version=version,
+        newest=commit.id == repos.resolve(session, repo).id,
+        folders=list(repos.facts(session, commit)),
+        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
+    )
+
+
+def tab(name: str, opened: Opened, viewer: Viewer | None, *, status: int = 200, **values: Any) -> Response:
+    """`name` is the tab's own part of the address, after which its template is named; empty for the overview."""
+    template = f"module_{name}.html" if name else "module.html"
+    return page(
+        template, viewer, status=status, tab_name=name, module=opened, repo=opened.repo, commit=opened.commit, **values
+    )
+
 
 @router.get("/adapters/{namespace}/{name}")
-def adapter(
+def overview(
+    request: Request,
     services: ServicesDep,
     session: SessionDep,
     viewer: ViewerDep,
@@ -28,83 +86,135 @@ def adapter(
     name: str,
     revision: str = repos.MAIN,
 ) -> Response:
-    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
-    commit = repos.resolve(session, repo, revision)
-    return page(
-        "adapter.html",
+    opened = open_module(session, viewer, namespace, name, revision)
+    commit = opened.commit
+    files, size = trees.totals(session, commit)
+    return tab(
+        "",
+        opened,
         viewer,
-        repo=repo,
-        commit=commit,
-        revision=revision,
-        folders=repos.facts(session, commit),
-        files=repos.files(session, commit),
-        refs=repos.refs(session, repo),
+        files=files,
+        size=size,
+        card=card_of(session, services.storage, commit),
+        told=manifest.report(session, services.storage, commit),
+        scores=views.scores_beside_base(session, viewer, commit),
         parents=views.parents(session, viewer, commit),
-        lost_inputs=views.lost_inputs(session, commit),
         children=views.children(session, viewer, commit),
-        scores=views.scores(session, viewer, commit_ids=[commit.id]),
-        alike=_alike(session, viewer, repo, commit),
-        aliases=aliases.listing(session, viewer, repo),
-        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
-        card=_card(session, services.storage, commit),
+        lost_inputs=views.lost_inputs(session, commit),
+        shown_parents=SHOWN_PARENTS,
+        snippets={facts.folder: _snippets(request, session, viewer, opened, facts) for facts in opened.folders},
     )
 
 
-def _alike(session: Session, viewer: Viewer | None, repo: Repo, commit: Commit) -> list[similar.Alike]:
-    folders = repos.facts(session, commit)
-    return [each for facts in folders for each in similar.alike(session, viewer, repo, facts, least=0.5, limit=5)]
+def _snippets(request: Request, session: Session, viewer: Viewer | None, opened: Opened, facts: AdapterFacts) -> Any:
+    pinned = Pinned(root_url(request), opened.repo, opened.commit, opened.version, facts)
+    return snippets(pinned, base_here=_is_here(session, viewer, pinned.base))
 
 
-@router.post("/adapters/{namespace}/{name}/aliases")
-def move_alias(
+def _is_here(session: Session, viewer: Viewer | None, base: str) -> bool:
+    try:
+        repos.find(session, viewer, "model", base)
+    except (repos.RepoNotFound, InvalidInput):
+        return False
+    return True
+
+
+@router.get("/adapters/{namespace}/{name}/files")
+def files(
     session: SessionDep,
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    alias: Annotated[str, Form(max_length=255)],
-    revision: Annotated[str, Form(max_length=255)],
+    revision: str = repos.MAIN,
+    after: Annotated[str | None, Query(max_length=trees.MAX_PATH_BYTES)] = None,
 ) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in to move an alias.")
-    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
-    aliases.move(session, viewer, repo, alias.strip(), revision.strip())
-    return RedirectResponse(f"/adapters/{namespace}/{name}", status_code=303)
+    opened = open_module(session, viewer, namespace, name, revision)
+    items, following = trees.recursive(session, opened.commit, "", after=after, limit=FILES_A_PAGE)
+    entries = [item.entry for item in items if item.entry]
+    count, size = trees.totals(session, opened.commit)
+    return tab("files", opened, viewer, files=entries, following=following, count=count, size=size)
 
 
-@router.post("/adapters/{namespace}/{name}/aliases/{alias}/rollback")
-def roll_back_alias(session: SessionDep, viewer: ViewerDep, namespace: str, name: str, alias: str) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in to roll an alias back.")
-    aliases.roll_back(session, viewer, repos.find(session, viewer, "model", f"{namespace}/{name}"), alias)
-    return RedirectResponse(f"/adapters/{namespace}/{name}", status_code=303)
-
-
-@router.post("/adapters/{namespace}/{name}/repair")
-def repair_adapter(
-    services: ServicesDep,
+@router.get("/adapters/{namespace}/{name}/versions")
+def versions(
+    session: SessionDep,
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    folder: Annotated[str, Form(max_length=500)] = "",
-    base: Annotated[str, Form(max_length=500)] = "",
-    licence: Annotated[str, Form(max_length=60)] = "",
+    revision: str = repos.MAIN,
+    compare: Annotated[str, Query(max_length=255)] = "",
+    before: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in to repair a module.")
-    full_name = f"{namespace}/{name}"
-    repair.repair(
-        services, viewer, full_name, folder=folder, base=base.strip() or None, licence=licence.strip() or None
+    opened = open_module(session, viewer, namespace, name, revision)
+    return versions_tab(session, viewer, opened, compare=compare, before=before)
+
+
+def versions_tab(
+    session: Session,
+    viewer: Viewer | None,
+    opened: Opened,
+    *,
+    compare: str = "",
+    before: str | None = None,
+    problem: str = "",
+    typed: dict[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    """`problem` is why the form that was sent, with what was `typed`, did not do what it should."""
+    history, following = views.history(session, opened.repo, before=before)
+    older = repos.resolve(session, opened.repo, compare) if compare else None
+    return tab(
+        "versions",
+        opened,
+        viewer,
+        status=status,
+        history=history,
+        following=following,
+        refs=repos.refs(session, opened.repo),
+        aliases=aliases.listing(session, viewer, opened.repo),
+        compare=compare,
+        changes=changes.between(session, older, opened.commit) if older else None,
+        problem=problem,
+        typed=defaultdict(str, typed or {}),
     )
-    return RedirectResponse(f"/adapters/{full_name}", status_code=303)
 
 
-def _card(session: Session, storage: Storage, commit: Commit) -> Markup:
-    """The model card as HTML: commonmark without raw HTML or images, so that nothing of it runs or is fetched."""
-    for entry in repos.files(session, commit):
-        if entry.path == "README.md" and entry.size <= MAX_CARD_BYTES:
+@router.get("/adapters/{namespace}/{name}/lineage")
+def lineage_tab(
+    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = repos.MAIN
+) -> Response:
+    opened = open_module(session, viewer, namespace, name, revision)
+    family = lineage.family(session, viewer, opened.repo, opened.commit)
+    return tab(
+        "lineage",
+        opened,
+        viewer,
+        family=family,
+        graph=family_graph(family),
+        lost_inputs=views.lost_inputs(session, opened.commit),
+        address=address,
+        title=title,
+    )
+
+
+@router.get("/adapters/{namespace}/{name}/similar")
+def similar_tab(
+    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = repos.MAIN
+) -> Response:
+    opened = open_module(session, viewer, namespace, name, revision)
+    found = {
+        facts.folder: similar.alike(session, viewer, opened.repo, facts, least=ALIKE, limit=30)
+        for facts in opened.folders
+    }
+    return tab("similar", opened, viewer, found=found, duplicate=DUPLICATE, least=ALIKE)
+
+
+def card_of(session: Session, storage: Storage, commit: Commit) -> Markup:
+    """The model card as safe HTML; empty where there is none, or none that can be read."""
+    for entry in trees.find(session, commit, [CARD]):
+        if entry.size <= MAX_CARD_BYTES:
             try:
-                text = parse_card(storage.read(entry.sha256, 0, entry.size)).text
+                return markdown(parse_card(storage.read(entry.sha256, 0, entry.size)).text)
             except CardError:
                 return Markup()
-            return markdown(text)
     return Markup()

@@ -42,11 +42,24 @@ def _static_file(path: Path) -> StaticFile:
 STATIC = {path.name: _static_file(path) for path in sorted((HERE / "static").iterdir())}
 
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+_markdown.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>\n')
+_markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
 
 
-def markdown(text: str) -> Markup:
-    """As HTML: commonmark without raw HTML or images, so that nothing of it runs or is fetched."""
-    return Markup(_markdown.render(text))  # noqa: S704 - the renderer escapes everything it does not make itself
+def markdown(text: str, below: int = 2) -> Markup:
+    """As HTML: commonmark without raw HTML or images, so that nothing of it runs or is fetched.
+
+    Its headings are put below one of the page's, and none is skipped, so that the page has an outline whatever a stranger wrote.
+    """
+    tokens = _markdown.parse(text)
+    level = below
+    for token in tokens:
+        if token.type == "heading_open":
+            level = min(below + int(token.tag[1]), level + 1, 6)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{level}"
+    html: str = _markdown.renderer.render(tokens, _markdown.options, {})
+    return Markup(html)  # noqa: S704 - the renderer escapes everything it does not make itself
 
 
 def size(count: float) -> str:

@@ -17,6 +17,7 @@ ANSWERS: Mapping[str, Mapping[str, int | tuple[int, int, int]]] = {
     "a user": {**dict.fromkeys(ROLES, OK), "visitor": 401},
     "an administrator": {**dict.fromkeys(ROLES, 403), "visitor": 401, "administrator": OK},
     "read": {**dict.fromkeys(ROLES, OK), "visitor": (404, 404, OK), "stranger": (404, OK, OK)},
+    "read and submit": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": (404, OK, OK)},
     "write": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": (404, 403, 403), "reader": 403},
     "create": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 403, "reader": 403},
     # As "write", but a visitor is told of what is public only.
@@ -48,6 +49,7 @@ class Row:
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
 ALIASES = "/v1/adapters/{namespace}/{name}/aliases"
+MODULE = "/adapters/{namespace}/{name}"
 HUB = "/api/{kind}/{namespace}/{name}"
 MINE = "/v1/organizations/{organization}"
 TEAM = "/teams/{organization}"
@@ -204,10 +206,17 @@ TABLE: tuple[Row, ...] = (
         {"data": {"namespace": "weavers", "kept": "[]", "expires": "1", "signature": "x"}},
     ),
     Row("GET", "/v1/adapters/{namespace}/{name}", "read"),
-    Row("GET", "/adapters/{namespace}/{name}", "read"),
+    Row("GET", MODULE, "read"),
+    *(Row("GET", f"{MODULE}/{tab}", "read") for tab in ("files", "versions", "lineage", "similar", "try")),
+    Row("GET", f"{MODULE}/settings", "may write"),
+    Row("GET", "/{namespace}/{name}", "nothing", 302),  # where it leads to answers as it should
+    *(Row("GET", f"/{{namespace}}/{{name}}/{what}/{{rest}}", "nothing", 302) for what in ("commit", "tree", "blob")),
     Row("GET", "/v1/adapters/{namespace}/{name}/similar", "read"),
     Row("POST", "/v1/adapters/{namespace}/{name}/repair", "write", 200, {"json": {"licence": "mit"}}, spends=True),
-    Row("POST", "/adapters/{namespace}/{name}/repair", "write", 303, {"data": {"licence": "mit"}}, spends=True),
+    Row("POST", f"{MODULE}/repair", "write", 303, {"data": {"licence": "mit"}}, spends=True),
+    Row("POST", f"{MODULE}/try", "read and submit", 303, {"data": {"prompt": "hello"}}),
+    Row("POST", f"{MODULE}/visibility", "write", 303, {"data": {"visibility": "private"}}, spends=True),
+    Row("POST", f"{MODULE}/delete", "write", 303, {"data": {"typed_name": "{repo}"}}, spends=True),
     Row(
         "GET",
         "/v1/{kind}/{namespace}/{name}/files/{path}",
@@ -224,13 +233,17 @@ TABLE: tuple[Row, ...] = (
     Row("PUT", f"{ALIASES}/{{alias}}/gate", "write", 404, {"json": {"dataset": "{dataset}", "path": "train.jsonl"}}),
     Row("DELETE", f"{ALIASES}/{{alias}}/gate", "write", 404),
     Row("DELETE", f"{ALIASES}/{{alias}}", "write", 404),
-    Row("POST", "/adapters/{namespace}/{name}/aliases", "write", 303, {"data": {"alias": "prod", "revision": "main"}}),
+    Row("POST", f"{MODULE}/aliases", "write", 303, {"data": {"alias": "prod", "revision": "main"}}),
+    *(
+        Row("POST", f"{MODULE}/aliases/{act}", "write", 404, {"data": {"alias": "none"}})
+        for act in ("rollback", "ungate", "remove")
+    ),
     Row(
         "POST",
-        "/adapters/{namespace}/{name}/aliases/{alias}/rollback",
+        f"{MODULE}/aliases/gate",
         "write",
         404,
-        asked="/adapters/{repo}/aliases/none/rollback",
+        {"data": {"alias": "none", "dataset": "{dataset}", "path": "train.jsonl"}},
     ),
     Row("GET", "/v1/adapters/{namespace}/{name}/shares", "write"),
     Row("POST", "/v1/adapters/{namespace}/{name}/shares", "write", 201, {"json": {}}),
@@ -241,10 +254,23 @@ TABLE: tuple[Row, ...] = (
         404,
         asked=f"/v1/adapters/{{repo}}/shares/{NOWHERE}",
     ),
+    Row("POST", f"{MODULE}/shares", "write", 200, {"data": {"days": "1"}}),
+    Row(
+        "POST",
+        f"{MODULE}/shares/{{share_id}}/revoke",
+        "write",
+        404,
+        asked=f"/adapters/{{repo}}/shares/{NOWHERE}/revoke",
+    ),
+    Row("GET", "/share/{secret}", "nothing", 404),
     Row("GET", "/v1/shares/{secret}", "nothing", 404),
     Row("GET", "/v1/shares/{secret}/files/{path}", "nothing", 404),
     Row("GET", "/v1/shares/{secret}/archive", "nothing", 404),
     # data sets
+    *(
+        Row("GET", f"/datasets/{{namespace}}/{{name}}/{what}/{{rest}}", "nothing", 302)
+        for what in ("commit", "tree", "blob")
+    ),
     Row("GET", "/v1/datasets", "nothing"),
     Row("POST", "/v1/datasets", "create", 201, {"upload": "dataset"}),
     Row("GET", "/v1/datasets/{namespace}/{name}", "read", asked="/v1/datasets/{dataset}"),

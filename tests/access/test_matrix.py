@@ -29,7 +29,7 @@ from api.huggingface import repos as hub_repos
 from hub.http import COOKIE
 from hub.registry import credentials
 from hub.registry.db import transaction
-from hub.web.site import PAGES
+from hub.web.site import LAST, PAGES
 from tests.access.conftest import ORGANIZATION, Instance
 from tests.access.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
 from tests.support import examples_file, peft_folder, upload
@@ -84,7 +84,22 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    own = (account, adapters, aliases, bases, datasets, health, jobs, library, repos, shares, system, teams, *PAGES)
+    own = (
+        account,
+        adapters,
+        aliases,
+        bases,
+        datasets,
+        health,
+        jobs,
+        library,
+        repos,
+        shares,
+        system,
+        teams,
+        *PAGES,
+        *LAST,
+    )
     hub = (absent, auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, xet)
     for module in (*own, *hub):
         for route in module.router.routes:

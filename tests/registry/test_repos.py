@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, blobs, repos, teams
+from hub.registry import bases, blobs, repos, teams, views
 from hub.registry.db import transaction
 from hub.registry.errors import Forbidden, InvalidInput
 from hub.registry.inspect import inspect
@@ -65,7 +65,8 @@ def test_an_equal_tree_makes_no_new_commit(services: Services, ann: Person) -> N
     first = adapter(services, ann, "ann/a", seed=1)
     assert adapter(services, ann, "ann/a", seed=1).id == first.id
     with transaction(services.sessions) as session:
-        assert [commit.id for commit in repos.history(session, found(services, ann.viewer, "ann/a"))] == [first.id]
+        steps, _ = views.history(session, found(services, ann.viewer, "ann/a"))
+        assert [step.commit.id for step in steps] == [first.id]
 
 
 def test_versions_follow_main_s_adapter_and_nothing_else(services: Services, ann: Person) -> None:

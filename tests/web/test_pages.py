@@ -43,8 +43,8 @@ def test_a_module_shows_facts_findings_card_and_files(client: TestClient, ann: P
     assert "<em>answers</em>" in page
     assert "Set base_model_name_or_path" in page, "the remedy of a finding"
     assert "Add license:" in page
-    assert "adapter_model.safetensors" in page
-    assert ">v1</a>" in page
+    assert "adapter_model.safetensors" in client.get("/adapters/ann/odd/files").text
+    assert ">v1</a>" in client.get("/adapters/ann/odd/versions").text
 
 
 def test_what_one_may_not_see_is_not_found(client: TestClient, ann: Person, bob: Person) -> None:
@@ -170,7 +170,8 @@ def test_scores_are_a_table_of_modules_by_data_set(
     assert "0.750" in page
     assert "base alone" in page
     assert "ann/d" in page
-    assert "0.750" in client.get("/adapters/ann/m").text
+    module_page = client.get("/adapters/ann/m").text
+    assert re.search(r"0\.750 .*?0\.250 ", module_page, re.DOTALL), "the module beside the base alone"
 
 
 def test_the_api_is_described_without_help_from_elsewhere(client: TestClient) -> None:

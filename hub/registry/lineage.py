@@ -1,0 +1,126 @@
+"""A commit's family as a graph: what it was made from and what was made from it, two generations each way, as far as the viewer may see.
+
+The rule of `views` holds for every line: an input that the viewer may not see keeps its role and weight and loses its name, and what it
+was itself made from stays with it; a descendant that he may not see is left out.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session
+
+from hub.registry import teams
+from hub.registry.models import Commit, Lineage, Ref, Repo
+from hub.registry.teams import Viewer
+
+GENERATIONS = 2
+MAX_DESCENDANTS = 40  # of one generation
+
+
+@dataclass(frozen=True)
+class Member:
+    """`key` is the commit's id, or a name of its own for what has no name. `lost`: deleted, or without its files."""
+
+    key: str
+    generation: int  # below zero: an ancestor; zero: the commit itself
+    type: str  # "model" or "dataset"
+    repo: str | None
+    commit: str | None
+    version: str | None
+    lost: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    parent: str
+    child: str
+    role: str
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class Family:
+    members: list[Member]
+    lines: list[Line]
+    more: bool  # some generation has more descendants than are shown
+
+    def parents(self, key: str) -> list[tuple[Member, Line]]:
+        members = {member.key: member for member in self.members}
+        return [(members[line.parent], line) for line in self.lines if line.child == key]
+
+    def children(self, key: str) -> list[tuple[Member, Line]]:
+        members = {member.key: member for member in self.members}
+        return [(members[line.child], line) for line in self.lines if line.parent == key]
+
+
+def family(session: Session, viewer: Viewer | None, repo: Repo, commit: Commit) -> Family:
+    itself = Member(commit.id, 0, repo.type, repo.full_name, commit.id, None, lost=False)
+    members = {itself.key: itself}
+    lines: list[Line] = []
+    frontier = [commit.id]
+    for generation in range(1, GENERATIONS + 1):
+        found = _parents(session, viewer, frontier, -generation)
+        members |= {member.key: member for member, _ in found if member.key != commit.id}
+        lines += [line for _, line in found]
+        frontier = [member.key for member, _ in found if member.commit]
+    frontier, more = [commit.id], False
+    for generation in range(1, GENERATIONS + 1):
+        found = _children(session, viewer, frontier, generation)
+        more = more or len(found) > MAX_DESCENDANTS
+        members |= {member.key: member for member, _ in found[:MAX_DESCENDANTS]}
+        lines += [line for _, line in found[:MAX_DESCENDANTS]]
+        frontier = [member.key for member, _ in found[:MAX_DESCENDANTS]]
+    return Family(_with_versions(session, members.values()), lines, more)
+
+
+def _parents(
+    session: Session, viewer: Viewer | None, children: Sequence[str], generation: int
+) -> list[tuple[Member, Line]]:
+    lost = or_(Repo.deleted_at.is_not(None), Commit.tree.is_(None))
+    seen = and_(Repo.deleted_at.is_(None), teams.readable(viewer))
+    rows = session.execute(
+        select(Lineage, Repo, lost, seen)
+        .join(Commit, Commit.id == Lineage.parent)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(Lineage.child.in_(children))
+        .order_by(Lineage.role.desc(), Lineage.weight.desc().nulls_last(), Lineage.parent)
+    )
+    found = []
+    for number, (line, repo, is_lost, is_seen) in enumerate(rows):
+        key = line.parent if is_seen else f"hidden{generation}.{number}"
+        name, commit_id = (repo.full_name, line.parent) if is_seen else (None, None)
+        member = Member(key, generation, repo.type, name, commit_id, None, lost=is_lost)
+        found.append((member, Line(key, line.child, line.role, line.weight)))
+    return found
+
+
+def _children(
+    session: Session, viewer: Viewer | None, parents: Sequence[str], generation: int
+) -> list[tuple[Member, Line]]:
+    rows = session.execute(
+        select(Lineage, Repo)
+        .join(Commit, Commit.id == Lineage.child)
+        .join(Repo, Repo.id == Commit.repo_id)
+        .where(Lineage.parent.in_(parents), Repo.deleted_at.is_(None), teams.readable(viewer))
+        .order_by(Commit.created_at.desc(), Lineage.child)
+        .limit(MAX_DESCENDANTS + 1)
+    )
+    return [
+        (
+            Member(line.child, generation, repo.type, repo.full_name, line.child, None, lost=False),
+            Line(line.parent, line.child, line.role, line.weight),
+        )
+        for line, repo in rows
+    ]
+
+
+def _with_versions(session: Session, members: Iterable[Member]) -> list[Member]:
+    found = list(members)
+    commits = [member.commit for member in found if member.commit]
+    query = select(Ref.commit_id, Ref.name).where(Ref.commit_id.in_(commits), Ref.kind == "version")
+    versions: dict[str, str] = dict(iter(session.execute(query)))
+    return [
+        Member(each.key, each.generation, each.type, each.repo, each.commit, versions.get(each.commit or ""), each.lost)
+        for each in found
+    ]

@@ -1,0 +1,33 @@
+"""What a share link opens in a browser: one version's facts, card, numbers and files, for whoever has the link."""
+
+from fastapi import APIRouter, Response
+
+from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.registry import manifest, repos, shares, trees
+from hub.web.module import FILES_A_PAGE, card_of
+from hub.web.render import page
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/share/{secret}")
+def shared(services: ServicesDep, session: SessionDep, viewer: ViewerDep, secret: str) -> Response:
+    repo, commit, share = shares.opened(session, secret)
+    items, _ = trees.recursive(session, commit, "", after=None, limit=FILES_A_PAGE)
+    response = page(
+        "share.html",
+        viewer,
+        repo=repo,
+        commit=commit,
+        share=share,
+        shared=f"/v1/shares/{secret}",
+        version=repos.version_of(session, commit),
+        folders=repos.facts(session, commit),
+        files=[item.entry for item in items if item.entry],
+        card=card_of(session, services.storage, commit),
+        told=manifest.report(session, services.storage, commit),
+    )
+    # The address is the secret: it goes into no other site's log and into no shared cache.
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
