@@ -82,7 +82,7 @@ def run_import(args: argparse.Namespace) -> None:
     with transaction(services.sessions) as session:
         user = teams.get_user(session, args.user)
         viewer = teams.viewer_of(user)
-    counts = {"accepted": 0, "unchanged": 0, "refused": 0}
+    counts = {"accepted": 0, "unchanged": 0, "kept": 0, "refused": 0}
     namespace = args.namespace or args.user
     if args.folder.startswith("s3://"):
         found = importing.import_bucket(services, viewer, namespace, args.folder, args.visibility)

@@ -132,12 +132,17 @@ def convert(
     style, like = peft_format.style_of(tensors) or ("", "")
     config = dict(config or {})
     config["base_model_name_or_path"] = base or config.get("base_model_name_or_path") or config.get("model")
+    lacking = []
     if not config["base_model_name_or_path"]:
-        raise FactMissing("The files do not say which base model the adapter is for; name it as `base`.")
+        lacking.append("which base model the adapter is for (name it as `base`)")
+    if style == "loralib" and alpha is None:
+        lacking.append("lora_alpha, by which the update is scaled (give the one it was trained with as `alpha`)")
+    if lacking:
+        raise FactMissing(f"The files do not say {', nor '.join(lacking)}.")
     if style == "peft":
         return Converted("peft", *_peft(tensors, config))
     if style == "loralib":
-        return Converted("loralib", *_loralib(tensors, config, alpha, enable_lora))
+        return Converted("loralib", *_loralib(tensors, config, alpha or 0.0, enable_lora))
     if style == "mlx":
         return Converted("mlx", *_mlx(tensors, config, alpha))
     if style == "diffusers":
@@ -206,7 +211,7 @@ def _merged(tensors: Mapping[str, Tensor], config: dict[str, Any], settings: Ada
     pairs = {}
     for module, (a, b) in halves.items():
         scaling = peft_format.scaling_of(settings, module)
-        pairs[module] = Pair(*_unfolded(module, a, b, lanes), scaling)
+        pairs[module] = Pair(*_unfolded(module, a, b, lanes, everywhere=True), scaling)
     return _assembled(pairs, config, saved, settings.modules_to_save)
 
 
@@ -232,16 +237,19 @@ def _both(module: str, parts: Mapping[str, Tensor], first: str, second: str) -> 
     return parts[first], parts[second]
 
 
-def _unfolded(module: str, a: Tensor, b: Tensor, enable_lora: Sequence[bool] | None) -> tuple[Tensor, Tensor]:
+def _unfolded(
+    module: str, a: Tensor, b: Tensor, enable_lora: Sequence[bool] | None, *, everywhere: bool = False
+) -> tuple[Tensor, Tensor]:
     """A grouped pair, A (groups * r, in) and B (groups * width, r, ...), as one of the whole layer: B (lanes * width, groups * r).
 
-    B is zero where a lane does not see a group's rows of A, so the product is the same.
+    B is zero where a lane does not see a group's rows of A, so the product is the same. A pair of one group is a plain one beside merged
+    ones, unless layers are merged `everywhere`, or one lane is trained.
     """
     b = b.flatten(1) if b.ndim > 1 else b
     _check_matrices(module, a, b, merged=True)
     rank = b.shape[1]
     groups = len(a) // rank
-    if groups == 1 and (enable_lora is None or sum(enable_lora) != 1):
+    if groups == 1 and not everywhere and (enable_lora is None or sum(enable_lora) != 1):
         return a, b
     if enable_lora is None:
         raise FactMissing(
@@ -262,12 +270,8 @@ def _unfolded(module: str, a: Tensor, b: Tensor, enable_lora: Sequence[bool] | N
 
 
 def _loralib(
-    tensors: Mapping[str, Tensor], config: dict[str, Any], alpha: float | None, enable_lora: Sequence[bool] | None
+    tensors: Mapping[str, Tensor], config: dict[str, Any], alpha: float, enable_lora: Sequence[bool] | None
 ) -> Made:
-    if alpha is None:
-        raise FactMissing(
-            "loralib's files do not say lora_alpha, by which the update is scaled; give the one it was trained with as `alpha`."
-        )
     wrapper = "module." if all(name.startswith("module.") for name in tensors) else ""  # of DistributedDataParallel
     found: dict[str, dict[str, Tensor]] = {}
     saved = {}

@@ -3,33 +3,40 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 from urllib.parse import quote
 
-from hub.peft_format import CONFIG, WEIGHTS
+from sqlalchemy import select
+
 from hub.registry import blobs, publishing, repos
+from hub.registry.blobs import Incoming
 from hub.registry.db import transaction
 from hub.registry.errors import HubError, InvalidInput, NotFound
-from hub.registry.inspect import PICKLE, BadAdapter
+from hub.registry.findings import CONVERTIBLE
+from hub.registry.inspect import LOADED_PICKLES, BadAdapter
+from hub.registry.models import Commit
 from hub.registry.repos import Visibility
 from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.registry.upstream import Upstream
 
-MARKS = (CONFIG, WEIGHTS, PICKLE)  # a folder with any of these was meant to be an adapter
+# A folder with any of these was meant to be an adapter: PEFT's files, those of MLX and diffusers, whatever else is called a LoRA.
+MARK = re.compile(r"adapter_config\.json|.*(adapter|lora).*\.(safetensors|bin|pt|pth)", re.IGNORECASE)
+
+KEPT = "It is kept as it is, not yet as an adapter: a job of the kind convert with this repo as its source writes one."
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of one folder. `details` are the findings of an accepted adapter or the reasons for refusing one."""
+    """What became of one folder. `details` are the findings of an accepted adapter or the reasons for not accepting one."""
 
     folder: Path
     name: str
-    outcome: Literal["accepted", "unchanged", "refused"]
+    outcome: Literal["accepted", "unchanged", "kept", "refused"]  # kept: as a plain repo, for a conversion
     details: tuple[str, ...]
 
 
@@ -53,7 +60,7 @@ def import_bucket(
     if not bucket:
         raise InvalidInput(f"{address!r} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX.")
     keys = [PurePosixPath(key) for key in services.storage.foreign_keys(bucket, prefix) if not key.endswith("/")]
-    folders = sorted({key.parent for key in keys if key.name in MARKS})
+    folders = sorted({key.parent for key in keys if MARK.fullmatch(key.name)})
     if not folders:
         raise InvalidInput(f"There is no adapter below {address}.")
     root = PurePosixPath(prefix or ".")
@@ -83,7 +90,7 @@ def import_upstream(
         try:
             told = json.loads(upstream.ask(f"/api/models/{full_name}", "").text)
             keys = [PurePosixPath(each["rfilename"]) for each in told["siblings"]]
-            folders = sorted({key.parent for key in keys if key.name in MARKS})
+            folders = sorted({key.parent for key in keys if MARK.fullmatch(key.name)})
             if not folders:
                 yield Imported(
                     Path(full_name), f"{namespace}/{name}", "refused", ("no_files: There is no adapter in it.",)
@@ -117,16 +124,12 @@ def _upstream_names(upstream: Upstream, namespace: str) -> list[str]:
 def _line(services: Services, viewer: Viewer, name: str, folder: Path, visibility: Visibility | None) -> Imported:
     try:
         return _imported(services, viewer, name, folder, visibility)
-    except BadAdapter as error:
-        reasons = [finding for finding in error.details["findings"] if finding["severity"] == "error"]
-        texts = tuple(f"{reason['code']}: {reason['message']} {reason['remedy']}" for reason in reasons)
-        return Imported(folder, name, "refused", texts)
     except HubError as error:
         return Imported(folder, name, "refused", (f"{error.code}: {error.message}",))
 
 
 def adapter_folders(root: Path) -> list[Path]:
-    return sorted({path.parent for mark in MARKS for path in root.rglob(mark)})
+    return sorted({path.parent for path in root.rglob("*") if MARK.fullmatch(path.name)})
 
 
 def repo_name(root: PurePath, folder: PurePath, whole: str = "") -> str:
@@ -137,19 +140,42 @@ def repo_name(root: PurePath, folder: PurePath, whole: str = "") -> str:
 
 
 def _imported(services: Services, viewer: Viewer, name: str, folder: Path, visibility: Visibility | None) -> Imported:
-    before = _head(services, viewer, name)
+    message = f"Import of {folder.name}"
     with ExitStack() as stack:
         paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink()]
         files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in paths]
-        message = f"Import of {folder.name}"
-        done = publishing.publish_adapter(services, viewer, name, files, visibility=visibility, message=message)
-    findings = tuple(f"{finding.code}: {finding.message}" for finding in done.inspection.findings)
-    return Imported(folder, name, "unchanged" if done.commit.id == before else "accepted", findings)
+        # No loader shall come upon a pickle here; a conversion finds it by the longer name.
+        names = {file.path for file in files}
+        read = {name for name, better in LOADED_PICKLES.items() if name in names and better not in names}
+        inert = [replace(file, path=f"{file.path}.pickle") if file.path in read else file for file in files]
+        if _came_before(services, viewer, name, (files, inert)):
+            return Imported(folder, name, "unchanged", ())
+        try:
+            done = publishing.publish_adapter(services, viewer, name, files, visibility=visibility, message=message)
+        except BadAdapter as error:
+            findings = error.details["findings"]
+            reasons = [finding for finding in findings if finding["severity"] == "error"]
+            pickled = [finding for finding in findings if finding["code"] == "inert_pickle"]
+            if not {reason["code"] for reason in reasons} <= CONVERTIBLE | ({"no_adapter"} if pickled else set()):
+                texts = tuple(f"{reason['code']}: {reason['message']} {reason['remedy']}" for reason in reasons)
+                return Imported(folder, name, "refused", texts)
+            publishing.publish_model(services, viewer, name, inert, visibility=visibility, message=message)
+            texts = tuple(f"{each['code']}: {each['message']}" for each in (*reasons, *pickled))
+            return Imported(folder, name, "kept", (*texts, KEPT))
+    return Imported(
+        folder, name, "accepted", tuple(f"{each.code}: {each.message}" for each in done.inspection.findings)
+    )
 
 
-def _head(services: Services, viewer: Viewer, name: str) -> str | None:
+def _came_before(services: Services, viewer: Viewer, name: str, ways: Sequence[Sequence[Incoming]]) -> bool:
+    """Whether the repo ever had just these files. What has been repaired or converted since is not undone by importing it again."""
+    trees = [repos.hash_tree(publishing.entries(files)) for files in ways]
     with transaction(services.sessions) as session:
         try:
-            return repos.resolve(session, repos.find(session, viewer, "model", name)).id
+            repo = repos.find(session, viewer, "model", name)
         except NotFound:
-            return None
+            return False
+        return (
+            session.scalar(select(Commit.id).where(Commit.repo_id == repo.id, Commit.tree.in_(trees)).limit(1))
+            is not None
+        )

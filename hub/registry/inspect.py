@@ -76,7 +76,7 @@ NOT_PLAIN = frozenset(
 )
 
 # Pickles that a loader reads where the file that it would prefer is missing; every other pickle is inert.
-_LOADED_PICKLES = {
+LOADED_PICKLES = {
     PICKLE: WEIGHTS,
     "pytorch_model.bin": "model.safetensors",
     "diffusion_pytorch_model.bin": "diffusion_pytorch_model.safetensors",
@@ -175,7 +175,13 @@ def require_adapter(inspection: Inspection) -> AdapterFacts:
     errors = list(inspection.errors)
     if not errors and not inspection.adapters:
         message = f"No folder of the upload holds {CONFIG} and {WEIGHTS}, so there is no PEFT adapter in it."
-        errors = [finding("no_adapter", "", message)]
+        pickled = next((item for item in inspection.findings if item.code == "inert_pickle"), None)
+        remedy = None
+        if pickled:
+            remedy = (
+                f"If {pickled.path} holds one, bring it in with hf upload and let a job of the kind convert write it."
+            )
+        errors = [finding("no_adapter", "", message, remedy)]
     elif not errors and len(inspection.adapters) > 1:
         folders = ", ".join(facts.folder or "the top folder" for facts in inspection.adapters[:5])
         message = f"The upload holds {len(inspection.adapters)} adapters ({folders}), and one is kept at a time."
@@ -214,7 +220,7 @@ def _read_headers(folder: _Folder) -> tuple[dict[str, Header], list[Finding]]:
 def _pickles(folder: _Folder) -> Iterator[Finding]:
     inert = []
     for name in folder.files:
-        if name in _LOADED_PICKLES and _LOADED_PICKLES[name] not in folder.files:
+        if name in LOADED_PICKLES and LOADED_PICKLES[name] not in folder.files:
             message = "The weights are a pickle, and to read a pickle may run whatever its author put into it."
             yield finding("pickle_weights", folder.at(name), message)
         elif name.endswith(PICKLE_ENDINGS):

@@ -221,10 +221,15 @@ def publish(
     return commit
 
 
+def hash_tree(entries: Sequence[Entry]) -> str:
+    """The name of the tree that has these files."""
+    listing = "".join(f"{entry.path}\0{entry.sha256}\n" for entry in sorted(entries, key=lambda entry: entry.path))
+    return hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
+
+
 def _ensure_tree(session: Session, entries: Sequence[Entry]) -> str:
     ordered = sorted(entries, key=lambda entry: entry.path)
-    listing = "".join(f"{entry.path}\0{entry.sha256}\n" for entry in ordered)
-    tree = hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
+    tree = hash_tree(ordered)
     # The update locks a tree that is there already against the sweep; xmax tells it from one that is new.
     statement = insert(Tree).values(hash=tree).on_conflict_do_update(index_elements=["hash"], set_={"hash": tree})
     if session.scalar(statement.returning(text("xmax = 0"))):

@@ -461,6 +461,13 @@ REFUSED: dict[str, tuple[Tensors, dict[str, Any] | None, dict[str, Any], type[Lo
         NotConvertible,
         r"unet\.norm\.weight is no half",
     ),
+    "a plain layer where all are merged": (
+        {f"{PREFIX}a.lora_A.weight": torch.ones(2, 8), f"{PREFIX}a.lora_B.weight": torch.ones(8, 2, 1)},
+        OLD_CONFIG,
+        {},
+        NotConvertible,
+        "not 2 lanes",
+    ),
     "merged with biases": (OLD, {**OLD_CONFIG, "bias": "all"}, {}, NotConvertible, "trained biases"),
     "lanes that are no list": (
         OLD,

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.registry import importing
+from hub.registry import importing, repair, repos
+from hub.registry.db import transaction
 from hub.registry.errors import InvalidInput, NotFound
 from hub.registry.services import Services
 from tests.conftest import Person
@@ -38,10 +39,14 @@ def test_each_adapter_gets_a_line_and_none_stops_the_others(services: Services, 
         "ann/a": "accepted",
         "ann/broken": "refused",
         "ann/deep-b-c": "accepted",
-        "ann/pickled": "refused",
+        "ann/pickled": "kept",
     }
     assert [detail.partition(":")[0] for detail in found["ann/broken"].details] == ["truncated"]
-    assert "pickle_weights" in {detail.partition(":")[0] for detail in found["ann/pickled"].details}
+    assert [detail.partition(":")[0] for detail in found["ann/pickled"].details[:-1]] == ["pickle_weights"]
+    with transaction(services.sessions) as session:
+        repo = repos.find(session, ann.viewer, "model", "ann/pickled")
+        names = {entry.path for entry in repos.files(session, repos.resolve(session, repo))}
+    assert names == {"adapter_config.json", "adapter_model.bin.pickle"}, "no loader comes upon it"
     assert "unknown_base" in {detail.partition(":")[0] for detail in found["ann/a"].details}
 
 
@@ -49,7 +54,16 @@ def test_repeating_it_changes_only_what_has_changed(services: Services, ann: Per
     lines(services, ann, library)
     (library / "a" / "README.md").write_text("---\nlicense: mit\n---\nNew.\n")
     found = lines(services, ann, library)
-    assert (found["ann/a"].outcome, found["ann/deep-b-c"].outcome) == ("accepted", "unchanged")
+    outcomes = [found[f"ann/{name}"].outcome for name in ("a", "deep-b-c", "pickled")]
+    assert outcomes == ["accepted", "unchanged", "unchanged"]
+
+
+def test_what_was_done_since_is_not_undone(services: Services, ann: Person, library: Path) -> None:
+    lines(services, ann, library)
+    repaired = repair.repair(services, ann.viewer, "ann/a", base=None, licence="mit").commit
+    assert lines(services, ann, library)["ann/a"].outcome == "unchanged"
+    with transaction(services.sessions) as session:
+        assert repos.resolve(session, repos.find(session, ann.viewer, "model", "ann/a")).id == repaired
 
 
 def test_who_may_not_write_there_is_refused_each_time(
@@ -92,7 +106,7 @@ def test_a_bucket_is_imported_as_a_folder_is(services: Services, ann: Person, li
 
     address = f"s3://{services.storage.bucket}/{place}"
     found, again = lines_of(address), lines_of(f"{address}/")
-    outcomes = {"ann/a": "accepted", "ann/broken": "refused", "ann/deep-b-c": "accepted", "ann/pickled": "refused"}
+    outcomes = {"ann/a": "accepted", "ann/broken": "refused", "ann/deep-b-c": "accepted", "ann/pickled": "kept"}
     assert {name: each.outcome for name, each in found.items()} == outcomes
     assert [detail.partition(":")[0] for detail in found["ann/broken"].details] == ["truncated"]
     assert {each.outcome for each in again.values()} == {"unchanged", "refused"}

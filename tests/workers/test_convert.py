@@ -171,7 +171,7 @@ def test_what_the_files_do_not_say_is_asked_for_by_name(
     }
     plain(services, ann, "ann/lib", {"deep/mine_lora.safetensors": save(theirs), "README.md": CARD})
     source = {"repo": "ann/lib", "folder": "deep"}
-    for said, field in (({}, "`base`"), ({"base": tiny_base.id}, "`alpha`")):
+    for said, field in (({}, "`base`), nor lora_alpha"), ({"base": tiny_base.id}, "`alpha`")):
         job = converted(client, ann, runner, submit, name="ann/new", source=source, **said)
         assert (job["state"], job["error"]["code"]) == ("failed", "fact_missing")
         assert field in job["error"]["message"]
