@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from hub.registry import pasted, repos, tokens
+from hub.registry.errors import HubError
 from hub.registry.kinds import Examples, ExampleText
 from hub.registry.kinds.common import pin_examples
-from hub.registry.models import Commit
+from hub.registry.models import Commit, TreeEntry
 from hub.registry.pasted import Problem
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
@@ -35,11 +36,13 @@ class Preview:
     tokens: int
     longest: int
     exact: bool
+    size: int  # of all of it, in bytes
     part: bool = False
     systems: tuple[int, int, int] = (0, 0, 0)  # System 1, System 2, unlabelled
 
 
-def of_text(session: Session, storage: Storage, base_id: str, text: str, *, part: bool = False) -> Preview:
+def of_text(session: Session, storage: Storage, base_id: str, text: str, *, size: int | None = None) -> Preview:
+    """`size`: of the file that the text is the beginning of."""
     found = pasted.parse(text)
     counted = tokens.count(session, storage, base_id, [f"{each.input}\n{each.target}" for each in found.examples])
     rows = zip(found.lines, found.examples, counted.tokens, strict=True)
@@ -52,18 +55,32 @@ def of_text(session: Session, storage: Storage, base_id: str, text: str, *, part
         tokens=sum(counted.tokens),
         longest=max(counted.tokens, default=0),
         exact=counted.exact,
-        part=part,
+        size=size or len(text.encode()),
+        part=size is not None,
         systems=(systems.count(1), systems.count(2), systems.count(None)),
     )
 
 
 def of_dataset(session: Session, storage: Storage, viewer: Viewer, base_id: str, source: Examples) -> Preview:
     """Of a file that the viewer may read. Raises what `pin_examples` raises."""
-    pinned = pin_examples(session, viewer, source)
-    entry = repos.file(session, session.get_one(Commit, pinned["commit"]), pinned["path"])
+    entry = _entry(session, viewer, source)
     text = storage.read(entry.sha256, 0, min(entry.size, MAX_BYTES)).decode(errors="replace")
-    part = entry.size > MAX_BYTES
-    return of_text(session, storage, base_id, text.rpartition("\n")[0] if part else text, part=part)
+    if entry.size <= MAX_BYTES:
+        return of_text(session, storage, base_id, text)
+    return of_text(session, storage, base_id, text.rpartition("\n")[0], size=entry.size)
+
+
+def size_of(session: Session, viewer: Viewer, source: Examples) -> int:
+    """In bytes; nothing where it cannot be said yet."""
+    try:
+        return _entry(session, viewer, source).size
+    except HubError:
+        return 0
+
+
+def _entry(session: Session, viewer: Viewer, source: Examples) -> TreeEntry:
+    pinned = pin_examples(session, viewer, source)
+    return repos.file(session, session.get_one(Commit, pinned["commit"]), pinned["path"])
 
 
 def files(session: Session, viewer: Viewer, name: str) -> list[str]:

@@ -16,6 +16,7 @@ from hub.http import ServicesDep, SignedIn
 from hub.registry import fits, jobs, preview, repos, teams
 from hub.registry.db import transaction
 from hub.registry.errors import HubError, NotFound
+from hub.registry.estimates import Estimate, estimate
 from hub.registry.kinds import Examples
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.compose import ComposeRequest
@@ -66,6 +67,17 @@ def preview_examples(services: ServicesDep, viewer: SignedIn, typed: TypedDep) -
     with transaction(services.sessions) as session:
         look = _look(services, session, viewer, typed, source, one(typed, "base"))
     return page("launch_preview.html", viewer, look=look or Look(source))
+
+
+@router.post("/new/{kind}/estimate")
+def estimate_time(services: ServicesDep, viewer: SignedIn, kind: str, typed: TypedDep) -> Response:
+    """How long it would take as the form stands, as a part of the form."""
+    form = _form(kind)
+    with transaction(services.sessions) as session:
+        base = one(typed, "base")
+        looks = {name: _look(services, session, viewer, typed, name, base) for name in form.sources}
+        about = _about(session, viewer, form, typed, base, looks)
+    return page("launch_estimate.html", viewer, about=about, form=form)
 
 
 @router.get("/new/{kind}")
@@ -136,6 +148,7 @@ def _page(
         offers = _offers(session, viewer, form, typed, base)
         datasets, _ = repos.listing(session, viewer, "dataset", limit=MOST_DATASETS, cursor=None)
         namespaces = teams.writable(session, viewer)
+        about = _about(session, viewer, form, typed, base, looks)
     shown = {name: widgets(form.model, names, typed, problems, LABELS) for name, names in form.more.items()}
     return page(
         f"new_{form.kind}.html",
@@ -148,10 +161,12 @@ def _page(
         typed=typed,
         one=lambda name, default="": one(typed, name, default),
         problems=problems,
+        labels=LABELS,
         notice=notice,
         bases=bases,
         base=base,
         looks=looks,
+        about=about,
         offers=offers,
         chosen=[reference.strip() for reference in typed.get("module", ()) if reference.strip()],
         datasets=[repo.full_name for repo, _ in datasets],
@@ -179,6 +194,32 @@ def _offers(session: Session, viewer: Viewer, form: Form, typed: Fields, base: s
         return fits.offers(session, viewer, base)
     way = one(typed, "form") or str(ComposeRequest.model_fields["form"].default)
     return fits.offers(session, viewer, base, form=way, chosen=typed.get("module", ()))
+
+
+@dataclass(frozen=True)
+class About:
+    """What the form can say of the time. `sized`: there are examples, without which nothing can be said."""
+
+    sized: bool
+    estimate: Estimate | None = None
+
+
+def _about(
+    session: Session, viewer: Viewer, form: Form, typed: Fields, base: str, looks: Mapping[str, Look | None]
+) -> About:
+    sizes = {name: look.preview.size if look and look.preview else 0 for name, look in looks.items()}
+    examples, held_out = sizes.get("examples", 0), sizes.get("held_out", 0)
+    for name, path in zip(typed.get("dataset", ()), typed.get("path", ()), strict=False):
+        if name.strip():
+            examples += preview.size_of(session, viewer, Examples(dataset=name.strip(), path=path.strip() or None))
+    share = one(typed, "held_out.share", "20")
+    if one(typed, "held_out.from") == "share" and share.isdigit():
+        held_out = examples * min(int(share), 99) // 100
+        examples -= held_out
+    if not examples:
+        return About(sized=False)
+    found = estimate(session, form.kind, base, form.asked(typed), examples=examples, held_out=held_out)
+    return About(True, found)
 
 
 def _look(services: Services, session: Session, viewer: Viewer, typed: Fields, source: str, base: str) -> Look | None:

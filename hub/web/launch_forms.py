@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from hub.registry import pasted
 from hub.registry.kinds import ExampleText, Request
+from hub.registry.kinds.common import Strict
 from hub.registry.kinds.compose import ComposeRequest
 from hub.registry.kinds.evaluate import EvaluateRequest
 from hub.registry.kinds.par import ParRequest, Reward
@@ -27,6 +28,7 @@ LABELS: Mapping[str, str] = {
     "rslora": "rsLoRA",
     "dora": "DoRA",
     "ratio": "LoRA+ ratio",
+    "settings": "Named settings",
     "compare": "Compare with",
     "accumulation": "Batches per update",
     "max_length": "Longest example",
@@ -44,6 +46,15 @@ LABELS: Mapping[str, str] = {
     "time_limit_minutes": "Time limit, minutes",
     "no visibility": "as its inputs",
     "no template": "as its modules",
+    # What words among the choices are called.
+    "=lora": "plain LoRA",
+    "=loraplus": "LoRA+",
+    "=pissa_rl": "PiSSA, then RL",
+    "=rl_first": "RL first",
+    "=a_zero": "A at zero",
+    "=pissa": "PiSSA",
+    "=pissa_niter_4": "PiSSA, fast",
+    "=nevergrad": "nevergrad, without gradients",
 }
 
 
@@ -80,6 +91,23 @@ class Form:
         body |= _examples(typed, self.sources)
         self.build(typed, body)
         return body
+
+    def asked(self, typed: Typed) -> dict[str, Any]:
+        """What is asked for as far as it is typed, with the model's own where nothing is: enough to tell how much work it is."""
+        defaults = {
+            name: field.get_default(call_default_factory=True) for name, field in self.model.model_fields.items()
+        }
+        asked = {name: dict(value) if isinstance(value, Strict) else value for name, value in defaults.items()}
+        for name, value in body_of(self.model, self.names, typed).items():
+            asked[name] = {**(asked[name] or {}), **value} if isinstance(value, dict) else value
+        if one(typed, "tuning") == "no":
+            asked["tune"] = None
+        if one(typed, "search_rate") == "yes":
+            asked["lr_search"] = asked["lr_search"] or {}
+        if one(typed, "choose") == "namespaces":
+            pool = one(typed, "pool", "200")
+            return asked | {"choose": 1, "modules": range(int(pool) if pool.isdigit() and len(pool) < 4 else 0)}
+        return asked | {"modules": modules_of(typed), "subject": one(typed, "subject", "base")}
 
 
 def one(typed: Typed, name: str, default: str = "") -> str:
@@ -253,10 +281,10 @@ _FORMS = (
         ComposeRequest,
         ("search", "form", "budget", "visibility"),
         {
-            "Search": ("optimizer", "population", "per_layer", "patience", "seconds", "bound", "l1"),
-            "Form": ("rank", "density", "weights"),
+            "Search in detail": ("optimizer", "population", "per_layer", "patience", "seconds", "bound", "l1"),
+            "Form in detail": ("rank", "density", "weights"),
             "Tuning and report": ("tune.steps", "tune.learning_rate", "controls"),
-            "Run": LIMIT,
+            "Seed, template and time limit": LIMIT,
         },
         _compose,
     ),
@@ -273,7 +301,7 @@ _FORMS = (
                 *("max_length", "load_in_4bit"),
             ),
             "Validation": ("validation_share", "validate_every", "early_stop", "lr_search.rates", "lr_search.steps"),
-            "Run": LIMIT,
+            "Seed, template and time limit": LIMIT,
         },
         _train,
     ),
@@ -301,7 +329,7 @@ _FORMS = (
                 for name in "learning_rate kl temperature loss prompts generations batch_size steps epochs max_prompt max_answer "
                 "warmup schedule weight_decay clip".split()
             ),
-            "Run": ("validation_share", *LIMIT),
+            "Validation, seed, template and time limit": ("validation_share", *LIMIT),
         },
         _par,
     ),
@@ -314,7 +342,7 @@ _FORMS = (
         {
             "Of a base": ("form", "variant", "top", "budget"),
             "Of a module": ("loss_budget",),
-            "Run": ("score", *LIMIT),
+            "Score, seed, template and time limit": ("score", *LIMIT),
         },
         _reduce,
     ),
@@ -324,7 +352,7 @@ _FORMS = (
         "Measures modules on data sets. The figures stay with the modules and are shown in Scores.",
         EvaluateRequest,
         ("metrics", "limit", "max_new_tokens", "include_base"),
-        {"Run": LIMIT},
+        {"Seed, template and time limit": LIMIT},
         _evaluate,
         sources=("examples",),
         makes=False,

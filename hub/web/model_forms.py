@@ -74,9 +74,14 @@ def _widget(name: str, info: FieldInfo, default: Any, typed: Typed, problem: str
     if all(get_origin(kind) is Literal for kind in kinds):
         words = [str(word) for kind in kinds for word in get_args(kind)]
         blank = [("", labels.get(f"no {name}", "left out"))] if optional else []
-        return made("select", value, choices=[*blank, *((word, word.replace("_", " ")) for word in words)])
+        return made(
+            "select",
+            value,
+            choices=[*blank, *((word, labels.get(f"={word}") or word.replace("_", " ")) for word in words)],
+        )
     if _names_only(kinds[0]):
-        choices = [(choice, choice.replace("_", " ")) for choice in get_args(get_args(kinds[0])[0])]
+        known = get_args(get_args(kinds[0])[0])
+        choices = [(word, labels.get(f"={word}") or word.replace("_", " ")) for word in known]
         return made("checks", values=given if given is not None else default, choices=choices)
     if kinds[0] in (int, float):
         return made("number", value, limits=_limits(info, whole=kinds[0] is int))

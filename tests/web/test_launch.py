@@ -60,8 +60,9 @@ def started(client: TestClient, services: Services, kind: str, typed: dict[str, 
 
 def problems(page: str) -> list[str]:
     """What the page says is wrong, on top and beside fields."""
-    found = re.findall(r'<p class="(?:callout bad|wrong)"[^>]*>(.*?)</p>', page, re.DOTALL)
-    return [html.unescape(text).strip() for text in found]
+    top = re.findall(r'id="problem">(.*?)</div>', page, re.DOTALL)
+    beside = re.findall(r'<p class="wrong"[^>]*>(.*?)</p>', page, re.DOTALL)
+    return [html.unescape(text).strip() for text in top + beside]
 
 
 def ticked(page: str) -> list[str]:

@@ -1,0 +1,83 @@
+"""Estimates of time: from jobs that succeeded, those nearest in size, and nothing where there are none."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, update
+
+from hub.registry.db import transaction
+from hub.registry.estimates import Estimate, estimate, scaled, work
+from hub.registry.models import Job
+from hub.registry.services import Services
+from hub.registry.submit import submit
+from tests.conftest import Person
+from tests.registry.made import adapter, base
+from tests.registry.test_submit import REQUESTS
+from tests.support import TINY
+
+
+def test_the_nearest_in_size_are_scaled_and_their_quartiles_told() -> None:
+    assert scaled(100, []) is None
+    assert scaled(100, [(50, 10)]) == Estimate(20, 20, 1)
+    # Eight of a kind that take 1 s a unit, and far smaller ones that are all start-up.
+    done = [(100 + index, 100.0 + index) for index in range(8)] + [(1, 60.0)] * 20
+    found = scaled(104, done)
+    assert found is not None
+    assert (round(found.low), round(found.high), found.jobs) == (104, 104, 8)
+    spread = scaled(10, [(10, seconds) for seconds in (10, 20, 30, 40, 50)])
+    assert spread == Estimate(20, 40, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "less", "more"),
+    [
+        ("compose", {"search": "gradient"}, {"search": "nevergrad"}),
+        ("compose", {"budget": "5"}, {"budget": "50"}),
+        ("compose", {"tune": None}, {"tune": {"steps": "20"}}),
+        ("compose", {}, {"choose": 1, "modules": range(100)}),
+        ("train", {"epochs": 1}, {"epochs": 5}),
+        ("train", {"steps": 10}, {"steps": "1000"}),
+        ("train", {}, {"compare": ["lora"]}),
+        ("train", {"rates": []}, {"lr_search": {}}),
+        ("par", {}, {"compare": ["random"]}),
+        ("reduce", {"budget": 1}, {"budget": 50}),
+        ("evaluate", {"include_base": False, "modules": [1]}, {"include_base": True, "modules": [1, 2]}),
+    ],
+)
+def test_more_is_more_work(kind: str, less: dict[str, Any], more: dict[str, Any]) -> None:
+    assert work(kind, less, 1_000, 0) < work(kind, more, 1_000, 0)
+    if "steps" not in less:  # which say by themselves how much is learnt
+        assert work(kind, less, 1_000, 0) < work(kind, less, 9_000, 0)
+    if kind != "evaluate":
+        assert work(kind, less, 1_000, 0) < work(kind, less, 1_000, 9_000)
+
+
+def test_what_is_typed_and_no_number_yet_counts_as_the_default() -> None:
+    typed = {"budget": "many", "search": "gradient"}
+    assert work("compose", typed, 1_000, 0) == work("compose", {"search": "gradient"}, 1_000, 0)
+
+
+def test_jobs_that_succeeded_on_the_base_are_what_it_is_from(services: Services, ann: Person) -> None:
+    base(services)
+    adapter(services, ann, "ann/a")
+    rows = [{"input": "x" * 100, "target": "y"}] * 4
+    body = {"kind": "compose", "name": "ann/w", "modules": [{"repo": "ann/a"}], "examples": {"inline": rows}}
+    jobs = [submit(services, ann.viewer, REQUESTS.validate_python({**body, "seed": seed})) for seed in range(3)]
+    asked = {"search": "gradient", "tune": {"steps": 20}}
+
+    def now(base_id: str = TINY) -> Estimate | None:
+        with transaction(services.sessions) as session:
+            return estimate(session, "compose", base_id, asked, examples=4 * 130, held_out=0)
+
+    assert now() is None, "none has run"
+    with transaction(services.sessions) as session:
+        ends = func.now() + timedelta(seconds=30)
+        ran = {"state": "succeeded", "attempt": 1, "started_at": func.now(), "finished_at": ends}
+        session.execute(update(Job).where(Job.id == jobs[0].id).values(**ran))
+        session.execute(update(Job).where(Job.id == jobs[1].id).values(**{**ran, "state": "failed"}))
+    found = now()
+    assert found is not None
+    assert found.jobs == 1
+    assert found.low == pytest.approx(30, rel=0.1), "asked for the same, it takes about as long"
+    assert now("no/such") is None
