@@ -19,7 +19,7 @@ LIKE = 8  # of these, so many that are nearest in size
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds from a job's start to its end: between the quartiles of what the jobs most like it would have taken at this size."""
+    """Seconds from a job's start to its end, between the quartiles of what the jobs most like it say."""
 
     low: float
     high: float
@@ -53,15 +53,19 @@ def estimate(
 
 
 def scaled(wanted: float, done: Sequence[tuple[float, float]]) -> Estimate | None:
-    """From (work, seconds) of earlier jobs. Each counts at the wanted size; what every job needs besides is why the nearest are asked."""
+    """From (work, seconds) of earlier jobs, the nearest in size.
+
+    What part of a job's time grows with its size is not known, so each says a range: from none of it to all of it.
+    """
     near = sorted(done, key=lambda each: abs(math.log(each[0] / wanted)))[:LIKE]
     if not near:
         return None
-    times = [seconds * wanted / amount for amount, seconds in near]
-    if len(times) == 1:
-        return Estimate(times[0], times[0], 1)
-    low, _, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Estimate(low, high, len(times))
+    ranges = [sorted((seconds, seconds * wanted / amount)) for amount, seconds in near]
+    return Estimate(_quartile([low for low, _ in ranges], 0), _quartile([high for _, high in ranges], 2), len(near))
+
+
+def _quartile(values: Sequence[float], which: int) -> float:
+    return statistics.quantiles(values, n=4, method="inclusive")[which] if len(values) > 1 else values[0]
 
 
 def work(kind: str, asked: Mapping[str, Any], examples: int, held_out: int) -> float:

@@ -86,7 +86,7 @@ def new_job(
 ) -> Response:
     """The form, empty, or filled from the address, or as an earlier job was asked for."""
     form = _form(kind)
-    typed: Fields = {name: request.query_params.getlist(name) for name in request.query_params}
+    typed = _linked(form, {name: request.query_params.getlist(name) for name in request.query_params})
     if again is None:
         return _page(services, viewer, form, typed)
     with transaction(services.sessions) as session:
@@ -122,6 +122,15 @@ def _form(kind: str) -> Form:
     if kind not in FORMS:
         raise NotFound(f"There is no kind of job {kind!r}; there are {', '.join(FORMS)}.")
     return FORMS[kind]
+
+
+def _linked(form: Form, typed: Fields) -> Fields:
+    """What other pages' links say: a data set to take examples from, a module to train from."""
+    if "dataset" in typed and form.kind != "evaluate":  # whose fields have that name
+        typed |= {"examples.from": ["dataset"], "examples.dataset": typed.pop("dataset")}
+    if "from" in typed and form.kind == "train":
+        typed["module"] = typed.pop("from")
+    return typed
 
 
 def _key(typed: Fields, body: Mapping[str, Any]) -> str | None:

@@ -17,16 +17,13 @@ from tests.registry.test_submit import REQUESTS
 from tests.support import TINY
 
 
-def test_the_nearest_in_size_are_scaled_and_their_quartiles_told() -> None:
+def test_the_nearest_in_size_say_ranges_and_their_quartiles_are_told() -> None:
     assert scaled(100, []) is None
-    assert scaled(100, [(50, 10)]) == Estimate(20, 20, 1)
-    # Eight of a kind that take 1 s a unit, and far smaller ones that are all start-up.
-    done = [(100 + index, 100.0 + index) for index in range(8)] + [(1, 60.0)] * 20
-    found = scaled(104, done)
-    assert found is not None
-    assert (round(found.low), round(found.high), found.jobs) == (104, 104, 8)
-    spread = scaled(10, [(10, seconds) for seconds in (10, 20, 30, 40, 50)])
-    assert spread == Estimate(20, 40, 5)
+    assert scaled(100, [(50, 10)]) == Estimate(10, 20, 1), "all of it grows with the size, or nothing does"
+    assert scaled(1, [(50, 100)]) == Estimate(2, 100, 1), "a small job is loaded like a large one"
+    # Eight of its size, and far smaller ones that say little.
+    done = [(100.0, 100.0 + index) for index in range(8)] + [(1, 60.0)] * 20
+    assert scaled(100, done) == Estimate(101.75, 105.25, 8)
 
 
 @pytest.mark.parametrize(

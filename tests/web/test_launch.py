@@ -111,6 +111,17 @@ def test_visitors_are_asked_to_sign_in_and_sent_back(client: TestClient) -> None
     assert client.get("/new/nothing", headers=HTML).status_code != 500
 
 
+def test_links_of_other_pages_fill_the_form(
+    signed_in: TestClient, services: Services, ann: Person, library: None
+) -> None:
+    dataset(services, ann, "ann/task")
+    assert 'name="module" list="modules-named" value="ann/a"' in signed_in.get("/new/train?from=ann/a").text
+    for kind in ("compose", "train", "par", "reduce"):
+        sent = form_of(signed_in.get(f"/new/{kind}?dataset=ann/task").text)
+        assert (sent["examples.from"], sent["examples.dataset"]) == (["dataset"], ["ann/task"])
+    assert form_of(signed_in.get("/new/evaluate?dataset=ann/task").text)["dataset"][0] == "ann/task"
+
+
 def test_a_kind_that_is_none_is_not_found(signed_in: TestClient) -> None:
     assert signed_in.get("/new/nothing", headers=HTML).status_code == 404
     assert signed_in.post("/new/generate", headers=HTML).status_code == 404, "asked for where a module is tried"
