@@ -26,7 +26,8 @@ def family_graph(family: Family) -> Markup:
         top = (height - len(column) * (HEIGHT + DOWN) + DOWN) / 2
         for row, member in enumerate(column):
             places[member.key] = (MARGIN + number * (WIDTH + ACROSS), top + row * (HEIGHT + DOWN))
-    lines = Markup().join(_line(line, places) for line in family.lines)
+    below = {member.key for member in family.members if member.generation > 0}
+    lines = Markup().join(_line(line, places, line.child in below) for line in family.lines)
     nodes = Markup().join(_node(member, *places[member.key]) for member in family.members)
     return Markup(
         '<svg class="family" viewBox="0 0 {} {}" width="{}" height="{}" role="group" aria-label="Lineage graph">{}{}</svg>'
@@ -48,7 +49,8 @@ def title(member: Member) -> str:
     return member.repo
 
 
-def _line(line: Line, places: dict[str, tuple[float, float]]) -> Markup:
+def _line(line: Line, places: dict[str, tuple[float, float]], downwards: bool) -> Markup:
+    """Its weight stands where lines lie apart: many go to one child, and from one parent many go down."""
     (x1, y1), (x2, y2) = places[line.parent], places[line.child]
     x1, y1, y2 = x1 + WIDTH, y1 + HEIGHT / 2, y2 + HEIGHT / 2
     bend = (x2 - x1) / 2

@@ -14,12 +14,13 @@ from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.errors import InvalidInput
 from hub.registry.inspect import CARD
 from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.services import Services
 from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE
 from hub.web.graph import address, family_graph, title
 from hub.web.render import markdown, page
-from hub.web.snippets import Pinned, snippets
+from hub.web.snippets import Pinned, Snippet, snippets
 
 router = APIRouter(include_in_schema=False)
 
@@ -102,13 +103,18 @@ def overview(
         children=views.children(session, viewer, commit),
         lost_inputs=views.lost_inputs(session, commit),
         shown_parents=SHOWN_PARENTS,
-        snippets={facts.folder: _snippets(request, session, viewer, opened, facts) for facts in opened.folders},
+        snippets={
+            facts.folder: _snippets(request, services, session, viewer, opened, facts) for facts in opened.folders
+        },
     )
 
 
-def _snippets(request: Request, session: Session, viewer: Viewer | None, opened: Opened, facts: AdapterFacts) -> Any:
+def _snippets(
+    request: Request, services: Services, session: Session, viewer: Viewer | None, opened: Opened, facts: AdapterFacts
+) -> list[Snippet]:
     pinned = Pinned(root_url(request), opened.repo, opened.commit, opened.version, facts)
-    return snippets(pinned, base_here=_is_here(session, viewer, pinned.base))
+    read_through = pinned.base.partition("/")[0] in services.upstream.namespaces
+    return snippets(pinned, base_here=read_through or _is_here(session, viewer, pinned.base))
 
 
 def _is_here(session: Session, viewer: Viewer | None, base: str) -> bool:
