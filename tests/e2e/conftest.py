@@ -1,6 +1,7 @@
 """A whole instance as docker-compose.yml describes it: its very commands, as plain processes, on the run's own services."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +16,13 @@ import httpx2 as httpx
 import psutil
 import pytest
 import yaml
+from playwright.sync_api import Browser, sync_playwright
 
 from hub import up
 from hub.registry import schema
 from hub.registry.settings import Settings
 from tests.conftest import RUN
+from tests.support import peft_folder, upload
 
 COMPOSE = yaml.safe_load((up.ROOT / "docker-compose.yml").read_text())["services"]
 LEASE_SECONDS = 3.0
@@ -97,7 +100,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
 
     try:
         for service in ("migrate", "seed"):
-            assert start(service).wait(timeout=200) == 0, (folder / f"{service}.log").read_text()
+            assert start(service).wait(timeout=400) == 0, (folder / f"{service}.log").read_text()
             del processes[service]
         for service in ("api", "worker-gpu", "worker-interactive", "sweep"):
             start(service)
@@ -116,6 +119,101 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
             except subprocess.TimeoutExpired:
                 process.kill()
         schema.drop_database(server, name)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if (found := which_chromium()) is None:
+        pytest.skip("no Chromium on this machine; install the package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def which_chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def filled(instance: Running) -> dict[str, str]:
+    """A team and what it works with, so that pages have something to show: names by what they are in the views' addresses."""
+    made = {"woven": "weavers/capital-plurals", "odd": "weavers/an-adapter-with-a-long-name-whose-base-nobody-knows"}
+    with instance.client() as client:
+
+        def post(path: str, body: Any) -> Any:
+            answer = client.post(f"/v1/{path}", json=body)
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        post("organizations", {"name": "weavers"})
+        post("organizations/weavers/invitations", {"role": "write"})
+        post("organizations/weavers/services", {"name": "ci", "scopes": ["write"]})
+        post(
+            "tokens", {"name": "laptop", "scopes": ["read"], "repos": ["weavers/*"], "expires_at": "2099-01-01T00:00Z"}
+        )
+        odd = peft_folder(base="/mnt/disks/train-7/checkpoints/llama-like-base-before-the-move")
+        odd["README.md"] = ODD_CARD.encode()
+        assert upload(client, client.headers, made["odd"], odd, visibility="private").status_code == 201
+        examples, held_out = (
+            {"inline": [{"input": f"Give the plural in capital letters: {one}", "target": many} for one, many in pairs]}
+            for pairs in (PLURALS[:4], PLURALS[4:])
+        )
+        modules = [{"repo": f"starter/{name}"} for name in ("plurals", "past-tense", "upper-case", "antonyms")]
+        jobs = {
+            "composed": {
+                "kind": "compose",
+                "name": made["woven"],
+                "modules": modules,
+                "examples": examples,
+                "held_out": held_out,
+                "controls": "quick",
+                "budget": 4,
+                "tune": {"steps": 4},
+            },
+            "answered": {"kind": "generate", "prompt": "Give the plural: quilt", "module": {"repo": "starter/plurals"}},
+            "measured": {
+                "kind": "evaluate",
+                "modules": [{"repo": f"starter/{name}"} for name in ("plurals", "upper-case")],
+                "datasets": [
+                    {"dataset": f"starter/{name}-data", "path": "held_out.jsonl"} for name in ("plurals", "upper-case")
+                ],
+                "limit": 20,
+            },
+            "failed": {
+                "kind": "train",
+                "name": "weavers/too-long",
+                "base": "loraloom/SmolLM2-135M-Instruct-Q4_1",
+                "examples": {"inline": [{"input": "word " * 3_000, "target": "end"}]},
+                "max_length": 64,
+            },
+        }
+        sent = {name: post("jobs", body) for name, body in jobs.items()}
+        ended = {name: instance.finished(client, job) for name, job in sent.items()}
+        assert {name: job["state"] for name, job in ended.items()} == {
+            **dict.fromkeys(jobs, "succeeded"),
+            "failed": "failed",
+        }
+        client.put(f"/v1/adapters/{made['woven']}/aliases/prod", json={"revision": "v1"}).raise_for_status()
+    return made | {name: job["id"] for name, job in sent.items()}
+
+
+ODD_CARD = """# What nobody knows
+
+A card with a [link](https://example.org), `code`, a table and a very_long_word_that_does_not_end_where_a_phone_ends_and_goes_on_and_on.
+
+| a | b | c | d | e | f |
+|---|---|---|---|---|---|
+| 1.000 [0.9, 1.0] | 2.000 [0.9, 1.0] | 3.000 [0.9, 1.0] | 4.000 [0.9, 1.0] | 5.000 [0.9, 1.0] | 6.000 [0.9, 1.0] |
+"""
+PLURALS = [
+    (one, many.upper())
+    for one, many in zip(
+        "dog city box leaf cat bus baby wolf".split(),
+        "dogs cities boxes leaves cats buses babies wolves".split(),
+        strict=True,
+    )
+]
 
 
 def ready(url: str) -> bool:

@@ -32,8 +32,6 @@ function enliven(root) {
   for (const form of root.querySelectorAll("form[data-confirm]")) {
     form.onsubmit = () => confirm(form.dataset.confirm);
   }
-  // What only works with scripts is shown only where they run.
-  for (const element of root.querySelectorAll("[data-scripted]")) element.hidden = false;
 }
 
 enliven(document);

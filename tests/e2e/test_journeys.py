@@ -1,0 +1,125 @@
+"""What people come for, in a real browser: find and copy, upload, compose live to the result, share with a team."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.e2e.browser import problems_of, sign_in
+from tests.e2e.conftest import Running
+from tests.support import peft_folder, published
+
+pytestmark = pytest.mark.e2e
+
+LONG = 60_000  # ms, for what waits for a worker on a loaded machine
+TASK = [("plum", "PLUMS"), ("cherry", "CHERRIES"), ("peach", "PEACHES"), ("berry", "BERRIES"), ("fig", "FIGS")]
+
+
+@pytest.fixture
+def context(browser: Browser, instance: Running) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=instance.url, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(LONG)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    with problems_of(page) as problems:
+        yield page
+    assert problems == []
+
+
+def test_find_and_copy(page: Page, context: BrowserContext, instance: Running) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto("/")
+    page.get_by_role("searchbox", name="Search modules").press_sequentially("plur")
+    # As one types: the list, the counts beside it and the address follow without a press of Enter.
+    expect(page.locator("#results tbody tr")).to_have_count(1)
+    expect(page.locator("#facets .total")).to_have_text("1 module")
+    assert page.url.endswith("/?q=plur")
+    page.get_by_role("link", name="starter/plurals", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("starter/plurals")
+    snippet = page.locator(".paste").filter(has_text="PeftModel").first
+    snippet.get_by_role("button", name="Copy").click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert instance.url in copied
+    assert "starter/plurals" in copied
+    assert "v1" in copied
+    compile(copied, "snippet", "exec")
+    page.go_back()
+    expect(page.get_by_role("searchbox", name="Search modules")).to_have_value("plur")
+
+
+def test_upload(page: Page, instance: Running, tmp_path: Path) -> None:
+    folder = tmp_path / "from-a-laptop"
+    folder.mkdir()
+    for name, data in peft_folder(seed=7).items():
+        (folder / name).write_bytes(data)
+    sign_in(page, instance)
+    page.get_by_role("banner").get_by_text("New", exact=True).click()
+    page.get_by_role("link", name="Upload a module that you have").click()
+    page.locator("#files").set_input_files(sorted(folder.iterdir()))
+    page.get_by_role("button", name="Send and look at it").click()
+    expect(page.get_by_role("heading", level=1, name="Ready to publish")).to_be_visible()
+    expect(page.get_by_text("tests/tiny-base").first).to_be_visible()
+    page.get_by_label("Name").fill("from-a-laptop")
+    page.get_by_label("Visibility").select_option("private")
+    page.get_by_role("button", name="Publish").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("admin/from-a-laptop")
+    with instance.client(signed_in=False) as visitor:
+        assert visitor.get("/v1/adapters/admin/from-a-laptop").status_code == 404
+
+
+def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
+    sign_in(page, instance)
+    page.goto("/?owner=starter&sort=name")
+    for name in ("plurals", "upper-case"):
+        page.get_by_role("checkbox", name=f"Choose starter/{name}").check()
+    page.get_by_role("button", name="Compose the chosen").click()
+    expect(page.get_by_role("checkbox", name="starter/plurals")).to_be_checked()
+    page.get_by_label("Name of the new module").last.fill("fruit-in-capitals")
+    rows = "\n".join(f"Give the plural in capital letters: {one}\t{many}" for one, many in TASK)
+    page.get_by_label("Examples, one a line", exact=True).fill(rows)
+    expect(page.locator("#examples-preview")).to_contain_text("5 examples")
+    expect(page.locator("#examples-preview")).to_contain_text("counted by the base's tokenizer")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/jobs/*")
+    page.evaluate("window.stillTheSame = true")
+    expect(page.locator("#phase")).to_contain_text("Search", timeout=2 * LONG)
+    expect(page.get_by_role("heading", name="Weights")).to_be_visible(timeout=4 * LONG)
+    assert page.evaluate("window.stillTheSame"), "no reload on the way"
+    for name in ("starter/plurals", "starter/upper-case"):
+        expect(page.locator("main")).to_contain_text(name)
+    page.get_by_role("link", name="admin/fruit-in-capitals").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("admin/fruit-in-capitals")
+
+
+def test_share_with_a_team(page: Page, browser: Browser, instance: Running) -> None:
+    with instance.client() as client:
+        tokens = {name: client.post("/v1/users", json={"name": name}).json()["secret"] for name in ("ann", "bob")}
+    sign_in(page, instance, tokens["ann"])
+    page.goto("/teams")
+    page.get_by_label("New team").fill("spinners")
+    page.get_by_role("button", name="Make the team").click()
+    page.get_by_label("Role", exact=True).first.select_option("read")
+    page.get_by_role("button", name="Make an invitation").click()
+    link = page.locator(".paste code").inner_text().strip()
+    headers: Any = {"Authorization": f"Bearer {tokens['ann']}"}
+    with instance.client(signed_in=False) as client:
+        published(client, headers, "spinners/secret-recipe", visibility="private", seed=9)  # type: ignore[arg-type]
+
+    other = browser.new_context(base_url=instance.url).new_page()
+    other.goto("/adapters/spinners/secret-recipe")
+    expect(other.get_by_role("heading", level=1, name="That is not here")).to_be_visible()
+    sign_in(other, instance, tokens["bob"])
+    other.goto(link)
+    other.get_by_role("button", name="Accept").click()
+    expect(other.get_by_role("heading", level=1)).to_contain_text("spinners")
+    other.goto("/?owner=spinners")
+    other.get_by_role("link", name="spinners/secret-recipe").click()
+    expect(other.get_by_role("heading", level=1)).to_contain_text("spinners/secret-recipe")
+    other.context.close()
