@@ -1,9 +1,9 @@
 """What a commit's loraloom.json says that was measured. Anybody may upload such a file, so it is read as a stranger's."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -29,6 +29,9 @@ class _Figures(BaseModel):
     choice: _Estimate | None = None
     target_loss: _Estimate | None = None
 
+    def measured(self) -> set[str]:
+        return {name for name in _Figures.model_fields if getattr(self, name)}
+
 
 class _MadeBy(BaseModel):
     module: Text | None = None
@@ -48,6 +51,13 @@ class _Report(BaseModel):
     verdict: Text
     arms: list[_Arm] = Field(min_length=1, max_length=50)
     comparisons: list[_Comparison] = Field(max_length=50)
+
+    @model_validator(mode="after")
+    def alike(self) -> Self:
+        metrics = self.arms[0].measured()
+        if not metrics or any(arm.measured() != metrics for arm in self.arms):
+            raise ValueError("every arm must be measured, and by the same metrics")
+        return self
 
 
 @dataclass(frozen=True)

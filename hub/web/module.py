@@ -19,6 +19,7 @@ from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE
 from hub.web.graph import address, family_graph, title
+from hub.web.job import METRICS, judged
 from hub.web.render import markdown, page
 from hub.web.snippets import Pinned, Snippet, snippets
 
@@ -90,6 +91,7 @@ def overview(
     opened = open_module(session, viewer, namespace, name, revision)
     commit = opened.commit
     files, size = trees.totals(session, commit)
+    told = manifest.report(session, services.storage, commit)
     return tab(
         "",
         opened,
@@ -97,7 +99,9 @@ def overview(
         files=files,
         size=size,
         card=card_of(session, services.storage, commit),
-        told=manifest.report(session, services.storage, commit),
+        told=told,
+        judged=judged(told.report) if told else None,
+        metrics=METRICS,
         scores=views.scores_beside_base(session, viewer, commit),
         parents=views.parents(session, viewer, commit),
         children=views.children(session, viewer, commit),

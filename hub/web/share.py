@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry import manifest, repos, shares, trees
+from hub.web.job import METRICS, judged
 from hub.web.module import FILES_A_PAGE, card_of
 from hub.web.render import page
 
@@ -14,6 +15,7 @@ router = APIRouter(include_in_schema=False)
 def shared(services: ServicesDep, session: SessionDep, viewer: ViewerDep, secret: str) -> Response:
     repo, commit, share = shares.opened(session, secret)
     items, _ = trees.recursive(session, commit, "", after=None, limit=FILES_A_PAGE)
+    told = manifest.report(session, services.storage, commit)
     response = page(
         "share.html",
         viewer,
@@ -25,7 +27,9 @@ def shared(services: ServicesDep, session: SessionDep, viewer: ViewerDep, secret
         folders=repos.facts(session, commit),
         files=[item.entry for item in items if item.entry],
         card=card_of(session, services.storage, commit),
-        told=manifest.report(session, services.storage, commit),
+        told=told,
+        judged=judged(told.report) if told else None,
+        metrics=METRICS,
     )
     # The address is the secret: it goes into no other site's log and into no shared cache.
     response.headers["Referrer-Policy"] = "no-referrer"

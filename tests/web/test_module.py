@@ -20,7 +20,7 @@ from tests.web.test_pages import HTML, sign_in
 AT = "/adapters/ann/x"
 TABS = ("", "/try", "/files", "/versions", "/lineage", "/similar", "/settings")
 ESTIMATE = {"mean": 0.75, "low": 0.5, "high": 0.9}
-REPORT = {
+REPORT: dict[str, Any] = {
     "held_out": 120,
     "verdict": "The module beats base.",
     "arms": [{"name": "base", "exact_match": ESTIMATE}, {"name": "module", "exact_match": ESTIMATE}],
@@ -102,13 +102,15 @@ def test_an_uploaded_report_is_shown_as_the_uploader_s_word(
     adapter(services, ann, "ann/x", files=with_sidecar(REPORT), visibility="public")
     page = client.get(AT).text
     assert "The module beats base." in page
-    assert "[0.500, 0.900]" in page
-    assert "they were not measured on this hub" in page
+    assert "0.500 to 0.900" in page
+    assert "it was not measured on this hub" in page
+    assert "It helped" not in page, "which is said of what was measured here"
 
 
 def test_a_report_of_another_shape_is_left_out(client: TestClient, services: Services, ann: Person) -> None:
     odd: tuple[Any, ...] = (
         {**REPORT, "arms": []},
+        {**REPORT, "arms": [{"name": "base"}, *REPORT["arms"]]},
         {**REPORT, "arms": [{"name": "base", "exact_match": {"mean": "<b>", "low": 0, "high": 1}}]},
         {**REPORT, "verdict": ["x"]},
         "text",
@@ -283,6 +285,8 @@ def test_the_history_is_paged(client: TestClient, services: Services, ann: Perso
     first = client.get(f"{AT}/versions").text
     (older,) = re.findall(r'href="([^"]*before=[^"]*)">Older', first)
     rest = client.get(older.replace("&amp;", "&")).text
-    shown = [set(re.findall(r'<td><a href="[^"]*revision=([0-9a-f]{40})"', page)) for page in (first, rest)]
+    shown = [
+        set(re.findall(r'<td class="nobreak"><a href="[^"]*revision=([0-9a-f]{40})"', page)) for page in (first, rest)
+    ]
     assert [len(each) for each in shown] == [30, 2]
     assert not shown[0] & shown[1]
