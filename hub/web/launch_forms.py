@@ -16,7 +16,6 @@ from hub.web.model_forms import Typed, body_of, typed_of
 
 # By the field; "no" and the field is what the choice of nothing is called.
 LABELS: Mapping[str, str] = {
-    "form": "Form of the sum",
     "search": "Search",
     "budget": "Budget",
     "l1": "Penalty on weights",
@@ -338,10 +337,9 @@ _FORMS = (
         "Reduce",
         "Cuts what a task does not need: a base gets better at it, or a module gets smaller.",
         ReduceRequest,
-        ("visibility",),
+        ("form", "loss_budget", "visibility"),
         {
-            "Of a base": ("form", "variant", "top", "budget"),
-            "Of a module": ("loss_budget",),
+            "Cuts of a base": ("variant", "top", "budget"),
             "Score, seed, template and time limit": ("score", *LIMIT),
         },
         _reduce,

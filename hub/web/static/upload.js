@@ -44,8 +44,10 @@ drop.addEventListener("dragleave", () => drop.classList.remove("over"));
 drop.addEventListener("drop", async (event) => {
   event.preventDefault();
   drop.classList.remove("over");
+  // Both are asked for before the first wait, after which the browser has forgotten them.
+  const plain = [...event.dataTransfer.files].map((file) => [file.name, file]);
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-  dropped = (await Promise.all(entries.map((entry) => walk(entry, "")))).flat();
+  dropped = entries.length ? (await Promise.all(entries.map((entry) => walk(entry, "")))).flat() : plain;
   for (const input of form.querySelectorAll("input[type=file]")) input.value = "";
   show();
 });
