@@ -59,9 +59,9 @@ def _line(line: Line, places: dict[str, tuple[float, float]], downwards: bool) -
     )
     if line.weight is None:
         return path
-    return path + Markup('<text class="weight" x="{:.0f}" y="{:.1f}">{:+.2f}</text>').format(
-        x1 + 4, y1 - 3, line.weight
-    )
+    x, y, end = (x2 - 4, y2, " end") if downwards else (x1 + 4, y1, "")
+    label = Markup('<text class="weight{}" x="{:.0f}" y="{:.1f}">{:+.2f}</text>')
+    return path + label.format(end, x, y - 3, line.weight)
 
 
 def _node(member: Member, x: float, y: float) -> Markup:
