@@ -97,7 +97,7 @@ def test_a_code_ends(signed_in: TestClient, services: Services) -> None:
 def test_only_a_person_on_our_own_page_approves(client: TestClient, ann: Person) -> None:
     codes = start(client)
     asked = client.get("/device", headers={"Accept": "text/html"}, follow_redirects=False)
-    assert asked.headers["Location"] == "/login"
+    assert asked.headers["Location"] == "/login?next=%2Fdevice"
     assert answer_page(client, codes["user_code"], "approve").headers["Location"] == "/login"
     client.post("/v1/session", json={"token": ann.token})
     cross = answer_page(client, codes["user_code"], "approve", **{"Sec-Fetch-Site": "cross-site"})
