@@ -1,4 +1,4 @@
-"""What people come for, in a real browser: find and copy, upload, compose live to the result, share with a team."""
+"""What people come for, in a real browser: find and copy, upload, compose live to the result or cancel, share with a team."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.browser import problems_of, sign_in
 from tests.e2e.conftest import Running
+from tests.e2e.test_main_job import composition
 from tests.support import peft_folder, published
 
 pytestmark = pytest.mark.e2e
@@ -50,6 +51,9 @@ def test_find_and_copy(page: Page, context: BrowserContext, instance: Running) -
     assert "starter/plurals" in copied
     assert "v1" in copied
     compile(copied, "snippet", "exec")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as .zip").click()
+    assert download.value.path().stat().st_size > 900_000
     page.go_back()
     expect(page.get_by_role("searchbox", name="Search modules")).to_have_value("plur")
 
@@ -96,6 +100,17 @@ def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
         expect(page.locator("main")).to_contain_text(name)
     page.get_by_role("link", name="admin/fruit-in-capitals").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("admin/fruit-in-capitals")
+
+
+def test_cancel(page: Page, instance: Running) -> None:
+    sign_in(page, instance)
+    with instance.client() as client:
+        job = client.post("/v1/jobs", json=composition("admin/stopped", budget=2000)).json()
+    page.goto(f"/jobs/{job['id']}")
+    expect(page.locator("#phase")).to_have_text("Search", timeout=2 * LONG)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel this job").click()
+    expect(page.locator("#state")).to_have_text("cancelled", timeout=LONG)
 
 
 def test_share_with_a_team(page: Page, browser: Browser, instance: Running) -> None:
