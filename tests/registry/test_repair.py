@@ -138,11 +138,11 @@ def test_who_may_not_write_repairs_nothing(client: TestClient, services: Service
 def test_the_button(client: TestClient, services: Services, ann: Person, bob: Person) -> None:
     adapter(services, ann, "ann/x", base=PATH)
     sign_in(client, ann)
-    assert "<button>Repair</button>" in client.get("/adapters/ann/x").text
+    assert "<button>Repair</button>" in client.get("/adapters/ann/x/settings").text
     form = {"folder": "", "base": "", "licence": "mit"}
     answer = client.post("/adapters/ann/x/repair", data=form, follow_redirects=False)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/adapters/ann/x")
     assert json.loads(file(client, ann, "adapter_config.json"))["base_model_name_or_path"] == TINY
     assert b"license: mit" in file(client, ann, "README.md")
     sign_in(client, bob)
-    assert "<button>Repair</button>" not in client.get("/adapters/ann/x").text
+    assert client.get("/adapters/ann/x/settings").status_code == 403
