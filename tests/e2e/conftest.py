@@ -121,8 +121,9 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
         schema.drop_database(server, name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For one module: while it is open, its event loop counts as running in this thread, and other tests begin loops of their own."""
     if (found := which_chromium()) is None:
         pytest.skip("no Chromium on this machine; install the package chromium")
     with sync_playwright() as playwright:
