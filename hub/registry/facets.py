@@ -2,16 +2,17 @@
 
 The newest WINDOW hits are counted in any case (WIDE of them where words or tags are asked for, whose single counts cannot be read from an
 index alone). If there are no more hits, that is all. If there are, they say which values are frequent, and each of those that is not beyond
-a thousand yet is counted by itself, up to one more than that. So counts are always exact; of a larger search, a value that is frequent
-among its older hits alone may be left out.
+a thousand yet is counted on among the older hits, up to one more than that. So counts are always exact; of a larger search, a value that is
+frequent among its older hits alone may be left out.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, func, literal, select, text, union_all
+from sqlalchemy import ColumnElement, func, literal, null, select, text, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from hub.registry import search
@@ -24,6 +25,7 @@ FACETS: tuple[Facet, ...] = get_args(Facet)
 EXACT = 1_000
 SHOWN = 12
 WINDOW, WIDE = 10_000, 30_000
+TAGS = -1  # in the place of a mask of columns
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,12 @@ def _counted(
     session: Session, viewer: Viewer | None, filters: Filters, of: Sequence[Facet], window: int
 ) -> tuple[int, dict[Facet, list[Value]]]:
     """How many rows there are, up to the window, and the values of some facets in all of them."""
-    total, found = _in_window(session, search.matching(session, viewer, filters), of, window)
+    total, oldest, found = _in_window(session, search.matching(session, viewer, filters), of, window)
     shown = {facet: dict(found[facet].most_common(SHOWN)) for facet in of}
-    if total == window:
-        some = {facet: [value for value, count in shown[facet].items() if count <= EXACT] for facet in of}
-        for facet, value, count in _one_by_one(session, viewer, filters, some):
-            shown[facet][value] = count
+    if oldest is not None and total >= window:
+        some = {facet: {value: n for value, n in shown[facet].items() if n <= EXACT} for facet in of}
+        for facet, value, older in _one_by_one(session, viewer, filters, some, oldest):
+            shown[facet][value] += older
     return total, {
         facet: [
             Value(min(count, EXACT), count > EXACT, value)
@@ -102,31 +104,49 @@ def _counted(
 
 def _in_window(
     session: Session, where: Sequence[ColumnElement[bool]], of: Sequence[Facet], limit: int
-) -> tuple[int, dict[Facet, Counter[str]]]:
-    newest = AdapterFacts.published_at.desc()
-    window = select(*(_COLUMNS[facet] for facet in of)).where(*where).order_by(newest).limit(limit).cte("window")
-    parts = [select(literal("total"), literal(""), func.count()).select_from(window)]
-    for facet in of:
-        column = window.c[_COLUMNS[facet].key]
-        each = select((func.unnest(column) if facet == "tag" else column).label("value")).subquery()
-        parts.append(
-            select(literal(facet), each.c.value, func.count()).where(each.c.value.is_not(None)).group_by(each.c.value)
-        )
-    counts: dict[str, Counter[str]] = {"total": Counter(), **{facet: Counter() for facet in of}}
-    for kind, value, count in session.execute(union_all(*parts)):
-        counts[kind][value] = count
-    return counts["total"][""], {facet: counts[facet] for facet in of}
+) -> tuple[int, datetime | None, dict[Facet, Counter[str]]]:
+    """The window's rows, when the oldest of them was published, and its values. What is as old as that is in it, even beyond the limit."""
+    newest = AdapterFacts.published_at
+    columns = {facet: _COLUMNS[facet] for facet in of}
+    asked = select(newest, *columns.values()).where(*where).order_by(newest.desc())
+    window = asked.fetch(limit, with_ties=True).cte("window")
+    plain = [window.c[column.key] for facet, column in columns.items() if facet != "tag"]
+    # All but the tags, of which a row has several, in one reading; a set's mask has a bit for each column that is not in it.
+    names = [facet for facet in of if facet != "tag"]
+    plain = [window.c[columns[facet].key] for facet in names]
+    everything = (1 << len(plain)) - 1
+    sets = {everything ^ (1 << place): facet for place, facet in enumerate(reversed(names))}
+    mask = func.grouping(*plain) if plain else literal(everything)
+    value = func.coalesce(*plain, null())
+    grouped = func.grouping_sets(*(tuple_(column) for column in plain), tuple_())
+    parts = [select(mask, value, func.count(), func.min(window.c.published_at)).group_by(grouped)]
+    if "tag" in of:
+        tag = select(func.unnest(window.c[columns["tag"].key]).label("value")).subquery()
+        parts.append(select(literal(TAGS), tag.c.value, func.count(), null()).group_by(tag.c.value))
+    total, oldest = 0, None
+    counts: dict[Facet, Counter[str]] = {facet: Counter() for facet in of}
+    for kind, value, count, since in session.execute(union_all(*parts)):
+        if kind == everything:
+            total, oldest = count, since
+        elif value is not None:
+            counts["tag" if kind == TAGS else sets[kind]][value] = count
+    return total, oldest, counts
 
 
 def _one_by_one(
-    session: Session, viewer: Viewer | None, filters: Filters, values: Mapping[Facet, Sequence[str]]
+    session: Session,
+    viewer: Viewer | None,
+    filters: Filters,
+    values: Mapping[Facet, Mapping[str, int]],
+    before: datetime,
 ) -> Sequence[Any]:
-    """(facet, value, count) of each, counted to EXACT + 1 and no further."""
+    """(facet, value, count) of those published before, each counted to what it lacks to EXACT + 1 and no further."""
     parts = []
     for facet, each in values.items():
-        for value in each:
+        for value, so_far in each.items():
             where = search.matching(session, viewer, narrowed(filters, facet, value))
-            some = select(literal(1)).where(*where).limit(EXACT + 1).subquery()
+            older = AdapterFacts.published_at < before
+            some = select(literal(1)).where(*where, older).limit(EXACT + 1 - so_far).subquery()
             count = select(func.count()).select_from(some).scalar_subquery()
             parts.append(select(literal(facet), literal(value), count))
     return session.execute(union_all(*parts)).all() if parts else []

@@ -1,6 +1,7 @@
 """Facets: counts under the other filters, exact to a thousand, and nothing of what the viewer may not see."""
 
 import pytest
+from sqlalchemy import func, select, update
 
 from hub.registry import facets, repos, teams
 from hub.registry.db import transaction
@@ -107,12 +108,19 @@ def test_counts_are_exact_to_a_thousand(services: Services, ann: Person) -> None
     assert seen.values["owner"] == [facets.Value(1000, True, "ann")]
 
 
+@pytest.mark.parametrize("same", [(), ("two", "three"), ("one", "two"), ("one", "two", "three", "four")])
 def test_what_lies_beyond_the_window_is_counted_exactly(
-    services: Services, ann: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
+    services: Services, ann: Person, bob: Person, monkeypatch: pytest.MonkeyPatch, same: tuple[str, ...]
 ) -> None:
-    """As it is for a search that finds more than are looked at: the values come from the newest ones, their counts from all."""
+    """As it is for a search that finds more than are looked at: the values come from the newest ones, their counts from all.
+
+    `same`: those published at one time, of which the window's end may have one in and one out.
+    """
     library(services, ann, bob)
     adapter(services, ann, "ann/four", files=tagged("verbs", "test", seed=4), visibility="private")
+    with transaction(services.sessions) as session:
+        times = select(func.max(AdapterFacts.published_at)).where(AdapterFacts.name.in_(same)).scalar_subquery()
+        session.execute(update(AdapterFacts).where(AdapterFacts.name.in_(same)).values(published_at=times))
     facets_of: tuple[Facet, ...] = ("base", "method", "task", "tag", "owner", "visibility")
     searches = (
         {},
