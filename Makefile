@@ -39,8 +39,8 @@ demo: .venv/installed ## the main job, end to end, on a stack of its own
 run: .venv/installed ## serve until interrupted (PORT, HOST, DATA)
 	@exec $(BIN)/python -m hub up --data $(DATA) --host $(HOST) --port $(PORT)
 
-test: .venv/installed ## the whole suite, on real services that it starts
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/installed ## the whole suite in two processes, on real services that it starts
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
 
 test-clients: .venv/installed ## the tests of Hugging Face clients, by eight versions of them
 	$(BIN)/python -m tests.clients $(ARGS)

@@ -1,14 +1,19 @@
-"""Real services for every test: one embedded stack a run (or the services given by URL), and a fresh database for each test."""
+"""Real services for every test: one embedded stack a process (or the services given by URL), a fresh database a test."""
 
+import gc
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from xdist.scheduler import LoadScopeScheduling
 
 from api.app import create_app
 from hub import local, up
@@ -22,6 +27,7 @@ from hub.registry.teams import Viewer
 
 RUN = uuid.uuid4().hex[:8]
 WORKER = Worker("test", "cpu")
+MEMORY, ROOM = Path("/dev/shm"), 8 << 30
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,26 @@ class Other:
         await self.app(scope, receive, counted)
 
 
+class ByFile(LoadScopeScheduling):
+    """What a process of the run gets at a time: a file, or all tests of the instance, as that takes long to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "instance" if path.startswith("tests/e2e/") and not path.endswith("test_up.py") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByFile(config, log)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported by now lives to the end: looking through it again and again is a tenth of the run
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: not item.nodeid.startswith("tests/e2e/")
+    )  # the longest first, so that none waits for it
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch  # noqa: PLC0415 - most tests of the API do without
@@ -78,8 +103,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[local.Stack]:
-    with local.Stack(tmp_path_factory.mktemp("stack")) as stack:
+def stack() -> Iterator[local.Stack]:
+    """In memory where that has a file system: a database is 300 files, which a disk makes and removes in three times the time."""
+    in_memory = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
+    with (
+        tempfile.TemporaryDirectory(prefix="loraloom-test-", dir=in_memory) as folder,
+        local.Stack(Path(folder)) as stack,
+    ):
         yield stack
 
 

@@ -1,4 +1,4 @@
-"""What must start without torch does, and quickly."""
+"""What must start without torch does."""
 
 import subprocess
 import sys
@@ -25,10 +25,3 @@ def test_a_workers_parent_starts_without_torch(settings: object) -> None:
         [sys.executable, "-c", program], cwd=up.ROOT, env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_the_api_is_imported_in_little_cpu_time() -> None:
-    """CPU time, not wall time, as the machine may be busy; importing torch alone would take more than twice the limit."""
-    program = "import time, api.app; print(time.process_time())"
-    done = subprocess.run([sys.executable, "-c", program], cwd=up.ROOT, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 2.5

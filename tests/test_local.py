@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -109,10 +110,8 @@ def test_root_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.Monkey
     for program in ("setpriv", "true"):
         (bin_without_unshare / program).symlink_to(f"/usr/bin/{program}")
     monkeypatch.setenv("PATH", str(bin_without_unshare))
-    data = tmp_path / "data"
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest makes its folders private to root
-        folder.chmod(0o755)
-    with local.Stack(data) as stack:
+    with tempfile.TemporaryDirectory() as folder, local.Stack(Path(folder) / "data") as stack:
+        Path(folder).chmod(0o755)  # as the folders of pytest, it is private to root
         url = stack.start_postgres()
         stack.await_servers()
         assert psutil.Process(stack.processes["postgres"].pid).username() == "nobody"

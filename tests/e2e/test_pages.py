@@ -43,8 +43,10 @@ def contexts(browser: Browser, instance: Running) -> Iterator[Mapping[bool, Brow
         context.close()
 
 
-def serious(page: Page) -> list[str]:
-    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+def serious(page: Page, **options: Any) -> list[str]:
+    found: list[dict[str, Any]] = (
+        Axe().run(page, options={"resultTypes": ["violations"], **options}).response["violations"]
+    )
     return [
         f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:200]}"
         for each in found
@@ -65,7 +67,7 @@ def test_a_page(view: View, contexts: Mapping[bool, BrowserContext], filled: Map
         assert sum(shift[0] for shift in shifts) < 0.01, shifts
         page.screenshot(path=SHOTS / f"{view.name}.png", full_page=True)
         page.emulate_media(color_scheme="dark")
-        assert serious(page) == []
+        assert serious(page, runOnly=["color-contrast"]) == []  # nothing else is another in the dark
         page.screenshot(path=SHOTS / f"{view.name}-dark.png", full_page=True)
         page.emulate_media(color_scheme="light")
         page.set_viewport_size({"width": 360, "height": 740})

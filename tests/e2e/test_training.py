@@ -66,7 +66,7 @@ def test_from_hf_upload_to_from_pretrained(instance: Running, tmp_path: Path) ->
             "examples": {"dataset": "admin/numbers", "path": "train.jsonl"},
             "held_out": {"dataset": "admin/numbers", "path": "held_out.jsonl"},
             "template": "plain",
-            "steps": 40,
+            "steps": 24,
             "learning_rate": 1e-3,
         }
         job = instance.finished(client, client.post("/v1/jobs", json=body).json())

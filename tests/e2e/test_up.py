@@ -100,7 +100,7 @@ def test_interrupting_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with log.open("wb") as output:
         process = psutil.Popen([sys.executable, "-m", "hub", "demo"], cwd=up.ROOT, stdout=output, stderr=output)
-    wait_for(lambda: "publishing starter/" in log.read_text(), 120, "the demo to be under way")
+    wait_for(lambda: "converting the built-in" in log.read_text(), 120, "the demo to be under way")
     children = process.children(recursive=True)
     assert len(children) > 6
     process.send_signal(signal.SIGINT)
