@@ -27,8 +27,9 @@ def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_
         made_before = jobs.existing(session, viewer, idempotency_key, body) if idempotency_key else None
         if made_before:
             return made_before
-        if inline:
-            repos.check_target(session, viewer, "dataset", repo_name)  # before any bytes are stored for it
+        if inline:  # before any bytes are stored for it, and by the name that was given before the one made from it
+            request.check_name(session, viewer)
+            repos.check_target(session, viewer, "dataset", repo_name)
     blobs.store(services.sessions, services.storage, repo_name.partition("/")[0], list(inline.values()))
     with transaction(services.sessions) as session:
         if inline:

@@ -20,6 +20,7 @@ from hub.registry.teams import Viewer
 from hub.web.heat import partition_maps
 from hub.web.plot import loss_trace, progress_curve, reward_curve, training_curve
 from hub.web.render import page
+from hub.web.report import METRICS, judged
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,13 +33,6 @@ PAGE = 50
 LOG = 200  # lines of it on the page
 POINTS = 500  # of a plot
 DRAWN = ("loss", "best", "validation_loss", "reward", "learning_rate_a", "learning_rate_b")
-METRICS = {
-    "exact_match": "share that match exactly",
-    "contains": "share that contain the target",
-    "numeric": "share with the right number",
-    "choice": "share with the right choice",
-    "target_loss": "nats per target token",
-}
 # Parameters that the page shows elsewhere: as inputs, or in its head.
 PINNED = ("modules", "module", "start", "examples", "held_out", "gold", "datasets")
 ELSEWHERE = ("result", "base", "prompt", *PINNED)
@@ -269,51 +263,3 @@ def _gains(result: Mapping[str, Any]) -> Markup:
 
 def _spectrum(each: Mapping[str, Any]) -> Markup:
     return Markup(pictures.spectrum(each["path"], each["values"], each["kept"]))  # noqa: S704 - the drawing escapes its text
-
-
-def judged(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report to read: whether it helped, and a row for each arm with its figures and its difference to the result."""
-    metrics = [name for name in METRICS if name in report["arms"][0]]
-    differences = {line["against"]: line for line in report["comparisons"]}
-    ours = next((arm["name"] for arm in report["arms"] if arm["name"] not in differences), "")
-    compared = [name for name in metrics if differences and all(name in line for line in differences.values())]
-    first = compared[0] if compared else metrics[0]
-    tone, headline = _helped(report, {name: _side(line, first) for name, line in differences.items() if compared})
-    values = [arm[first][end] for arm in report["arms"] for end in ("low", "high")]
-    return {
-        "tone": tone,
-        "headline": headline,
-        "metrics": metrics,
-        "compared": compared,
-        "first": first,
-        "scale": (min(0.0, *values), max(1.0, *values) if first != "target_loss" else max(values)),
-        "ours": ours,
-        "rows": [(arm, differences.get(arm["name"])) for arm in report["arms"]],
-    }
-
-
-def _side(line: Mapping[str, Any], metric: str) -> int:
-    """1 where the result is better than the other arm for certain, -1 where it is worse, 0 where they are not told apart."""
-    low, high = line[metric]["low"], line[metric]["high"]
-    if metric == "target_loss":
-        low, high = -high, -low
-    return 1 if low > 0 else -1 if high < 0 else 0
-
-
-ENOUGH = 100  # held-out examples below which the workers' reports make no claim
-
-
-def _helped(report: Mapping[str, Any], sides: Mapping[str, int]) -> tuple[str, str]:
-    if report["held_out"] < ENOUGH:
-        return "", f"Too few held-out examples to say whether it helped: {report['held_out']} of the {ENOUGH} needed."
-    against_base = sides.get("base", 0)
-    if against_base < 0:
-        return "bad", "It did harm: it is worse than the base alone."
-    if against_base == 0:
-        return "", "It is not shown to help: nothing tells it from the base alone."
-    rest = [side for name, side in sides.items() if name != "base"]
-    if all(side > 0 for side in rest):
-        return "good", "It helped." if not rest else "It helped, and is better than all it was set beside."
-    if any(side < 0 for side in rest):
-        return "warn", "It is better than the base alone, but something simpler is better still."
-    return "", "It is better than the base alone, but not shown to beat all that is simpler."

@@ -19,8 +19,8 @@ from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE
 from hub.web.graph import address, family_graph, title
-from hub.web.job import METRICS, judged
 from hub.web.render import markdown, page
+from hub.web.report import METRICS, judged
 from hub.web.snippets import Pinned, Snippet, snippets
 
 router = APIRouter(include_in_schema=False)

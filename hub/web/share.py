@@ -4,9 +4,9 @@ from fastapi import APIRouter, Response
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry import manifest, repos, shares, trees
-from hub.web.job import METRICS, judged
 from hub.web.module import FILES_A_PAGE, card_of
 from hub.web.render import page
+from hub.web.report import METRICS, judged
 
 router = APIRouter(include_in_schema=False)
 

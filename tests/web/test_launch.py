@@ -200,7 +200,7 @@ def test_namespaces_are_searched_through(signed_in: TestClient, services: Servic
         ({"budget": "many"}, "This should be a valid integer, unable to parse string as an integer."),
         ({"tune.steps": "-1"}, "This should be greater than or equal to 1."),
         ({"form": "ties"}, "The form ties cannot be searched; give weights and search none."),
-        ({"result": "no/good"}, "is not a valid name"),
+        ({"result": "no/good"}, "'no/good' is not a valid name"),
         ({"namespace": "bob"}, "You may not write in the namespace 'bob'"),
         ({"held_out.from": "share", "examples.from": "dataset", "examples.dataset": "x/y"}, "Only what is pasted"),
         ({"held_out.from": "share", "held_out.share": "200"}, "between 0 and 100"),

@@ -111,6 +111,9 @@ class Request(Strict):
     def examples_visibility(self, session: Session, viewer: Viewer) -> Visibility:
         return "private"
 
+    def check_name(self, session: Session, viewer: Viewer) -> None:
+        """Raise what is wrong with the name that the result shall have, where there is one."""
+
 
 class ResultRequest(Request):
     """A kind of job that makes an adapter. Its inline examples lie beside the result, as visible as the result."""
@@ -120,6 +123,9 @@ class ResultRequest(Request):
 
     def examples_repo(self, viewer: Viewer) -> str:
         return f"{self.name}-examples"
+
+    def check_name(self, session: Session, viewer: Viewer) -> None:
+        repos.check_target(session, viewer, "model", self.name)
 
     def pinned_modules(self, session: Session, viewer: Viewer) -> list[dict[str, Any]]:
         return [pin_module(session, viewer, module) for module in self.named_modules()]
