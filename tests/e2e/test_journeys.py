@@ -58,24 +58,42 @@ def test_find_and_copy(page: Page, context: BrowserContext, instance: Running) -
     expect(page.get_by_role("searchbox", name="Search modules")).to_have_value("plur")
 
 
-def test_upload(page: Page, instance: Running, tmp_path: Path) -> None:
-    folder = tmp_path / "from-a-laptop"
+def drop(page: Page, folder: Path) -> None:
+    """As from a file manager: the browser reads the folder itself."""
+    place = page.locator("#drop").bounding_box()
+    assert place
+    at = {"x": place["x"] + place["width"] / 2, "y": place["y"] + 20}
+    data: Any = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    mouse = page.context.new_cdp_session(page)
+    for step in ("dragEnter", "dragOver", "drop"):
+        mouse.send("Input.dispatchDragEvent", {"type": step, **at, "data": data})
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_upload(page: Page, instance: Running, tmp_path: Path, way: str) -> None:
+    folder = tmp_path / f"{way}-on-a-laptop"
     folder.mkdir()
     for name, data in peft_folder(seed=7).items():
         (folder / name).write_bytes(data)
     sign_in(page, instance)
     page.get_by_role("banner").get_by_text("New", exact=True).click()
     page.get_by_role("link", name="Upload a module that you have").click()
-    page.locator("#files").set_input_files(sorted(folder.iterdir()))
+    if way == "chosen":
+        page.locator("#files").set_input_files(sorted(folder.iterdir()))
+    else:
+        drop(page, folder)
+    expect(page.locator("#chosen")).to_contain_text("adapter_model.safetensors")
     page.get_by_role("button", name="Send and look at it").click()
     expect(page.get_by_role("heading", level=1, name="Ready to publish")).to_be_visible()
     expect(page.get_by_text("tests/tiny-base").first).to_be_visible()
-    page.get_by_label("Name").fill("from-a-laptop")
+    if way == "dropped":
+        expect(page.get_by_label("Name")).to_have_value(folder.name)
+    page.get_by_label("Name").fill(folder.name)
     page.get_by_label("Visibility").select_option("private")
     page.get_by_role("button", name="Publish").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("admin/from-a-laptop")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"admin/{folder.name}")
     with instance.client(signed_in=False) as visitor:
-        assert visitor.get("/v1/adapters/admin/from-a-laptop").status_code == 404
+        assert visitor.get(f"/v1/adapters/admin/{folder.name}").status_code == 404
 
 
 def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
