@@ -63,6 +63,10 @@ def test_a_page(view: View, contexts: Mapping[bool, BrowserContext], filled: Map
         page.goto(view.path.format_map(filled), wait_until="networkidle")
         assert page.locator("h1").count() == 1
         assert serious(page) == []
+        reports = page.locator(".scroll:has(.report)")
+        assert reports.evaluate_all("all => all.every((one) => one.scrollWidth <= one.clientWidth)"), (
+            "a report is cut off"
+        )
         shifts = page.evaluate("window.shifts")
         assert sum(shift[0] for shift in shifts) < 0.01, shifts
         page.screenshot(path=SHOTS / f"{view.name}.png", full_page=True)
