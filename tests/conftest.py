@@ -86,13 +86,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported by now lives to the end: looking through it again and again is a tenth of the run
+    gc.freeze()  # what is imported by now lives to the end, and need not be looked through again and again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: not item.nodeid.startswith("tests/e2e/")
-    )  # the longest first, so that none waits for it
+    # The longest first, so that none waits for it.
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch  # noqa: PLC0415 - most tests of the API do without

@@ -110,7 +110,6 @@ def _in_window(
     columns = {facet: _COLUMNS[facet] for facet in of}
     asked = select(newest, *columns.values()).where(*where).order_by(newest.desc())
     window = asked.fetch(limit, with_ties=True).cte("window")
-    plain = [window.c[column.key] for facet, column in columns.items() if facet != "tag"]
     # All but the tags, of which a row has several, in one reading; a set's mask has a bit for each column that is not in it.
     names = [facet for facet in of if facet != "tag"]
     plain = [window.c[columns[facet].key] for facet in names]
