@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, Route, expect
-from starlette.types import ASGIApp
 
 from api.app import create_app
 from hub.registry import jobs
@@ -19,7 +18,7 @@ from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.services import Services
 from tests.conftest import WORKER, Person
-from tests.e2e.conftest import free_port
+from tests.e2e.conftest import free_port, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -35,8 +34,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @contextmanager
-def serving(app: ASGIApp, port: int) -> Iterator[None]:
+def serving(services: Services, port: int) -> Iterator[None]:
     """At the end every connection is cut, as by a process that dies."""
+    app = create_app(services)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=0))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -50,6 +50,9 @@ def serving(app: ASGIApp, port: int) -> Iterator[None]:
     finally:
         server.should_exit = True
         thread.join(20)
+        # A thread in the middle of a query gives its connection back after the server has ended.
+        pool = services.sessions.kw["bind"].pool
+        wait_for(lambda: pool.checkedout() == 0, 20, "the database connections")
 
 
 def begin(services: Services, person: Person) -> Lease:
@@ -84,7 +87,7 @@ def test_a_cut_line_loses_nothing_and_the_end_comes_by_itself(page: Page, servic
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     lease = begin(services, ann)
-    with serving(create_app(services), port):
+    with serving(services, port):
         sign_in(page, url, ann)
         step(services, lease, 1, 2)
         page.goto(f"{url}/jobs/{lease.job_id}")
@@ -95,7 +98,7 @@ def test_a_cut_line_loses_nothing_and_the_end_comes_by_itself(page: Page, servic
         expect(page.locator("#plot canvas")).to_be_visible()
     expect(page.locator("#connection")).to_contain_text("The connection is lost")
     step(services, lease, 5, 6, 7)
-    with serving(create_app(services), port):
+    with serving(services, port):
         expect(page.locator("#step")).to_have_text("7 of 20", timeout=30_000)
         expect(page.locator("#connection")).to_be_hidden()
         assert log_of(page) == [f"{number}/20" for number in range(7, 0, -1)], "each once, the newest first"
@@ -128,7 +131,7 @@ def test_a_stream_that_a_proxy_refuses_is_asked_for_again(page: Page, services: 
             refused.append(route.request.url)
             route.fulfill(status=502)
 
-    with serving(create_app(services), port):
+    with serving(services, port):
         sign_in(page, url, ann)
         page.route("**/stream?*", once_refused)
         page.goto(f"{url}/jobs/{lease.job_id}")
