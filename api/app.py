@@ -37,6 +37,9 @@ from hub.web.site import LAST, PAGES
 
 log = logging.getLogger(__name__)
 
+# Bases and teams before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
+OWN = (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system)
+
 
 def create_app(services: Services | None = None) -> FastAPI:
     """The application. `uvicorn --factory api.app:create_app` calls it without arguments; tests hand in their services."""
@@ -77,8 +80,6 @@ def create_app(services: Services | None = None) -> FastAPI:
 def _routes() -> Sequence[BaseRoute]:
     """Those of every module. FastAPI takes a fifth of a second to prepare them, which each application of a test would pay again."""
     router = APIRouter()
-    # Bases and teams before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
-    own = (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system)
-    for module in (*own, *PAGES, huggingface, *LAST):
+    for module in (*OWN, *PAGES, huggingface, *LAST):
         router.include_router(module.router)
     return router.routes

@@ -9,21 +9,8 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from api import (
-    account,
-    adapters,
-    aliases,
-    bases,
-    datasets,
-    health,
-    huggingface,
-    jobs,
-    library,
-    repos,
-    shares,
-    system,
-    teams,
-)
+from api import huggingface
+from api.app import OWN
 from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
 from api.huggingface import repos as hub_repos
 from hub.http import COOKIE
@@ -84,24 +71,8 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    own = (
-        account,
-        adapters,
-        aliases,
-        bases,
-        datasets,
-        health,
-        jobs,
-        library,
-        repos,
-        shares,
-        system,
-        teams,
-        *PAGES,
-        *LAST,
-    )
     hub = (absent, auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, xet)
-    for module in (*own, *hub):
+    for module in (*OWN, *PAGES, *LAST, *hub):
         for route in module.router.routes:
             yield from described(route)
 
