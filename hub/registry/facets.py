@@ -114,7 +114,8 @@ def _in_window(
     names = [facet for facet in of if facet != "tag"]
     plain = [window.c[columns[facet].key] for facet in names]
     everything = (1 << len(plain)) - 1
-    sets = {everything ^ (1 << place): facet for place, facet in enumerate(reversed(names))}
+    sets: dict[int, Facet] = {everything ^ (1 << place): facet for place, facet in enumerate(reversed(names))}
+    sets[TAGS] = "tag"
     mask = func.grouping(*plain) if plain else literal(everything)
     value = func.coalesce(*plain, null())
     grouped = func.grouping_sets(*(tuple_(column) for column in plain), tuple_())
@@ -128,7 +129,7 @@ def _in_window(
         if kind == everything:
             total, oldest = count, since
         elif value is not None:
-            counts["tag" if kind == TAGS else sets[kind]][value] = count
+            counts[sets[kind]][value] = count
     return total, oldest, counts
 
 
