@@ -7,7 +7,8 @@ import pytest
 
 from hub import up
 
-HEAVY = ("torch", "transformers", "peft", "scipy")  # numpy the registry needs itself, for sketches of modules
+# numpy the registry needs itself, for sketches of modules.
+HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "nevergrad", "pandas", "scipy")
 
 
 @pytest.mark.parametrize("module", ["api.app", "hub.web.site", "hub.registry.sweep", "hub.cli"])

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Running
-
 
 @contextmanager
 def problems_of(page: Page) -> Iterator[list[str]]:
@@ -17,8 +15,8 @@ def problems_of(page: Page) -> Iterator[list[str]]:
     yield problems
 
 
-def sign_in(page: Page, instance: Running, token: str = "") -> None:
-    page.goto(f"{instance.url}/login")
-    page.get_by_label("Token").fill(token or instance.token)
+def sign_in(page: Page, url: str, token: str) -> None:
+    page.goto(f"{url}/login")
+    page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in with the token").click()
     expect(page.get_by_role("banner").get_by_text("New", exact=True)).to_be_visible()

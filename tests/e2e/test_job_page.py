@@ -18,6 +18,7 @@ from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.services import Services
 from tests.conftest import WORKER, Person
+from tests.e2e.browser import sign_in
 from tests.e2e.conftest import free_port, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -76,19 +77,12 @@ def log_of(page: Page) -> list[str]:
     return page.locator("#log tr td:nth-child(3)").all_text_contents()
 
 
-def sign_in(page: Page, url: str, person: Person) -> None:
-    page.goto(f"{url}/login")
-    page.get_by_label("Token").fill(person.token)
-    page.get_by_role("button", name="Sign in with the token").click()
-    expect(page.get_by_text(person.name, exact=True)).to_be_visible()
-
-
 def test_a_cut_line_loses_nothing_and_the_end_comes_by_itself(page: Page, services: Services, ann: Person) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     lease = begin(services, ann)
     with serving(services, port):
-        sign_in(page, url, ann)
+        sign_in(page, url, ann.token)
         step(services, lease, 1, 2)
         page.goto(f"{url}/jobs/{lease.job_id}")
         expect(page.locator("#step")).to_have_text("2 of 20")
@@ -132,7 +126,7 @@ def test_a_stream_that_a_proxy_refuses_is_asked_for_again(page: Page, services: 
             route.fulfill(status=502)
 
     with serving(services, port):
-        sign_in(page, url, ann)
+        sign_in(page, url, ann.token)
         page.route("**/stream?*", once_refused)
         page.goto(f"{url}/jobs/{lease.job_id}")
         expect(page.locator("#connection")).to_contain_text("The connection is lost")

@@ -75,7 +75,7 @@ def test_upload(page: Page, instance: Running, tmp_path: Path, way: str) -> None
     folder.mkdir()
     for name, data in peft_folder(seed=7).items():
         (folder / name).write_bytes(data)
-    sign_in(page, instance)
+    sign_in(page, instance.url, instance.token)
     page.get_by_role("banner").get_by_text("New", exact=True).click()
     page.get_by_role("link", name="Upload a module that you have").click()
     if way == "chosen":
@@ -97,7 +97,7 @@ def test_upload(page: Page, instance: Running, tmp_path: Path, way: str) -> None
 
 
 def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
-    sign_in(page, instance)
+    sign_in(page, instance.url, instance.token)
     page.goto("/?owner=starter&sort=name")
     for name in ("plurals", "upper-case"):
         page.get_by_role("checkbox", name=f"Choose starter/{name}").check()
@@ -116,12 +116,16 @@ def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
     assert page.evaluate("window.stillTheSame"), "no reload on the way"
     for name in ("starter/plurals", "starter/upper-case"):
         expect(page.locator("main")).to_contain_text(name)
+    expect(page.locator("svg.plot circle").first).to_be_visible()
+    expect(page.get_by_text("No held-out examples were given")).to_be_visible()
     page.get_by_role("link", name="admin/fruit-in-capitals").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("admin/fruit-in-capitals")
+    page.get_by_role("link", name="Lineage").click()
+    expect(page.locator("main")).to_contain_text("starter/plurals")
 
 
 def test_cancel(page: Page, instance: Running) -> None:
-    sign_in(page, instance)
+    sign_in(page, instance.url, instance.token)
     with instance.client() as client:
         job = client.post("/v1/jobs", json=composition("admin/stopped", budget=2000)).json()
     page.goto(f"/jobs/{job['id']}")
@@ -134,7 +138,7 @@ def test_cancel(page: Page, instance: Running) -> None:
 def test_share_with_a_team(page: Page, browser: Browser, instance: Running) -> None:
     with instance.client() as client:
         tokens = {name: client.post("/v1/users", json={"name": name}).json()["secret"] for name in ("ann", "bob")}
-    sign_in(page, instance, tokens["ann"])
+    sign_in(page, instance.url, tokens["ann"])
     page.goto("/teams")
     page.get_by_label("New team").fill("spinners")
     page.get_by_role("button", name="Make the team").click()
@@ -148,7 +152,7 @@ def test_share_with_a_team(page: Page, browser: Browser, instance: Running) -> N
     other = browser.new_context(base_url=instance.url).new_page()
     other.goto("/adapters/spinners/secret-recipe")
     expect(other.get_by_role("heading", level=1, name="That is not here")).to_be_visible()
-    sign_in(other, instance, tokens["bob"])
+    sign_in(other, instance.url, tokens["bob"])
     other.goto(link)
     other.get_by_role("button", name="Accept").click()
     expect(other.get_by_role("heading", level=1)).to_contain_text("spinners")

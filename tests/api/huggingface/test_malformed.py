@@ -169,9 +169,10 @@ def variants(method: str, path: str, source: str) -> Iterator[tuple[str, str, by
                 yield filled(path), "application/json", json.dumps(FIELDS | {name: value}).encode()
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "source"), all_routes(), ids=[f"{method}-{path}" for method, path, _ in all_routes()]
-)
+ROUTES = all_routes()
+
+
+@pytest.mark.parametrize(("method", "path", "source"), ROUTES, ids=[f"{method}-{path}" for method, path, _ in ROUTES])
 def test_nothing_malformed_is_a_server_error(
     hostile: TestClient, services: Services, method: str, path: str, source: str
 ) -> None:
