@@ -11,12 +11,12 @@ from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import facets, repair, repos, search, views
-from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding
 from hub.registry.models import AdapterFacts, Ref, TreeEntry
+from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_adapter
 from hub.registry.search import Filters, Sort
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 

@@ -28,10 +28,10 @@ from api import (
 from api.huggingface.errors import render
 from api.watch import Watcher
 from hub.http import LimitBody, LimitRate, install_error_handlers
-from hub.registry.limits import RateLimits
-from hub.registry.log import configure_logging
-from hub.registry.services import Services, connect
-from hub.registry.settings import load_settings
+from hub.registry.platform.log import configure_logging
+from hub.registry.platform.rate_limits import RateLimits
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import load_settings
 from hub.web.render import error_page
 from hub.web.site import LAST, PAGES
 

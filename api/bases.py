@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry import audit, base_folder, bases, upstream_bases
-from hub.registry.db import transaction
 from hub.registry.models import BaseModel
+from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1/bases", tags=["bases"])
 

@@ -13,8 +13,8 @@ from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import repos
 from hub.registry.models import Commit, Repo
+from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_dataset
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hub.registry.errors import HubError
 from hub.registry.models import Commit, TreeEntry
-from hub.registry.storage import Storage
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.storage import Storage
 
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 

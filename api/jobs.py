@@ -16,10 +16,10 @@ from api.adapters import score_infos
 from api.watch import Watcher
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import jobs, views
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput
 from hub.registry.kinds import JobRequest
 from hub.registry.models import Job, JobEvent
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.submit import submit
 
 router = APIRouter(prefix="/v1", tags=["jobs"])

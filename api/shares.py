@@ -10,8 +10,8 @@ from api.adapters import file_infos, folder_info
 from api.download import send_file, send_zip
 from hub.http import ServicesDep, SessionDep, SignedIn
 from hub.registry import repos, shares
-from hub.registry.db import transaction
 from hub.registry.models import ShareLink
+from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1", tags=["shares"])
 

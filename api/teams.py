@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry import audit, organizations, quota, teams, usage, webhooks
-from hub.registry.db import transaction
 from hub.registry.models import AuditEvent, Invitation
+from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1", tags=["teams"])
 

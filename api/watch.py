@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry import jobs
-from hub.registry.db import transaction
 from hub.registry.models import Job, JobEvent
+from hub.registry.platform.db import transaction
 from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)

@@ -35,12 +35,13 @@ from sqlalchemy import select
 
 from bench.harness import Cell
 from hub import local, up
-from hub.registry import credentials, schema, teams
-from hub.registry.db import transaction
+from hub.registry import credentials, teams
 from hub.registry.models import User
-from hub.registry.services import connect
-from hub.registry.settings import Settings, load_settings
-from hub.registry.storage import Storage
+from hub.registry.platform import schema
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import connect
+from hub.registry.platform.settings import Settings, load_settings
+from hub.registry.platform.storage import Storage
 
 MEGABYTES = 200
 TURNS, DOWNLOAD_TURNS = 5, 16

@@ -8,13 +8,14 @@ import threading
 from pathlib import Path
 
 from hub import demo, local, up
-from hub.registry import credentials, importing, repos, schema, sweep, teams
-from hub.registry.db import connect, transaction
-from hub.registry.errors import HubError
-from hub.registry.log import configure_logging
-from hub.registry.services import connect as connect_services
-from hub.registry.settings import load_settings
-from hub.registry.storage import Storage
+from hub.registry import credentials, importing, repos, sweep, teams
+from hub.registry.platform import schema
+from hub.registry.platform.db import connect, transaction
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.log import configure_logging
+from hub.registry.platform.services import connect as connect_services
+from hub.registry.platform.settings import load_settings
+from hub.registry.platform.storage import Storage
 
 
 def say(line: str) -> None:

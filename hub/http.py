@@ -15,10 +15,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hub.registry import credentials, db
-from hub.registry.errors import Forbidden, HubError, NotSignedIn, TooLarge
-from hub.registry.limits import RateLimits, TooManyRequests
-from hub.registry.services import Services
+from hub.registry import credentials
+from hub.registry.platform import db
+from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn, TooLarge
+from hub.registry.platform.rate_limits import RateLimits, TooManyRequests
+from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,12 @@ from typing import Any
 from sqlalchemy import make_url
 
 from hub import local
-from hub.registry import credentials, schema, teams
-from hub.registry.db import connect, transaction
+from hub.registry import credentials, teams
 from hub.registry.models import Mark
-from hub.registry.settings import Settings, load_given, load_settings
-from hub.registry.storage import Storage
+from hub.registry.platform import schema
+from hub.registry.platform.db import connect, transaction
+from hub.registry.platform.settings import Settings, load_given, load_settings
+from hub.registry.platform.storage import Storage
 
 log = logging.getLogger(__name__)
 

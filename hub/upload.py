@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 
 from hub.registry import archive, blobs
 from hub.registry.blobs import Incoming
-from hub.registry.errors import InvalidInput
+from hub.registry.platform.errors import InvalidInput
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_FILES = 1_000

@@ -4,7 +4,7 @@ from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
 from hub.registry import models
-from hub.registry.settings import load_settings
+from hub.registry.platform.settings import load_settings
 
 # Two instances that start at once upgrade one after the other.
 UPGRADE_LOCK = 7_301_204

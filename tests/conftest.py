@@ -17,12 +17,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 from api.app import create_app
 from hub import local, up
-from hub.registry import credentials, schema, teams
-from hub.registry.db import transaction
+from hub.registry import credentials, teams
 from hub.registry.jobs import Worker
-from hub.registry.services import Services, connect
-from hub.registry.settings import Settings
-from hub.registry.storage import Storage
+from hub.registry.platform import schema
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import Settings
+from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer
 
 RUN = uuid.uuid4().hex[:8]

@@ -7,9 +7,9 @@ from typing import Any
 
 from celery.signals import celeryd_after_setup, setup_logging, worker_process_init
 
-from hub.registry.log import configure_logging
-from hub.registry.queue import TASK, make_celery
-from hub.registry.settings import load_settings
+from hub.registry.platform.job_queue import TASK, make_celery
+from hub.registry.platform.log import configure_logging
+from hub.registry.platform.settings import load_settings
 
 # Threads of OpenMP spin while they wait for each other. Two workers that compute on the same cores at once spend nearly all their
 # time on that: a search that takes 3 s takes 78 s (two cores). Must be set before torch is loaded.

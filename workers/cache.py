@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hub.registry.models import TreeEntry
-from hub.registry.storage import Storage
+from hub.registry.platform.storage import Storage
 
 
 class CorruptBytes(Exception):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hub.registry import checkpoints
 from hub.registry.jobs import Lease
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 
 
 @dataclass(frozen=True)

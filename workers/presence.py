@@ -6,9 +6,9 @@ import threading
 from sqlalchemy.exc import OperationalError
 
 from hub.registry import usage
-from hub.registry.db import transaction
 from hub.registry.jobs import Worker
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 
 log = logging.getLogger(__name__)
 

@@ -27,14 +27,14 @@ from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
 from hub.registry import bases, blobs, jobs, kinds, repos, scores
-from hub.registry.db import transaction
-from hub.registry.errors import HubError
 from hub.registry.inspect import inspect, require_adapter
 from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.models import Commit, Job, User
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import Settings
 from hub.registry.publishing import entries
-from hub.registry.services import Services, connect
-from hub.registry.settings import Settings
 from hub.registry.teams import viewer_of
 from workers import compose, convert, evaluate, generate, par, reduce, train
 from workers.base_files import BaseChanged, BaseFiles

@@ -19,8 +19,8 @@ from hub.http import ServicesDep, SessionDep, SignedIn
 from hub.registry import commits, refs, repos, trees
 from hub.registry.blobs import Incoming
 from hub.registry.commits import Copied, Deleted, DeletedFolder, Held, Inline
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, TooLarge
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, TooLarge
 from hub.registry.repos import Entry
 from hub.registry.trees import check_path, is_lfs
 

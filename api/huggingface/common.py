@@ -10,8 +10,8 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from hub.http import root_url
-from hub.registry.errors import InvalidInput, NotFound
 from hub.registry.findings import Finding
+from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.registry.repos import VISIBILITIES, RepoType, Visibility
 
 PIECE = 1 << 20

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from api.huggingface.common import header_text, repo_url
-from hub.registry.errors import HubError
+from hub.registry.platform.errors import HubError
 
 CODES = {
     "repo_not_found": "RepoNotFound",

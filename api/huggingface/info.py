@@ -14,9 +14,9 @@ from hub.registry import catalog, refs, repos
 from hub.registry.card import MAX_CARD_BYTES, Card, CardError, parse_card
 from hub.registry.catalog import Filters, Sort
 from hub.registry.models import AdapterFacts, TreeEntry
+from hub.registry.platform.storage import Storage
 from hub.registry.refs import Place
 from hub.registry.repos import RepoNotFound
-from hub.registry.storage import Storage
 from hub.registry.trees import is_lfs
 
 router = APIRouter(prefix="/api/{kind}", route_class=ReadThrough)

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from api.huggingface.common import FullName, pieces, repo_url
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
 from hub.registry import lfs, quota, refs, signing
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, InvalidInput
 from hub.registry.lfs import Grant
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, InvalidInput
+from hub.registry.platform.services import Services
+from hub.registry.platform.storage import MAX_OBJECT_BYTES
 from hub.registry.repos import RepoType
-from hub.registry.services import Services
-from hub.registry.storage import MAX_OBJECT_BYTES
 
 router = APIRouter()
 

@@ -13,9 +13,9 @@ from api.huggingface.common import FullName, revision_and_path
 from api.huggingface.through import serves
 from hub.http import ServicesDep, identify
 from hub.registry import refs
-from hub.registry.db import transaction
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.repos import RepoNotFound, RepoType
-from hub.registry.services import Services
 from hub.registry.trees import is_lfs
 
 router = APIRouter()

@@ -1,4 +1,4 @@
-"""Routes that also answer for repos of an upstream hub, where one is configured (hub.registry.upstream)."""
+"""Routes that also answer for repos of an upstream hub, where one is configured (hub.registry.platform.upstream_client)."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -8,9 +8,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
 from hub.http import identify, root_url
-from hub.registry.db import transaction
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.repos import RepoNotFound
-from hub.registry.services import Services
 
 MAX_FORM_BYTES = 1 << 20
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -10,9 +10,9 @@ from api.huggingface.commit import refuse_pull_request
 from api.huggingface.common import FullName, RepoTypeDep, pieces
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
 from hub.registry import refs, signing, xet
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, TooLarge
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, TooLarge
+from hub.registry.platform.services import Services
 from hub.registry.xet import Place
 from hub.xet_format import MAX_SHARD_BYTES
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from hub.intervals import paired_bootstrap
 from hub.registry import audit, refs, repos, teams
-from hub.registry.errors import Conflict, NotFound
 from hub.registry.models import AliasGate, AliasMove, Commit, Ref, Repo, Score, User
+from hub.registry.platform.errors import Conflict, NotFound
 from hub.registry.teams import Viewer
 
 PRIVATE_DATASET = "private data set"

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, BinaryIO, TypeVar
 
-from hub.registry.errors import InvalidInput, TooLarge
+from hub.registry.platform.errors import InvalidInput, TooLarge
 
 CHUNK = 1 << 20
 MAX_PATH = 500

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hub import peft_format
-from hub.registry.errors import InvalidInput
+from hub.registry.platform.errors import InvalidInput
 
 # GPT-2's Conv1D keeps its weights as (in, out), where a linear layer keeps (out, in).
 TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc", "q_attn")}

@@ -7,9 +7,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry import sealed
-from hub.registry.errors import Conflict, NotFound
 from hub.registry.inspect import KnownBase
 from hub.registry.models import AdapterFacts, BaseAlias, BaseModel, Job
+from hub.registry.platform.errors import Conflict, NotFound
 
 
 class BaseNotFound(NotFound):

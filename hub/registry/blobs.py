@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry import quota
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, InvalidInput, Unavailable
 from hub.registry.models import Blob, Holding
-from hub.registry.storage import CHUNK, Storage, blob_key
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, InvalidInput, Unavailable
+from hub.registry.platform.storage import CHUNK, Storage, blob_key
 
 COLLECTION_WAIT_SECONDS = 30.0
 

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry import bases, teams, words
-from hub.registry.errors import InvalidInput
 from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.repos import MAIN, RepoType
 from hub.registry.teams import Viewer
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from hub.registry import jobs
-from hub.registry.db import transaction
-from hub.registry.errors import NotFound
 from hub.registry.jobs import Lease, LeaseLost
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import NotFound
+from hub.registry.platform.services import Services
 
 PREFIX = "checkpoints/"
 

@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 
 from hub.registry import bases, blobs, refs, repos
 from hub.registry.blobs import Incoming, WrongBytes
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput
 from hub.registry.findings import BROKEN, Finding
 from hub.registry.inspect import BadAdapter, Inspection, inspect
 from hub.registry.models import Blob, Commit, Ref, Repo, TreeEntry
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.repos import BytesMissing, Entry, FileNotInRepo, HeadMoved, RepoType, RevisionNotFound, StoredFile
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.registry.trees import check_path
 

@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry import audit
-from hub.registry.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.models import BrowserSession, Token, User
+from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.teams import NAME, SCOPES, Scope, Viewer, viewer_of
 
 TOKEN_PREFIX = "ll_"  # noqa: S105 - tells our tokens apart in secret scanners and logs

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.registry.models import TreeEntry
-from hub.registry.storage import Storage
+from hub.registry.platform.storage import Storage
 
 LOOKED_AT_BYTES = 4_000_000
 

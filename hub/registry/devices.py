@@ -9,8 +9,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from hub.registry import audit, credentials, teams
-from hub.registry.errors import HubError, NotFound
 from hub.registry.models import DeviceLogin, User
+from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.teams import Viewer
 
 SECONDS = 900

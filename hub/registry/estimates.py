@@ -10,8 +10,8 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from hub.registry import bases
-from hub.registry.errors import NotFound
 from hub.registry.models import Commit, Job, TreeEntry
+from hub.registry.platform.errors import NotFound
 
 LOOKED_AT = 100  # of the newest
 LIKE = 8  # of these, so many that are nearest in size

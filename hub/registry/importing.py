@@ -14,15 +14,15 @@ from sqlalchemy import select
 
 from hub.registry import blobs, publishing, repos
 from hub.registry.blobs import Incoming
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, InvalidInput, NotFound
 from hub.registry.findings import CONVERTIBLE
 from hub.registry.inspect import LOADED_PICKLES, BadAdapter
 from hub.registry.models import Commit
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, InvalidInput, NotFound
+from hub.registry.platform.services import Services
+from hub.registry.platform.upstream_client import Upstream
 from hub.registry.repos import Visibility
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
-from hub.registry.upstream import Upstream
 
 # A folder with any of these was meant to be an adapter: PEFT's files, those of MLX and diffusers, whatever else is called a LoRA.
 MARK = re.compile(r"adapter_config\.json|.*(adapter|lora).*\.(safetensors|bin|pt|pth)", re.IGNORECASE)

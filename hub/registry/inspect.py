@@ -37,8 +37,8 @@ from hub.registry.checks import (
     read_layers,
     weights_findings,
 )
-from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding, finding, format_finding
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.sketches import sketch_of
 
 __all__ = ["NOT_PLAIN", "AdapterFacts", "BadAdapter", "Inspection", "KnownBase", "inspect", "require_adapter"]

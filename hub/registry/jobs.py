@@ -13,9 +13,9 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session, aliased
 
 from hub.registry import audit, quota, teams, webhooks
-from hub.registry.errors import Conflict, Forbidden, NotFound
 from hub.registry.models import Attempt, Commit, Job, JobEvent, JobInput, Membership, Repo, User
-from hub.registry.queue import Queue
+from hub.registry.platform.errors import Conflict, Forbidden, NotFound
+from hub.registry.platform.job_queue import Queue
 from hub.registry.teams import Viewer
 
 MAX_ATTEMPTS = 3

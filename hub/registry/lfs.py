@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 
 from hub.registry import blobs, signing
 from hub.registry.blobs import Checked, WrongBytes
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.models import Blob
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge
+from hub.registry.platform.services import Services
+from hub.registry.platform.storage import MAX_OBJECT_BYTES
 from hub.registry.repos import BytesMissing
-from hub.registry.services import Services
-from hub.registry.storage import MAX_OBJECT_BYTES
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UPLOAD_SECONDS = 6 * 3600  # how long an address is good for

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from hub.peft_format import FormatError, load_json
 from hub.registry.inspect import MAX_SIDECAR_BYTES, SIDECAR
 from hub.registry.models import Commit, TreeEntry
-from hub.registry.storage import Storage
+from hub.registry.platform.storage import Storage
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=1_000)]

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from hub.registry.db import Table
+from hub.registry.platform.db import Table
 
 Time = DateTime(timezone=True)
 Sha1 = String(40)

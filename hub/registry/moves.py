@@ -5,12 +5,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry import audit, bases, quota, repos, teams, words
-from hub.registry.errors import Forbidden
 from hub.registry.inspect import Inspection, inspect
 from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
+from hub.registry.platform.errors import Forbidden
+from hub.registry.platform.storage import Storage
 from hub.registry.refs import Place
 from hub.registry.repos import VISIBILITIES, Entry, RepoExists, RepoType, StoredFile, Visibility
-from hub.registry.storage import Storage
 from hub.registry.teams import Viewer
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from hub.registry import audit, credentials, teams
-from hub.registry.errors import Conflict, NotFound
 from hub.registry.models import Invitation, Membership, Namespace, Role, Token, User
+from hub.registry.platform.errors import Conflict, NotFound
 from hub.registry.teams import Scope, Viewer
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from hub.registry import pasted, repos, tokens
-from hub.registry.errors import HubError
 from hub.registry.kinds import Examples, ExampleText
 from hub.registry.kinds.common import pin_examples
 from hub.registry.models import Commit, TreeEntry
 from hub.registry.pasted import Problem
-from hub.registry.storage import Storage
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer
 
 ROWS = 8  # shown

@@ -9,13 +9,13 @@ from hub.peft_format import RangedFile
 from hub.registry import bases, blobs, repos, similar, teams
 from hub.registry.archive import MAC_EXTRAS, without_top
 from hub.registry.blobs import Incoming
-from hub.registry.db import transaction
-from hub.registry.errors import Conflict, InvalidInput
 from hub.registry.findings import Finding
 from hub.registry.inspect import Inspection, inspect, require_adapter
 from hub.registry.models import Commit, Repo
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Conflict, InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.repos import VISIBILITIES, Entry, RepoType, StoredFile, Visibility
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 
 

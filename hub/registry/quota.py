@@ -6,8 +6,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from hub.registry import audit, teams
-from hub.registry.errors import Forbidden, NotFound
 from hub.registry.models import Blob, Holding, Job, Namespace
+from hub.registry.platform.errors import Forbidden, NotFound
 from hub.registry.teams import Viewer
 
 

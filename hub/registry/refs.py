@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry import repos, teams
-from hub.registry.errors import Conflict, Forbidden
 from hub.registry.models import Commit, Ref, Repo, TreeEntry
+from hub.registry.platform.errors import Conflict, Forbidden
 from hub.registry.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
 from hub.registry.teams import BadName, Viewer
 

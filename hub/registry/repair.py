@@ -13,12 +13,12 @@ from hub.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, l
 from hub.registry import bases, blobs, commits, refs, repos
 from hub.registry.blobs import Incoming
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
-from hub.registry.db import transaction
-from hub.registry.errors import Conflict, InvalidInput
 from hub.registry.inspect import CARD, AdapterFacts, BadAdapter, inspect
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Conflict, InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.publishing import entries
 from hub.registry.repos import MAIN, StoredFile
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")

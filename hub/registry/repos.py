@@ -13,7 +13,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from hub.registry import audit, bases, blobs, teams, words
-from hub.registry.errors import Conflict, HubError, InvalidInput, NotFound
 from hub.registry.inspect import Inspection
 from hub.registry.models import (
     AdapterFacts,
@@ -26,7 +25,8 @@ from hub.registry.models import (
     TreeEntry,
     User,
 )
-from hub.registry.storage import Storage
+from hub.registry.platform.errors import Conflict, HubError, InvalidInput, NotFound
+from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer
 
 RepoType = Literal["model", "dataset"]

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, and_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from hub.registry import bases, teams, words
-from hub.registry.errors import InvalidInput
 from hub.registry.models import AdapterFacts
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.repos import Visibility
 from hub.registry.teams import Viewer
 

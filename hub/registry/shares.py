@@ -9,8 +9,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from hub.registry import audit, credentials, repos, teams
-from hub.registry.errors import NotFound
 from hub.registry.models import Commit, Repo, ShareLink
+from hub.registry.platform.errors import NotFound
 from hub.registry.teams import Viewer
 
 

@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry import audit, credentials, teams
-from hub.registry.db import transaction
-from hub.registry.errors import Forbidden, NotSignedIn
-from hub.registry.limits import RateLimits
 from hub.registry.models import OpenIdentity, User
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Forbidden, NotSignedIn
+from hub.registry.platform.rate_limits import RateLimits
 from hub.registry.teams import Viewer
 
 

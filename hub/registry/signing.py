@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry.errors import Forbidden
 from hub.registry.models import Secret
+from hub.registry.platform.errors import Forbidden
 
 KEY = "signing"
 

@@ -12,12 +12,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from hub.registry import bases, repos, sketches, teams
-from hub.registry.errors import InvalidInput
 from hub.registry.findings import Finding, finding
 from hub.registry.inspect import Inspection
 from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.repos import StoredFile
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE, WIDTH, Doubles, Floats, clusters, near_duplicates, sketched_cosines
 

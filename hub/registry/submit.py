@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from hub.registry import blobs, jobs, repos, teams
 from hub.registry.blobs import Incoming
-from hub.registry.db import transaction
 from hub.registry.kinds import Examples, ExampleText, Request, check_not_wider
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
 
 

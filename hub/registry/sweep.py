@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, lfs, similar, upstream, webhooks, xet
-from hub.registry.db import transaction
-from hub.registry.errors import Unavailable
+from hub.registry import checkpoints, jobs, lfs, similar, webhooks, xet
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
-from hub.registry.queue import QUEUES
-from hub.registry.services import Services
+from hub.registry.platform import upstream_client
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Unavailable
+from hub.registry.platform.job_queue import QUEUES
+from hub.registry.platform.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def sweep(services: Services) -> None:
     checkpoints.remove_ended(services)
     drop_old(services, lfs.PARTS, grace)  # of uploads that nobody completed
     xet.drop_xorbs(services, datetime.now(UTC), grace)
-    drop_old(services, upstream.KEPT, timedelta(days=settings.upstream_days))
+    drop_old(services, upstream_client.KEPT, timedelta(days=settings.upstream_days))
     similar.sketch_missing(services)
 
 

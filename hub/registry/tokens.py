@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from tokenizers import Tokenizer
 
 from hub.registry import bases, repos
-from hub.registry.errors import NotFound
-from hub.registry.storage import Storage
+from hub.registry.platform.errors import NotFound
+from hub.registry.platform.storage import Storage
 
 FILE = "tokenizer.json"
 MAX_BYTES = 64 << 20

@@ -13,9 +13,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from hub.registry import base_folder
 from hub.registry.base_folder import BadBase, BaseFolder
 from hub.registry.card import CardError, parse_card
-from hub.registry.errors import Unavailable
+from hub.registry.platform.errors import Unavailable
+from hub.registry.platform.upstream_client import MAX_SMALL_BYTES, File, Upstream
 from hub.registry.refs import COMMIT_ID
-from hub.registry.upstream import MAX_SMALL_BYTES, File, Upstream
 
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
 SUFFIXES = (".json", ".jinja", ".model", ".txt")  # configs and tokenizers; neither pickles nor code is ever fetched

@@ -10,10 +10,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry import teams
-from hub.registry.errors import NotFound
 from hub.registry.jobs import Worker
 from hub.registry.models import Attempt, Blob, Holding, Job, WorkerProcess
-from hub.registry.queue import QUEUES
+from hub.registry.platform.errors import NotFound
+from hub.registry.platform.job_queue import QUEUES
 from hub.registry.teams import Viewer
 
 ALIVE_SECONDS = 60  # a worker announces itself four times in this

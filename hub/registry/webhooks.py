@@ -22,10 +22,10 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from hub.registry import audit, teams
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, NotFound
 from hub.registry.models import Commit, Job, Repo, Webhook, WebhookEvent
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, NotFound
+from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)

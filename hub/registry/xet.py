@@ -20,11 +20,11 @@ from typing import BinaryIO
 from hub import xet_format
 from hub.registry import blobs, lfs, signing
 from hub.registry.blobs import Checked
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, NotFound, NotSignedIn
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
+from hub.registry.platform.services import Services
+from hub.registry.platform.storage import Storage
 from hub.registry.repos import BytesMissing
-from hub.registry.services import Services
-from hub.registry.storage import Storage
 from hub.xet_format import Malformed, Segment, ShardFile
 
 XORBS = "xorbs/"

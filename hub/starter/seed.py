@@ -15,10 +15,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
 from hub.registry import base_folder, bases, blobs, publishing, scores, teams
-from hub.registry.db import transaction
 from hub.registry.models import Mark
-from hub.registry.services import Services, connect
-from hub.registry.settings import load_settings
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import load_settings
 from hub.registry.teams import Viewer
 from hub.starter.tasks import NEW_TASKS, TASKS, TEMPLATE, Task, TextPair
 

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from hub.http import COOKIE, ServicesDep, SessionDep, SignedIn, address_of
 from hub.registry import audit, credentials, sign_in, teams
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, InvalidInput
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import SCOPES, Scope, Viewer
 from hub.web.forms import expiry
 from hub.web.render import page

@@ -8,11 +8,11 @@ from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import archive, blobs, catalog, datasets, repos, teams, views
-from hub.registry.db import transaction
-from hub.registry.errors import HubError
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_dataset
 from hub.registry.repos import VISIBILITIES, Visibility
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.web.render import page
 

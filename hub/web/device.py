@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Query, Response
 
 from hub.http import SessionDep, ViewerDep
 from hub.registry import devices
-from hub.registry.errors import NotSignedIn
+from hub.registry.platform.errors import NotSignedIn
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)

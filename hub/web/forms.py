@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hub.registry.errors import InvalidInput
+from hub.registry.platform.errors import InvalidInput
 
 
 def expiry(days: str) -> datetime | None:

@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from hub import pictures
 from hub.http import SessionDep, ViewerDep
 from hub.registry import jobs, teams, usage
-from hub.registry.errors import NotSignedIn
 from hub.registry.models import Job, JobEvent, User
+from hub.registry.platform.errors import NotSignedIn
 from hub.registry.teams import Viewer
 from hub.web.heat import partition_maps
 from hub.web.plot import loss_trace, progress_curve, reward_curve, training_curve

@@ -14,15 +14,15 @@ from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SignedIn
 from hub.registry import fits, jobs, preview, repos, teams
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, NotFound
 from hub.registry.estimates import Estimate, estimate
 from hub.registry.kinds import Examples
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.compose import ComposeRequest
 from hub.registry.kinds.par import Reward
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, NotFound
+from hub.registry.platform.services import Services
 from hub.registry.preview import Preview
-from hub.registry.services import Services
 from hub.registry.submit import submit
 from hub.registry.teams import Viewer
 from hub.web.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again

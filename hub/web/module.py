@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
 from hub.registry import aliases, changes, lineage, manifest, refs, repos, similar, teams, trees, views
 from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
-from hub.registry.errors import InvalidInput
 from hub.registry.inspect import CARD
 from hub.registry.models import AdapterFacts, Commit, Repo
-from hub.registry.services import Services
-from hub.registry.storage import Storage
+from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.services import Services
+from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE
 from hub.web.graph import address, family_graph, title

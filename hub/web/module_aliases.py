@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from hub.http import SessionDep, ViewerDep
 from hub.registry import aliases, repos
 from hub.registry.aliases import Gate
-from hub.registry.errors import Forbidden, HubError, NotSignedIn
 from hub.registry.kinds.common import Template
 from hub.registry.kinds.evaluate import Metric
 from hub.registry.models import Repo
+from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn
 from hub.registry.teams import Viewer
 from hub.web.module import open_module, versions_tab
 

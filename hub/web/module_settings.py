@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
 from hub.registry import repair, repos, shares, teams
-from hub.registry.db import transaction
-from hub.registry.errors import Forbidden, HubError, InvalidInput, NotSignedIn
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn
 from hub.registry.repos import Visibility, WouldReveal
 from hub.registry.teams import Viewer
 from hub.web.module import open_module, tab

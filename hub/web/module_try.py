@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry import jobs, repos
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, InvalidInput, NotSignedIn
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.generate import GenerateRequest
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
+from hub.registry.platform.services import Services
 from hub.registry.submit import submit
 from hub.registry.teams import Viewer
 from hub.web.module import Opened, open_module, tab

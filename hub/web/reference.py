@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from hub.http import ViewerDep
-from hub.registry.errors import NotFound
+from hub.registry.platform.errors import NotFound
 from hub.web.render import STATIC, page
 
 router = APIRouter(include_in_schema=False)

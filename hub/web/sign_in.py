@@ -15,11 +15,11 @@ from joserfc.errors import JoseError
 
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, address_of, refuse_cross_site, set_session_cookie
 from hub.registry import credentials, sign_in
-from hub.registry.db import transaction
-from hub.registry.errors import HubError, NotFound, NotSignedIn, Unavailable
-from hub.registry.limits import TooManyAttempts
-from hub.registry.services import Services
-from hub.registry.settings import Settings
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import HubError, NotFound, NotSignedIn, Unavailable
+from hub.registry.platform.rate_limits import TooManyAttempts
+from hub.registry.platform.services import Services
+from hub.registry.platform.settings import Settings
 from hub.registry.teams import ScopeMissing, Viewer
 from hub.web.render import page
 

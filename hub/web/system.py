@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from hub.http import Admin, SessionDep
 from hub.registry import audit, bases, credentials, quota, teams, usage
-from hub.registry.errors import HubError, InvalidInput
+from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import Viewer
 from hub.web.render import page
 

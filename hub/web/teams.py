@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from hub.http import SessionDep, SignedIn
 from hub.registry import organizations, quota, usage
 from hub.registry import teams as domain
-from hub.registry.errors import HubError, InvalidInput
 from hub.registry.models import Role
+from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import SCOPES, Scope, Viewer
 from hub.web.forms import expiry
 from hub.web.render import page

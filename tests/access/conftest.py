@@ -12,12 +12,13 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry import credentials, jobs, schema, teams
-from hub.registry.db import transaction
+from hub.registry import credentials, jobs, teams
 from hub.registry.kinds import JobRequest
 from hub.registry.models import Membership
-from hub.registry.services import Services, connect
-from hub.registry.settings import Settings
+from hub.registry.platform import schema
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import Settings
 from hub.registry.submit import submit
 from tests.conftest import Person
 from tests.registry import made

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api import teams as routes
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry import made
 from tests.support import TINY, peft_folder, published, upload

@@ -7,9 +7,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry import repos
-from hub.registry.db import transaction
 from hub.registry.models import Commit, Lineage
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry import made
 from tests.support import TINY, peft_folder, published, upload

@@ -8,7 +8,7 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry.services import Services, connect
+from hub.registry.platform.services import Services, connect
 from tests.conftest import Person
 
 

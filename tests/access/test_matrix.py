@@ -15,7 +15,7 @@ from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolv
 from api.huggingface import repos as hub_repos
 from hub.http import COOKIE
 from hub.registry import credentials
-from hub.registry.db import transaction
+from hub.registry.platform.db import transaction
 from hub.web.site import LAST, PAGES
 from tests.access.conftest import ORGANIZATION, Instance
 from tests.access.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row

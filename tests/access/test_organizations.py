@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry import organizations
-from hub.registry.db import transaction
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry import made
 from tests.support import published

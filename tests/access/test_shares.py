@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from hub.registry.db import transaction
 from hub.registry.models import Lineage
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import peft_folder, published
 

@@ -15,9 +15,9 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry import credentials
-from hub.registry.db import transaction
 from hub.registry.models import OpenIdentity, User
-from hub.registry.services import Services, connect
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
 from tests.conftest import Person
 
 PASSWORD = "correct horse battery"

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry import repos
-from hub.registry.db import transaction
 from hub.registry.models import Blob, Repo
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import peft_folder, published, upload
 

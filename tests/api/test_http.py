@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.http import COOKIE, ServicesDep, SessionDep
-from hub.registry.db import transaction
-from hub.registry.errors import Conflict
 from hub.registry.models import Mark, Token
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Conflict
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import peft_folder, published, upload
 

@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry import jobs
-from hub.registry.db import transaction
-from hub.registry.services import Services, connect
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
 from tests.conftest import WORKER, Person
 from tests.registry.made import base
 from tests.support import TINY, published

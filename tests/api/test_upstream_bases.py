@@ -12,11 +12,12 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.registry import base_folder, sealed, upstream
-from hub.registry.db import transaction
+from hub.registry import base_folder, sealed
 from hub.registry.models import BaseModel
-from hub.registry.services import Services
-from hub.registry.settings import Settings
+from hub.registry.platform import upstream_client
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
+from hub.registry.platform.settings import Settings
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import serving
 from tests.conftest import Other, Person
@@ -92,7 +93,7 @@ def test_a_base_is_pinned_and_read_without_its_weights(
         "model.safetensors.index.json",
         *(path.name for path in folder.glob("*.safetensors")),
     }
-    assert [*services.storage.keys(upstream.KEPT)] == [], "what this token may read is not for everybody here"
+    assert [*services.storage.keys(upstream_client.KEPT)] == [], "what this token may read is not for everybody here"
 
 
 def test_a_token_is_never_shown_again(

@@ -12,10 +12,10 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from hub.registry import jobs
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 
 Start = Callable[[], Lease]

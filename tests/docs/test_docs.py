@@ -13,8 +13,8 @@ from api import huggingface
 from api.app import OWN
 from hub import registry
 from hub.registry import findings
-from hub.registry.errors import HubError
-from hub.registry.settings import Settings
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -19,8 +19,8 @@ import yaml
 from playwright.sync_api import Browser, sync_playwright
 
 from hub import up
-from hub.registry import schema
-from hub.registry.settings import Settings
+from hub.registry.platform import schema
+from hub.registry.platform.settings import Settings
 from tests.conftest import RUN
 from tests.support import peft_folder, upload
 

@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from api.app import create_app
 from hub.registry import jobs
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 from tests.e2e.browser import sign_in
 from tests.e2e.conftest import free_port, wait_for

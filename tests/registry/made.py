@@ -6,11 +6,11 @@ from typing import Any
 
 from hub.registry import bases, blobs
 from hub.registry.blobs import Incoming
-from hub.registry.db import transaction
 from hub.registry.models import Commit
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_adapter, publish_dataset
 from hub.registry.repos import Visibility
-from hub.registry.services import Services
 from tests.conftest import Person
 from tests.support import LAYERS, TINY, WIDTH, examples_file, peft_folder
 

@@ -7,9 +7,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry import jobs, scores
-from hub.registry.db import transaction
 from hub.registry.models import Commit
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 from tests.support import TINY

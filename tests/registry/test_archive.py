@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hub.registry import archive
 from hub.registry.archive import safe_path, unpack
-from hub.registry.errors import HubError
+from hub.registry.platform.errors import HubError
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 20, "docs/a b.md": b"# hi"}
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from hub.registry import bases, repos
-from hub.registry.db import transaction
 from hub.registry.models import BaseModel
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter
 

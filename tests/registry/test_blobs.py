@@ -12,11 +12,11 @@ from sqlalchemy import func, select, text, update
 
 from hub.registry import blobs, publishing, repos, sweep
 from hub.registry.blobs import Incoming
-from hub.registry.db import transaction
-from hub.registry.errors import NotFound, Unavailable
 from hub.registry.models import Blob, Holding
-from hub.registry.services import Services
-from hub.registry.storage import CHUNK, Storage
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import NotFound, Unavailable
+from hub.registry.platform.services import Services
+from hub.registry.platform.storage import CHUNK, Storage
 from tests.conftest import Person
 from tests.registry.made import incoming
 

@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import func, select, update
 
 from hub.registry import facets, repos, teams
-from hub.registry.db import transaction
 from hub.registry.facets import Facet, Facets
 from hub.registry.models import AdapterFacts
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.search import Filters
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from hub.registry import jobs
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 
 

@@ -3,12 +3,12 @@
 import pytest
 
 from hub.registry import fits
-from hub.registry.db import transaction
 from hub.registry.fits import misfit
 from hub.registry.inspect import NOT_PLAIN
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.compose import ON_FACTORS
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from hub.registry import importing, repair, repos
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, NotFound
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, NotFound
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import peft_folder
 

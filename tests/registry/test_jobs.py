@@ -9,10 +9,10 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from hub.registry import jobs, sweep
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job, JobEvent
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 
 Submit = Callable[..., uuid.UUID]

@@ -9,13 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from hub.registry import kinds, repos
 from hub.registry.bases import BaseNotFound
-from hub.registry.db import transaction
-from hub.registry.errors import Forbidden, InvalidInput
 from hub.registry.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds import JobRequest
 from hub.registry.kinds.train import UnknownTarget
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Forbidden, InvalidInput
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 from tests.registry.trees import SOUND, config, plus

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import func, select
 
 from hub.registry import publishing, repos
-from hub.registry.db import transaction
-from hub.registry.errors import Forbidden
 from hub.registry.inspect import BadAdapter
 from hub.registry.models import Blob, Commit, Repo
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Forbidden
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming
 from tests.support import TINY, peft_folder

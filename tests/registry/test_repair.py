@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry.card import parse_card
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY, peft_folder

@@ -10,13 +10,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from hub.registry import bases, blobs, repos, teams, views
-from hub.registry.db import transaction
-from hub.registry.errors import Forbidden, InvalidInput
 from hub.registry.inspect import inspect
 from hub.registry.models import AdapterFacts, Commit, Lineage, Ref, Repo, Tree, TreeEntry
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Forbidden, InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.publishing import entries
 from hub.registry.repos import Parent
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming

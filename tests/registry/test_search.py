@@ -3,11 +3,11 @@
 import pytest
 
 from hub.registry import moves, repos, scores, search, teams
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput
 from hub.registry.models import Commit, Repo
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.services import Services
 from hub.registry.search import SORTS, Filters, Sort
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base

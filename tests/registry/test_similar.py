@@ -4,9 +4,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry import similar, sweep
-from hub.registry.db import transaction
 from hub.registry.models import AdapterFacts
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.similar import TooManyModules
 from hub.registry.teams import Viewer
 from tests.conftest import Person

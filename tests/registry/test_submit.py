@@ -10,12 +10,12 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from hub.registry import jobs, kinds, repos
-from hub.registry.db import transaction
-from hub.registry.errors import Forbidden
 from hub.registry.kinds import JobRequest
 from hub.registry.models import Commit, Job, JobInput, Repo
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import Forbidden
+from hub.registry.platform.services import Services
 from hub.registry.repos import RepoNotFound
-from hub.registry.services import Services
 from hub.registry.submit import submit
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset

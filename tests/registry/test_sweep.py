@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from hub.registry import blobs, jobs, lfs, repos, sweep
-from hub.registry.db import transaction
-from hub.registry.errors import NotFound
 from hub.registry.jobs import Input, Submission
 from hub.registry.lfs import Grant
 from hub.registry.models import Blob, Commit, Holding, Job, Ref, Repo, Tree, TreeEntry
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import NotFound
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.storage import Storage
 from hub.registry.publishing import entries
-from hub.registry.services import Services, connect
-from hub.registry.storage import Storage
 from tests.conftest import WORKER, Person
 from tests.registry.made import adapter, incoming
 from tests.support import peft_folder

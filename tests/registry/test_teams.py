@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from hub.registry import credentials, teams
-from hub.registry.db import Table, transaction
-from hub.registry.errors import Forbidden, NotFound, NotSignedIn
 from hub.registry.models import BrowserSession, Membership, Token, User
-from hub.registry.services import Services
+from hub.registry.platform.db import Table, transaction
+from hub.registry.platform.errors import Forbidden, NotFound, NotSignedIn
+from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 

@@ -8,9 +8,9 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from hub.registry import jobs
-from hub.registry.db import transaction
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 from tests.registry.made import base
 from tests.support import TINY

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from hub.registry import bases, tokens
-from hub.registry.db import transaction
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_model
-from hub.registry.services import Services
 from hub.registry.tokens import Counted
 from tests.conftest import Person
 from tests.registry.made import incoming

@@ -9,10 +9,10 @@ from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
 from hub.registry import jobs, sweep, usage
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission, Worker
 from hub.registry.models import Attempt, Job, WorkerProcess
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry import made
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from hub.registry import blobs, jobs, repos, sweep, views
-from hub.registry.db import transaction
 from hub.registry.inspect import inspect
 from hub.registry.jobs import Input, Submission
 from hub.registry.models import Commit
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.publishing import entries
 from hub.registry.repos import Parent, Visibility
 from hub.registry.scores import keep as keep_score
-from hub.registry.services import Services
 from hub.registry.teams import Viewer
 from hub.registry.views import PRIVATE
 from tests.conftest import Person

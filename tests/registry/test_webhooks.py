@@ -20,11 +20,11 @@ from starlette.testclient import TestClient
 
 from hub import up
 from hub.registry import jobs, repos, webhooks
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job, WebhookEvent
-from hub.registry.services import Services, connect
-from hub.registry.settings import Settings
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import Settings
 from tests.conftest import WORKER, Person
 from tests.registry.made import adapter
 

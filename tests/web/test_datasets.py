@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry import datasets, repos
-from hub.registry.db import transaction
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import examples_file, upload
 from tests.web.test_pages import EVIL, HTML, sign_in

@@ -13,10 +13,10 @@ from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
 from hub.registry import jobs, usage
-from hub.registry.db import transaction
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job, WorkerProcess
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.web.job import judged
 from tests.conftest import WORKER, Person
 from tests.web.test_pages import EVIL, HTML, sign_in

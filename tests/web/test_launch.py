@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from hub.http import COOKIE
 from hub.registry import repos
-from hub.registry.db import transaction
 from hub.registry.models import Commit, Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.web.launch_forms import FORMS
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset

@@ -8,9 +8,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from hub.registry.db import transaction
 from hub.registry.models import Lineage
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.web.render import markdown
 from tests.conftest import Person
 from tests.registry.made import adapter, base

@@ -2,7 +2,7 @@
 
 from starlette.testclient import TestClient
 
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 from tests.registry.test_aliases import answers, measure

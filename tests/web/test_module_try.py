@@ -5,9 +5,9 @@ import re
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from hub.registry.db import transaction
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.web.test_pages import EVIL, sign_in

@@ -9,9 +9,9 @@ from starlette.testclient import TestClient
 
 from hub.http import COOKIE
 from hub.registry import jobs, scores
-from hub.registry.db import transaction
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import examples_file, peft_folder, published, upload
 

@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 
 from hub.http import COOKIE
 from hub.registry import quota, repos
-from hub.registry.db import transaction
 from hub.registry.models import Holding, Repo
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.web import upload
 from tests.conftest import Person
 from tests.registry.made import adapter, base

@@ -12,9 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.lora.bases import Base
-from hub.registry.db import transaction
 from hub.registry.models import Job
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter, make_adapter, tiny_base  # noqa: F401 - fixtures
 from tests.support import upload

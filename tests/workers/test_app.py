@@ -7,9 +7,9 @@ from datetime import datetime
 import psutil
 
 from hub import up
-from hub.registry.db import transaction
 from hub.registry.models import WorkerProcess
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.workers.conftest import wait_for
 
 

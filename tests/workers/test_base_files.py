@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from hub import up
-from hub.registry.services import Services
-from hub.registry.settings import Settings
-from hub.registry.storage import CHUNK
+from hub.registry.platform.services import Services
+from hub.registry.platform.settings import Settings
+from hub.registry.platform.storage import CHUNK
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import serving
 from tests.conftest import Other, Person

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import upload
 from tests.workers.conftest import Submit, composition, job_of

@@ -25,11 +25,11 @@ from hub.lora.importance import Start
 from hub.lora.par import ARMS, PRESETS, Settings, Systems, changed, run_arm
 from hub.lora.rewards import REWARDS
 from hub.lora.train import Recipe
-from hub.registry.db import transaction
 from hub.registry.kinds import par as module
 from hub.registry.kinds.par import ParRequest
 from hub.registry.models import JobEvent, Lineage
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.workers.conftest import Submit, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE, download, lease_is_over, results

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 from hub.lora import factored
 from hub.lora.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
-from hub.registry.db import transaction
 from hub.registry.models import Lineage
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.conftest import likely_letters
 from tests.support import examples_file, upload

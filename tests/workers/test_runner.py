@@ -17,17 +17,19 @@ from transformers import AutoModelForCausalLM
 
 from hub import up
 from hub.registry import jobs
-from hub.registry.db import transaction
 from hub.registry.models import Attempt, Commit, Job, JobEvent, Lineage, Score
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, composition, job_of, wait_for
 from workers import runner as module
 from workers.runner import Runner
 
-RUN_ONE = "import sys, uuid; from hub.registry.settings import load_settings; from workers.runner import Runner; \
+RUN_ONE = (
+    "import sys, uuid; from hub.registry.platform.settings import load_settings; from workers.runner import Runner; \
 Runner(load_settings()).run(uuid.UUID(sys.argv[1]))"
+)
 
 
 def download(client: TestClient, person: Person, name: str, folder: Path, revision: str = "main") -> Path:

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from hub.lora.bases import Base
 from hub.lora.voting import BALLOT, BaseTeacher
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.teacher import task, trained_teacher
 from tests.workers.conftest import Submit, job_of, wait_for

@@ -19,10 +19,10 @@ from hub import up
 from hub.lora.loraplus import INITS, Schedule
 from hub.lora.train import Recipe
 from hub.registry import checkpoints, jobs
-from hub.registry.db import transaction
 from hub.registry.kinds.train import TrainRequest
 from hub.registry.models import Job, JobEvent, Lineage
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for

@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 
 from hub.peft_format import CONFIG, WEIGHTS
 from hub.registry import bases, importing
-from hub.registry.db import transaction
 from hub.registry.findings import BROKEN, KNOWN
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.test_checks import ERRORS, WARNINGS
 from tests.registry.trees import BASE, LLAMA, SOUND, Files, config, saved

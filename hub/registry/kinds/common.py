@@ -9,10 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub.registry import bases, repos
-from hub.registry.errors import Forbidden, InvalidInput
 from hub.registry.inspect import NOT_PLAIN
 from hub.registry.jobs import Submission
 from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.repos import VISIBILITIES, Visibility
 from hub.registry.teams import Viewer
 

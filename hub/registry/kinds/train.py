@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry import bases
-from hub.registry.errors import InvalidInput
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import (
     Examples,
@@ -21,6 +20,7 @@ from hub.registry.kinds.common import (
     pin_module,
     without_facts,
 )
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.teams import Viewer
 
 # What a module that is trained further decides by itself.

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from api.app import create_app
 from hub.lora import bases
-from hub.registry.services import Services
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from hub.registry import teams
-from hub.registry.db import transaction
 from hub.registry.models import DeviceLogin, Token
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import StartClient
 from tests.conftest import Person

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from hub.registry.db import transaction
 from hub.registry.models import Blob, Commit, Holding
-from hub.registry.services import Services
-from hub.registry.settings import Settings
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
+from hub.registry.platform.settings import Settings
 from tests.api.huggingface.conftest import CLIENT_VERSION, RunClient
 from tests.conftest import Person
 from tests.support import peft_folder

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from api.huggingface import commit as commit_route
-from hub.registry.db import transaction
 from hub.registry.models import Blob, Commit, Tree
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
 from tests.support import peft_folder

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry import teams
-from hub.registry.db import transaction
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
 from hub.starter import seed
 from tests.api.huggingface import talk

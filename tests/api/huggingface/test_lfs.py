@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry import lfs
-from hub.registry.db import transaction
 from hub.registry.models import Blob, Holding
-from hub.registry.services import Services, connect
-from hub.registry.settings import Settings
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import Settings
 from tests.api.huggingface import talk
 from tests.conftest import Person
 

@@ -17,9 +17,9 @@ from api import huggingface
 from api.app import create_app
 from api.huggingface import common
 from hub.registry import lfs, xet
-from hub.registry.db import transaction
 from hub.registry.models import Blob, Commit, Holding, Ref, Repo, TreeEntry
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
 from tests.support import peft_folder

@@ -7,8 +7,8 @@ import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry.services import Services
-from hub.registry.settings import Settings
+from hub.registry.platform.services import Services
+from hub.registry.platform.settings import Settings
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from hub.registry.db import transaction
 from hub.registry.models import Holding
-from hub.registry.services import Services
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
 from tests.support import floats, safetensors

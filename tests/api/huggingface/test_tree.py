@@ -7,10 +7,10 @@ from starlette.testclient import TestClient
 
 from api.huggingface import tree as tree_route
 from hub.registry import repos, trees
-from hub.registry.db import transaction
 from hub.registry.models import Commit
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
 from hub.registry.repos import Entry
-from hub.registry.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
 

@@ -12,12 +12,13 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import importing, sweep, teams, upstream
-from hub.registry.db import transaction
-from hub.registry.errors import InvalidInput, Unavailable
-from hub.registry.services import Services, connect
-from hub.registry.settings import Settings
-from hub.registry.storage import Storage
+from hub.registry import importing, sweep, teams
+from hub.registry.platform import upstream_client
+from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import InvalidInput, Unavailable
+from hub.registry.platform.services import Services, connect
+from hub.registry.platform.settings import Settings
+from hub.registry.platform.storage import Storage
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient, serving
 from tests.conftest import Other, Person
@@ -58,7 +59,7 @@ def settings(settings: Settings, other: Other, head: str) -> Iterator[Settings]:
 @pytest.fixture(autouse=True)
 def nothing_kept(services: Services) -> Iterator[None]:
     yield
-    sweep.drop_old(services, upstream.KEPT, timedelta(seconds=-60))  # the bucket is that of all tests
+    sweep.drop_old(services, upstream_client.KEPT, timedelta(seconds=-60))  # the bucket is that of all tests
 
 
 def test_off_by_default(base_settings: Settings) -> None:
@@ -246,7 +247,7 @@ def test_whatever_else_the_upstream_answers_is_an_error_with_a_sentence(
     assert client.get(info, headers=ann.headers).content == rb'["\ud800"]'
     other.instead = {"GET /api": Response(status_code=403, headers={"X-Error-Code": "GatedRepo"})}
     assert "terms" in talk.told(client.get(info, headers=ann.headers), 404, "RepoNotFound")
-    assert [*services.storage.keys(upstream.KEPT)] == []
+    assert [*services.storage.keys(upstream_client.KEPT)] == []
 
 
 def test_an_upstream_that_is_not_there_is_an_error_with_a_sentence(services: Services, ann: Person, head: str) -> None:
@@ -270,7 +271,7 @@ def test_wrong_bytes_end_before_the_last_and_are_not_kept(
         ):  # cut off, or known before the first byte
             httpx2.get(f"{hub_url}/labs/base/resolve/main/{path}", headers=ann.headers).raise_for_status()
     wait_until_all_is_stored()
-    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")] == []
+    assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")] == []
     other.instead = {}
     assert httpx2.get(f"{hub_url}/labs/base/resolve/main/{path}", headers=ann.headers).content == data
 
@@ -306,7 +307,7 @@ def test_a_reader_who_goes_away_leaves_no_thread_and_nothing_kept(
         next(answer.iter_bytes())
         assert len(storing()) == 1
     wait_until_all_is_stored()
-    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")] == []
+    assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")] == []
     assert httpx2.get(f"{hub_url}/api/whoami-v2", headers=ann.headers, timeout=5).status_code == 200
 
 
@@ -326,11 +327,11 @@ def test_a_file_passes_also_where_s3_takes_nothing(
 def test_a_large_file_without_a_hash_passes_and_is_not_kept(
     client: TestClient, services: Services, other: Other, ann: Person, head: str
 ) -> None:
-    data = bytes(upstream.MAX_SMALL_BYTES + 1)
+    data = bytes(upstream_client.MAX_SMALL_BYTES + 1)
     headers = {"X-Repo-Commit": head, "ETag": '"of-another-kind"'}
     other.instead = {"GET /labs/base/resolve": Response(data), "HEAD /labs": Response(data, headers=headers)}
     assert client.get("/labs/base/resolve/main/x", headers=ann.headers).content == data
-    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")] == []
+    assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")] == []
 
 
 def test_what_is_asked_of_a_branch_is_not_kept(client: TestClient, other: Other, ann: Person, head: str) -> None:
@@ -344,11 +345,11 @@ def test_what_is_asked_of_a_branch_is_not_kept(client: TestClient, other: Other,
 
 def test_what_came_is_removed_in_time(client: TestClient, services: Services, ann: Person) -> None:
     client.get("/labs/base/resolve/main/large.npz", headers=ann.headers)
-    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")]
-    sweep.drop_old(services, upstream.KEPT, timedelta(days=1))
-    assert [*services.storage.keys(f"{upstream.KEPT}bytes/")]
-    sweep.drop_old(services, upstream.KEPT, timedelta(seconds=-60))
-    assert [*services.storage.keys(upstream.KEPT)] == []
+    assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")]
+    sweep.drop_old(services, upstream_client.KEPT, timedelta(days=1))
+    assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")]
+    sweep.drop_old(services, upstream_client.KEPT, timedelta(seconds=-60))
+    assert [*services.storage.keys(upstream_client.KEPT)] == []
 
 
 def test_its_adapters_are_imported_one_line_each(services: Services, other: Other, head: str, ann: Person) -> None:

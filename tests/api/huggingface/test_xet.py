@@ -17,9 +17,9 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from hub import xet_format
 from hub.registry import signing, xet
-from hub.registry.db import transaction
 from hub.registry.models import Blob, Holding
-from hub.registry.services import Services, connect
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services, connect
 from hub.registry.xet import Place
 from tests.api.huggingface import talk
 from tests.api.huggingface.chunks import Segment, chunk, name, shard

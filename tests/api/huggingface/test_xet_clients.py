@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.app import create_app
 from hub.registry import xet
-from hub.registry.services import Services, connect
+from hub.registry.platform.services import Services, connect
 from tests.api.huggingface.conftest import CLIENT_VERSION, XET_VERSION, RunClient, StartClient, serving
 from tests.support import safetensors
 

@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from hub.registry.errors import Unavailable
+from hub.registry.platform.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

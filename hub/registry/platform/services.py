@@ -6,12 +6,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
-from hub.registry import db
-from hub.registry.errors import Unavailable
-from hub.registry.queue import QUEUES, Queue
-from hub.registry.settings import Settings
-from hub.registry.storage import Storage
-from hub.registry.upstream import Upstream
+from hub.registry.platform import db
+from hub.registry.platform.errors import Unavailable
+from hub.registry.platform.job_queue import QUEUES, Queue
+from hub.registry.platform.settings import Settings
+from hub.registry.platform.storage import Storage
+from hub.registry.platform.upstream_client import Upstream
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from limits.errors import StorageError
 from limits.storage import RedisStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from hub.registry.errors import HubError
-from hub.registry.settings import Settings
+from hub.registry.platform.errors import HubError
+from hub.registry.platform.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hub.registry.errors import NotFound, Unavailable
-from hub.registry.settings import Settings
+from hub.registry.platform.errors import NotFound, Unavailable
+from hub.registry.platform.settings import Settings
 
 CHUNK = 1 << 20
 MAX_OBJECT_BYTES = 5 * 2**30  # what S3 takes in one request

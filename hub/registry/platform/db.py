@@ -7,7 +7,7 @@ from sqlalchemy import MetaData, create_engine
 from sqlalchemy.exc import DataError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
-from hub.registry.errors import InvalidInput
+from hub.registry.platform.errors import InvalidInput
 
 # Named constraints, so that a migration can speak of them.
 NAMING = {
