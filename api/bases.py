@@ -6,7 +6,8 @@ from fastapi import APIRouter
 
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry import audit, base_folder, bases, upstream_bases
+from hub.registry import base_folder, bases, upstream_bases
+from hub.registry.access import audit
 from hub.registry.models import BaseModel
 from hub.registry.platform.db import transaction
 

@@ -30,7 +30,8 @@ from bench import harness
 from bench.harness import Cell, Row
 from bench.many_modules import BASES, METHODS, NAMESPACES, TAGS, TASKS, VISIBILITIES, WORDS, fill
 from hub import local, up
-from hub.registry import credentials, facets, search, teams
+from hub.registry import facets, search, teams
+from hub.registry.access import credentials
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import connect

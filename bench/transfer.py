@@ -35,7 +35,8 @@ from sqlalchemy import select
 
 from bench.harness import Cell
 from hub import local, up
-from hub.registry import credentials, teams
+from hub.registry import teams
+from hub.registry.access import credentials
 from hub.registry.models import User
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction

@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hub.registry import credentials
+from hub.registry.access import credentials
 from hub.registry.platform import db
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn, TooLarge
 from hub.registry.platform.rate_limits import RateLimits, TooManyRequests

@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import make_url
 
 from hub import local
-from hub.registry import credentials, teams
+from hub.registry import teams
+from hub.registry.access import credentials
 from hub.registry.models import Mark
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction

@@ -17,7 +17,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from api.app import create_app
 from hub import local, up
-from hub.registry import credentials, teams
+from hub.registry import teams
+from hub.registry.access import credentials
 from hub.registry.jobs import Worker
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Form, Request
 
 from api.huggingface.errors import NotOffered
 from hub.http import SessionDep, SignedIn, root_url
-from hub.registry import credentials, devices, teams
+from hub.registry import teams
+from hub.registry.access import credentials, device_login
 
 router = APIRouter()
 
@@ -40,15 +41,15 @@ def agent_harnesses() -> dict[str, Any]:
 
 @router.post("/oauth/device")
 def start_device_login(request: Request, session: SessionDep) -> dict[str, Any]:
-    codes = devices.start(session)
+    codes = device_login.start(session)
     page = f"{root_url(request)}/device"
     return {
         "device_code": codes.device_code,
         "user_code": codes.user_code,
         "verification_uri": page,
         "verification_uri_complete": f"{page}?code={codes.user_code}",
-        "interval": devices.INTERVAL_SECONDS,
-        "expires_in": devices.SECONDS,
+        "interval": device_login.INTERVAL_SECONDS,
+        "expires_in": device_login.SECONDS,
     }
 
 
@@ -59,4 +60,4 @@ def poll_device_login(
     """The token once somebody approved; it does not expire, so there is nothing to refresh."""
     if grant_type != DEVICE_GRANT:
         raise NotOffered("Only sign-in by device code is offered here; begin again with `hf auth login`.")
-    return {"access_token": devices.poll(session, device_code), "token_type": "bearer"}
+    return {"access_token": device_login.poll(session, device_code), "token_type": "bearer"}

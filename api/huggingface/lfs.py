@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from api.huggingface.common import FullName, pieces, repo_url
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
-from hub.registry import lfs, quota, refs, signing
+from hub.registry import lfs, refs
+from hub.registry.access import quota, signing
 from hub.registry.lfs import Grant
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput

@@ -6,7 +6,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import sealed
+from hub.registry.access import encryption
 from hub.registry.inspect import KnownBase
 from hub.registry.models import AdapterFacts, BaseAlias, BaseModel, Job
 from hub.registry.platform.errors import Conflict, NotFound
@@ -52,7 +52,7 @@ def register(
     values = {
         "path": path,
         "upstream": upstream,
-        "token": sealed.seal(session, token) if token else None,
+        "token": encryption.seal(session, token) if token else None,
         "revision": revision,
         "dtype": dtype,
         "licence": licence,
@@ -105,7 +105,7 @@ def find(session: Session, name: str) -> BaseModel:
 def token(session: Session, base_id: str) -> str | None:
     """What is shown to the upstream for this base, if it is not the hub's own token."""
     kept = session.scalar(select(BaseModel.token).where(BaseModel.id == base_id))
-    return sealed.unseal(session, kept) if kept else None
+    return encryption.unseal(session, kept) if kept else None
 
 
 def listing(session: Session) -> Sequence[BaseModel]:

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
-from hub.registry import quota
+from hub.registry.access import quota
 from hub.registry.models import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, Unavailable

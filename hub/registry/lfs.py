@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs, signing
+from hub.registry import blobs
+from hub.registry.access import signing
 from hub.registry.blobs import Checked, WrongBytes
 from hub.registry.models import Blob
 from hub.registry.platform.db import transaction

@@ -4,7 +4,8 @@ from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import audit, bases, quota, repos, teams, words
+from hub.registry import bases, repos, teams, words
+from hub.registry.access import audit, quota
 from hub.registry.inspect import Inspection, inspect
 from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden

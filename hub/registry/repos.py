@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import audit, bases, blobs, teams, words
+from hub.registry import bases, blobs, teams, words
+from hub.registry.access import audit
 from hub.registry.inspect import Inspection
 from hub.registry.models import (
     AdapterFacts,

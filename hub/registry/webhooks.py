@@ -21,7 +21,8 @@ from sqlalchemy import and_, delete, func, null, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
-from hub.registry import audit, teams
+from hub.registry import teams
+from hub.registry.access import audit
 from hub.registry.models import Commit, Job, Repo, Webhook, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound

@@ -18,7 +18,8 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from hub import xet_format
-from hub.registry import blobs, lfs, signing
+from hub.registry import blobs, lfs
+from hub.registry.access import signing
 from hub.registry.blobs import Checked
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn

@@ -9,7 +9,8 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import COOKIE, ServicesDep, SessionDep, SignedIn, address_of
-from hub.registry import audit, credentials, sign_in, teams
+from hub.registry import teams
+from hub.registry.access import audit, credentials, sign_in
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import SCOPES, Scope, Viewer

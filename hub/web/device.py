@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Query, Response
 
 from hub.http import SessionDep, ViewerDep
-from hub.registry import devices
+from hub.registry.access import device_login
 from hub.registry.platform.errors import NotSignedIn
 from hub.web.render import page
 
@@ -29,5 +29,5 @@ def answer_device(
 ) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in first, then open the address that your program shows again.")
-    devices.decide(session, viewer, code, approve=answer == "approve")
+    device_login.decide(session, viewer, code, approve=answer == "approve")
     return page("device.html", viewer, code="", done=answer)

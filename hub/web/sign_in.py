@@ -14,7 +14,7 @@ from httpx2 import HTTPError
 from joserfc.errors import JoseError
 
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, address_of, refuse_cross_site, set_session_cookie
-from hub.registry import credentials, sign_in
+from hub.registry.access import credentials, sign_in
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound, NotSignedIn, Unavailable
 from hub.registry.platform.rate_limits import TooManyAttempts

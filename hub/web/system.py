@@ -7,7 +7,8 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import Admin, SessionDep
-from hub.registry import audit, bases, credentials, quota, teams, usage
+from hub.registry import bases, teams, usage
+from hub.registry.access import audit, credentials, quota
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import Viewer
 from hub.web.render import page

@@ -8,8 +8,9 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import SessionDep, SignedIn
-from hub.registry import organizations, quota, usage
 from hub.registry import teams as domain
+from hub.registry import usage
+from hub.registry.access import organizations, quota
 from hub.registry.models import Role
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import SCOPES, Scope, Viewer

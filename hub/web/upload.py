@@ -11,7 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn
-from hub.registry import publishing, signing, teams
+from hub.registry import publishing, teams
+from hub.registry.access import signing
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services

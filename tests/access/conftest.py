@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry import credentials, jobs, teams
+from hub.registry import jobs, teams
+from hub.registry.access import credentials
 from hub.registry.kinds import JobRequest
 from hub.registry.models import Membership
 from hub.registry.platform import schema

@@ -8,10 +8,10 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from hub.registry import blobs
+from hub.registry.access.quota import QuotaExceeded
 from hub.registry.models import Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.quota import QuotaExceeded
 from tests.conftest import Person
 from tests.registry import made
 from tests.support import TINY, peft_folder, published, upload

@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry import credentials
+from hub.registry.access import credentials
 from hub.registry.models import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.registry import base_folder, sealed
+from hub.registry import base_folder
+from hub.registry.access import encryption
 from hub.registry.models import BaseModel
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
@@ -120,7 +121,7 @@ def test_a_token_is_never_shown_again(
         kept = session.scalars(select(BaseModel.token)).one()
         assert kept is not None
         assert token.encode() not in kept
-        assert sealed.unseal(session, kept) == token
+        assert encryption.unseal(session, kept) == token
 
 
 def test_without_a_token_of_its_own_the_hub_s_is_shown(

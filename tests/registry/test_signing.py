@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from hub.registry import signing
+from hub.registry.access import signing
+from hub.registry.access.signing import BadSignature
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.signing import BadSignature
 
 LATER = int(time.time()) + 86_400  # the suite may take a while
 

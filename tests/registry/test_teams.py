@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
-from hub.registry import credentials, teams
+from hub.registry import teams
+from hub.registry.access import credentials
 from hub.registry.models import BrowserSession, Membership, Token, User
 from hub.registry.platform.db import Table, transaction
 from hub.registry.platform.errors import Forbidden, NotFound, NotSignedIn

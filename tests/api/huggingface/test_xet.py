@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub import xet_format
-from hub.registry import signing, xet
+from hub.registry import xet
+from hub.registry.access import signing
 from hub.registry.models import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect

@@ -6,7 +6,7 @@ import base64
 from cryptography.fernet import Fernet
 from sqlalchemy.orm import Session
 
-from hub.registry import signing
+from hub.registry.access import signing
 
 
 def seal(session: Session, secret: str) -> bytes:

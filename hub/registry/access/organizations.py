@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import audit, credentials, teams
+from hub.registry import teams
+from hub.registry.access import audit, credentials
 from hub.registry.models import Invitation, Membership, Namespace, Role, Token, User
 from hub.registry.platform.errors import Conflict, NotFound
 from hub.registry.teams import Scope, Viewer

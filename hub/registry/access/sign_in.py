@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from hub.registry import audit, credentials, teams
+from hub.registry import teams
+from hub.registry.access import audit, credentials
 from hub.registry.models import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, NotSignedIn

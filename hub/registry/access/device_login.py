@@ -8,7 +8,8 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import audit, credentials, teams
+from hub.registry import teams
+from hub.registry.access import audit, credentials
 from hub.registry.models import DeviceLogin, User
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.teams import Viewer

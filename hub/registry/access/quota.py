@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import audit, teams
+from hub.registry import teams
+from hub.registry.access import audit
 from hub.registry.models import Blob, Holding, Job, Namespace
 from hub.registry.platform.errors import Forbidden, NotFound
 from hub.registry.teams import Viewer
