@@ -11,7 +11,7 @@ from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry import facets, repair, repos, search, views
-from hub.registry.findings import Finding
+from hub.registry.inspection.findings import Finding
 from hub.registry.models import AdapterFacts, Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry import base_folder, bases, upstream_bases
 from hub.registry.access import audit
+from hub.registry.bases import base_folder, base_models, upstream_bases
 from hub.registry.models import BaseModel
 from hub.registry.platform.db import transaction
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/bases", tags=["bases"])
 
 @router.get("")
 def list_bases(session: SessionDep, viewer: SignedIn) -> list[schemas.Base]:
-    return [_base(base) for base in bases.listing(session)]
+    return [_base(base) for base in base_models.listing(session)]
 
 
 @router.post("", status_code=201)
@@ -32,7 +32,7 @@ def register_base(services: ServicesDep, viewer: Admin, body: schemas.NewBase) -
     else:
         read = base_folder.read(Path(body.path or ""))
     with transaction(services.sessions) as session:
-        base = bases.register(
+        base = base_models.register(
             session,
             body.id,
             path=body.path,
@@ -52,7 +52,7 @@ def register_base(services: ServicesDep, viewer: Admin, body: schemas.NewBase) -
 @router.delete("/{base_id:path}", status_code=204)
 def remove_base(session: SessionDep, viewer: Admin, base_id: str) -> None:
     """Forget a base (administrators). Its files stay where they are, and adapters of it keep their names for it."""
-    bases.remove(session, base_id)
+    base_models.remove(session, base_id)
     audit.record(session, viewer, "base.removed", base_id)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from hub import peft_format
 from hub.lora.errors import LoraError
-from hub.registry import upstream_bases
+from hub.registry.bases import upstream_bases
 from hub.registry.platform.upstream_client import File, Upstream
 from hub.registry.refs import COMMIT_ID
 from workers.work import Progress

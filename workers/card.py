@@ -7,7 +7,7 @@ from typing import Any, get_args
 import yaml
 
 from hub.lora.evaluate import Metric
-from hub.registry.card import Card
+from hub.registry.inspection.model_card import Card
 from workers.work import module_name
 
 # What an identifier says by itself: cc-by-nc-4.0, fair-noncommercial-research-license. One that forbids it in its text alone is not told.

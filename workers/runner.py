@@ -26,8 +26,9 @@ from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
-from hub.registry import bases, blobs, jobs, kinds, repos, scores
-from hub.registry.inspect import inspect, require_adapter
+from hub.registry import blobs, jobs, kinds, repos, scores
+from hub.registry.bases import base_models
+from hub.registry.inspection.inspect import inspect, require_adapter
 from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.models import Commit, Job, User
 from hub.registry.platform.db import transaction
@@ -226,7 +227,7 @@ class Runner:
         if not wanted.get("upstream"):
             return convert_built_in(self.cache.bases / "built-in")
         with transaction(self.services.sessions) as session:
-            token = bases.token(session, wanted["id"])
+            token = base_models.token(session, wanted["id"])
         with closing(self.services.upstream.apart(token)) as theirs:
             folder = self.files.get(theirs, wanted, progress, self._let_go)
         self._in_use.add(folder)
@@ -259,7 +260,7 @@ class Runner:
                 for path in paths
             ]
             with transaction(self.services.sessions) as session:
-                known = bases.known(session)
+                known = base_models.known(session)
             inspection = inspect({file.path: file for file in files}, known)
             if files:
                 if outcome.adapter:

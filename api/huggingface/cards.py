@@ -7,9 +7,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from hub.http import SessionDep
-from hub.registry import bases
-from hub.registry.card import CardError, parse_card
-from hub.registry.checks import is_local_path
+from hub.registry.bases import base_models
+from hub.registry.inspection.checks import is_local_path
+from hub.registry.inspection.model_card import CardError, parse_card
 
 router = APIRouter()
 
@@ -29,7 +29,7 @@ def validate(session: SessionDep, body: CardText) -> Response:
         message = f"README.md: {error}"
         return JSONResponse({"error": message, "errors": [{"message": message}], "warnings": []}, status_code=400)
     warnings: list[str] = []
-    known = bases.names(session)
+    known = base_models.names(session)
     for base in card.words("base_model"):
         if base in known:
             continue

@@ -10,7 +10,7 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from hub.http import root_url
-from hub.registry.findings import Finding
+from hub.registry.inspection.findings import Finding
 from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.registry.repos import VISIBILITIES, RepoType, Visibility
 

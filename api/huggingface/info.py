@@ -11,8 +11,8 @@ from api.huggingface.through import ReadThrough
 from api.huggingface.tree import POINTER_BYTES
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry import catalog, refs, repos
-from hub.registry.card import MAX_CARD_BYTES, Card, CardError, parse_card
 from hub.registry.catalog import Filters, Sort
+from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, parse_card
 from hub.registry.models import AdapterFacts, TreeEntry
 from hub.registry.platform.storage import Storage
 from hub.registry.refs import Place

@@ -11,7 +11,8 @@ from typing import Literal
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, teams, words
+from hub.registry import teams, words
+from hub.registry.bases import base_models
 from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.repos import MAIN, RepoType
@@ -67,7 +68,7 @@ def listing(
     )
     if filters.author:
         query = query.where(Repo.namespace == filters.author)
-    names = bases.names(session)
+    names = base_models.names(session)
     for tag in filters.tags:
         query = query.where(_has(_tagged(tag, names)))
     if filters.pipeline:

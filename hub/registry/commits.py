@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, blobs, refs, repos
+from hub.registry import blobs, refs, repos
+from hub.registry.bases import base_models
 from hub.registry.blobs import Incoming, WrongBytes
-from hub.registry.findings import BROKEN, Finding
-from hub.registry.inspect import BadAdapter, Inspection, inspect
+from hub.registry.inspection.findings import BROKEN, Finding
+from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect
 from hub.registry.models import Blob, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
@@ -91,7 +92,7 @@ def commit(
             repo = refs.writable(session, viewer, repo_type, full_name)
             head = _head(session, repo, branch, request.parent)
             entries = _changed(session, repo, head, request.changes)
-            known = bases.known(session)
+            known = base_models.known(session)
         if not stored:
             blobs.store(services.sessions, services.storage, repo.namespace, list(inline))
             stored = True

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from hub.registry import bases
+from hub.registry.bases import base_models
 from hub.registry.models import Commit, Job, TreeEntry
 from hub.registry.platform.errors import NotFound
 
@@ -32,7 +32,7 @@ def estimate(
     """None where no such job has succeeded here yet. Sizes are in bytes; `asked` is the request with its defaults."""
     wanted = work(kind, asked, examples, held_out)
     try:
-        base = bases.find(session, base).id
+        base = base_models.find(session, base).id
     except NotFound:
         return None
     seconds = func.extract("epoch", Job.finished_at - Job.started_at)

@@ -10,7 +10,7 @@ from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry import repos, teams
-from hub.registry.inspect import NOT_PLAIN
+from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.compose import ON_FACTORS
 from hub.registry.models import AdapterFacts, BaseModel

@@ -14,8 +14,8 @@ from sqlalchemy import select
 
 from hub.registry import blobs, publishing, repos
 from hub.registry.blobs import Incoming
-from hub.registry.findings import CONVERTIBLE
-from hub.registry.inspect import LOADED_PICKLES, BadAdapter
+from hub.registry.inspection.findings import CONVERTIBLE
+from hub.registry.inspection.inspect import LOADED_PICKLES, BadAdapter
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotFound

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from hub.peft_format import FormatError, load_json
-from hub.registry.inspect import MAX_SIDECAR_BYTES, SIDECAR
+from hub.registry.inspection.inspect import MAX_SIDECAR_BYTES, SIDECAR
 from hub.registry.models import Commit, TreeEntry
 from hub.registry.platform.storage import Storage
 

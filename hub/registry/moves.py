@@ -4,9 +4,10 @@ from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, repos, teams, words
+from hub.registry import repos, teams, words
 from hub.registry.access import audit, quota
-from hub.registry.inspect import Inspection, inspect
+from hub.registry.bases import base_models
+from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.storage import Storage
@@ -86,7 +87,7 @@ def visibility_of(repo: Repo) -> Visibility:
 
 def _inspection(session: Session, storage: Storage, commit: Commit) -> Inspection:
     files = {e.path: StoredFile(storage, e.sha256, e.size) for e in repos.files(session, commit)}
-    return inspect(files, bases.known(session))
+    return inspect(files, base_models.known(session))
 
 
 def _hold(session: Session, namespace: str, trees: Select[str | None]) -> None:

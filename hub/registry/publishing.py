@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from hub.peft_format import RangedFile
-from hub.registry import bases, blobs, repos, similar, teams
-from hub.registry.archive import MAC_EXTRAS, without_top
+from hub.registry import blobs, repos, similar, teams
+from hub.registry.bases import base_models
 from hub.registry.blobs import Incoming
-from hub.registry.findings import Finding
-from hub.registry.inspect import Inspection, inspect, require_adapter
+from hub.registry.inspection.archive import MAC_EXTRAS, without_top
+from hub.registry.inspection.findings import Finding
+from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
 from hub.registry.models import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
@@ -51,8 +52,8 @@ def publish_adapter(
     """Inspect, store the bytes, write the rows. Raises BadAdapter with every finding before anything is stored."""
     with transaction(services.sessions) as session:
         _check_target(session, viewer, "model", name, visibility)
-        known = bases.known(session)
-        names = bases.names(session)
+        known = base_models.known(session)
+        names = base_models.names(session)
     inspection = inspect({file.path: file for file in files}, known)
     require_adapter(inspection)
     blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
@@ -107,7 +108,7 @@ def _shown(
     named: Sequence[Incoming | Entry],
 ) -> Shown:
     with transaction(services.sessions) as session:
-        known = bases.known(session)
+        known = base_models.known(session)
     inspection = inspect(files, known)
     with transaction(services.sessions) as session:
         duplicates = similar.duplicates_of(session, viewer, inspection)
@@ -139,7 +140,7 @@ def publish_model(
     """A model repo of any content, such as a whole base model; adapters in it get their facts."""
     with transaction(services.sessions) as session:
         _check_target(session, viewer, "model", name, visibility)
-        known = bases.known(session)
+        known = base_models.known(session)
     inspection = inspect({file.path: file for file in files}, known)
     blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
     with transaction(services.sessions) as session:

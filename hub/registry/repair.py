@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import yaml
 
 from hub.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, load_json
-from hub.registry import bases, blobs, commits, refs, repos
+from hub.registry import blobs, commits, refs, repos
+from hub.registry.bases import base_models
 from hub.registry.blobs import Incoming
-from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
-from hub.registry.inspect import CARD, AdapterFacts, BadAdapter, inspect
+from hub.registry.inspection.inspect import CARD, AdapterFacts, BadAdapter, inspect
+from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.registry.platform.services import Services
@@ -52,12 +53,12 @@ def repair(
     with transaction(services.sessions) as session:
         repo = refs.writable(session, viewer, "model", full_name)
         head = repos.resolve(session, repo, MAIN)
-        names, known = bases.names(session), bases.known(session)
+        names, known = base_models.names(session), base_models.known(session)
         files: dict[str, RangedFile] = {
             entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in repos.files(session, head)
         }
         if base is not None:
-            base = bases.find(session, base).id
+            base = base_models.find(session, base).id
     at = f"{folder}/" if folder else ""
     written: dict[str, bytes] = {}
     done: list[str] = []

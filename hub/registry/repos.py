@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import bases, blobs, teams, words
+from hub.registry import blobs, teams, words
 from hub.registry.access import audit
-from hub.registry.inspect import Inspection
+from hub.registry.bases import base_models
+from hub.registry.inspection.inspect import Inspection
 from hub.registry.models import (
     AdapterFacts,
     Commit,
@@ -265,7 +266,7 @@ def _record_facts(
         session.execute(
             update(AdapterFacts).where(AdapterFacts.repo_id == repo.id, AdapterFacts.current).values(current=False)
         )
-    names = bases.names(session)
+    names = base_models.names(session)
     folders = [facts.folder for facts in inspection.adapters]
     for facts in inspection.adapters:
         about = [finding for finding in inspection.findings if _innermost(folders, finding.path) == facts.folder]

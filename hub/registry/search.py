@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, and_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from hub.registry import bases, teams, words
+from hub.registry import teams, words
+from hub.registry.bases import base_models
 from hub.registry.models import AdapterFacts
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.repos import Visibility
@@ -143,7 +144,7 @@ def matching(session: Session, viewer: Viewer | None, filters: Filters) -> list[
     listed = and_(AdapterFacts.current, ~AdapterFacts.deleted)
     found = [listed, teams.readable(viewer, AdapterFacts)]
     if filters.base_model:
-        found.append(AdapterFacts.base == bases.names(session).get(filters.base_model, filters.base_model))
+        found.append(AdapterFacts.base == base_models.names(session).get(filters.base_model, filters.base_model))
     if filters.method:
         found.append(AdapterFacts.method == filters.method)
     if filters.task:

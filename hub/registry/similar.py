@@ -11,9 +11,11 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, repos, sketches, teams
-from hub.registry.findings import Finding, finding
-from hub.registry.inspect import Inspection
+from hub.registry import repos, teams
+from hub.registry.bases import base_models
+from hub.registry.inspection import sketches
+from hub.registry.inspection.findings import Finding, finding
+from hub.registry.inspection.inspect import Inspection
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
@@ -65,7 +67,7 @@ def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: S
     name = AdapterFacts.namespace + "/" + AdapterFacts.name
     query = (
         select(name, AdapterFacts.folder, AdapterFacts.commit_id, AdapterFacts.sketch)
-        .where(AdapterFacts.base == bases.names(session).get(base, base))
+        .where(AdapterFacts.base == base_models.names(session).get(base, base))
         .where(AdapterFacts.current, ~AdapterFacts.deleted, teams.readable(viewer, AdapterFacts))
         .order_by(name, AdapterFacts.folder)
     )

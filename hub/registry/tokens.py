@@ -8,7 +8,8 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 from tokenizers import Tokenizer
 
-from hub.registry import bases, repos
+from hub.registry import repos
+from hub.registry.bases import base_models
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.storage import Storage
 
@@ -36,7 +37,7 @@ def count(session: Session, storage: Storage, base_id: str, texts: Sequence[str]
 def _tokenizer_of(session: Session, storage: Storage, base_id: str) -> Tokenizer | None:
     """From the base's folder, if it lies on this machine; the built-in base's from the repo in which the hub serves it."""
     try:
-        base = bases.find(session, base_id)
+        base = base_models.find(session, base_id)
         if base.path is None:
             commit = repos.resolve(session, repos.find(session, None, "model", base.id))
             entry = repos.file(session, commit, FILE)

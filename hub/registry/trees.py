@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import CTE, Text, and_, collate, column, func, literal, select, values
 from sqlalchemy.orm import Session
 
-from hub.registry.archive import UnsafePath
+from hub.registry.inspection.archive import UnsafePath
 from hub.registry.models import Commit, TreeEntry
 from hub.registry.repos import FileNotInRepo
 

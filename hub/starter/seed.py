@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
-from hub.registry import base_folder, bases, blobs, publishing, scores, teams
+from hub.registry import blobs, publishing, scores, teams
+from hub.registry.bases import base_folder, base_models
 from hub.registry.models import Mark
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
@@ -48,7 +49,7 @@ def seed(services: Services) -> None:
         viewer = teams.viewer_of(admin)
         for name in (NAMESPACE, BUILT_IN_ID.partition("/")[0]):
             teams.ensure_namespace(session, name, "organization", admin.id)
-        bases.register(
+        base_models.register(
             session,
             BUILT_IN_ID,
             path=None,

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import archive, blobs, catalog, datasets, repos, teams, views
+from hub.registry import blobs, catalog, datasets, repos, teams, views
+from hub.registry.inspection import archive
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services

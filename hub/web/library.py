@@ -10,7 +10,8 @@ from fastapi import APIRouter, Query, Response
 from markupsafe import Markup
 
 from hub.http import SessionDep, ViewerDep
-from hub.registry import bases, similar, views
+from hub.registry import similar, views
+from hub.registry.bases import base_models
 from hub.registry.kinds.evaluate import Metric
 from hub.registry.similar import Map, Module, TooManyModules
 from hub.registry.views import Measured
@@ -123,7 +124,7 @@ def scores(
     sort: Text = "",
 ) -> Response:
     """Modules by data set: the newest figure of each pair."""
-    base_id = bases.names(session).get(base_model, base_model) or None
+    base_id = base_models.names(session).get(base_model, base_model) or None
     found = views.scores(session, viewer, metric=metric, base_id=base_id, owner=owner or None, limit=FIGURES)
     table: dict[Row, dict[Column, Measured]] = {}
     for score in found:
@@ -137,7 +138,7 @@ def scores(
         asked={"metric": metric, "base_model": base_model, "owner": owner},
         sort=sort,
         metrics=get_args(Metric),
-        bases=sorted(set(bases.names(session).values()) | {score.base_id for score in found}),
+        bases=sorted(set(base_models.names(session).values()) | {score.base_id for score in found}),
         columns=columns,
         rows=_sorted(table, next((column for column in columns if column.key == sort), None), least=least),
         table=table,

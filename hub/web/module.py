@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
 from hub.registry import aliases, changes, lineage, manifest, refs, repos, similar, teams, trees, views
-from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
-from hub.registry.inspect import CARD
+from hub.registry.inspection.inspect import CARD
+from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services

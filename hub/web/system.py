@@ -7,8 +7,9 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import Admin, SessionDep
-from hub.registry import bases, teams, usage
+from hub.registry import teams, usage
 from hub.registry.access import audit, credentials, quota
+from hub.registry.bases import base_models
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import Viewer
 from hub.web.render import page
@@ -38,7 +39,7 @@ def _system(
         problem=problem.message if problem else "",
         about=about,
         now=usage.system(session, viewer),
-        bases=bases.listing(session),
+        bases=base_models.listing(session),
         **{"secret": "", "typed": {}} | shown,
     )
 

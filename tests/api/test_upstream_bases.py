@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.registry import base_folder
 from hub.registry.access import encryption
+from hub.registry.bases import base_folder
 from hub.registry.models import BaseModel
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction

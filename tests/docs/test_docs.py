@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from api import huggingface
 from api.app import OWN
 from hub import registry
-from hub.registry import findings
+from hub.registry.inspection import findings
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.settings import Settings
 

@@ -4,7 +4,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from hub.registry import bases, blobs
+from hub.registry import blobs
+from hub.registry.bases import base_models
 from hub.registry.blobs import Incoming
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
@@ -48,7 +49,7 @@ def dataset(
 def base(services: Services, base_id: str = TINY, *aliases: str, width: int = WIDTH) -> None:
     """Register a base whose layers `peft_folder(width=width)` fits."""
     with transaction(services.sessions) as session:
-        bases.register(
+        base_models.register(
             session,
             base_id,
             path="/models/tiny",

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub.registry import archive
-from hub.registry.archive import safe_path, unpack
+from hub.registry.inspection import archive
+from hub.registry.inspection.archive import safe_path, unpack
 from hub.registry.platform.errors import HubError
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": bytes(range(256)) * 20, "docs/a b.md": b"# hi"}

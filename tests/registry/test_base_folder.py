@@ -9,8 +9,8 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hub.registry import base_folder
-from hub.registry.base_folder import BadBase
+from hub.registry.bases import base_folder
+from hub.registry.bases.base_folder import BadBase
 from tests.support import safetensors
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}

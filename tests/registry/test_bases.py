@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from hub.registry import bases, repos
+from hub.registry import repos
+from hub.registry.bases import base_models
 from hub.registry.models import BaseModel
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -23,12 +24,12 @@ def register(services: Services, base_id: str, *aliases: str, **changes: Any) ->
         **changes,
     }
     with transaction(services.sessions) as session:
-        return bases.register(session, base_id, aliases=aliases, **values)
+        return base_models.register(session, base_id, aliases=aliases, **values)
 
 
 def find(services: Services, name: str) -> BaseModel:
     with transaction(services.sessions) as session:
-        return bases.find(session, name)
+        return base_models.find(session, name)
 
 
 def test_a_base_is_found_under_each_of_its_names(services: Services) -> None:
@@ -37,15 +38,15 @@ def test_a_base_is_found_under_each_of_its_names(services: Services) -> None:
         assert find(services, name).id == "org/base"
     with transaction(services.sessions) as session:
         names = {"org/base", "org/base-4bit", "/models/base"}
-        assert bases.names(session) == dict.fromkeys(names, "org/base")
+        assert base_models.names(session) == dict.fromkeys(names, "org/base")
 
 
 def test_an_unknown_base_is_refused_naming_the_known_ones(services: Services) -> None:
-    with pytest.raises(bases.BaseNotFound, match="none yet"):
+    with pytest.raises(base_models.BaseNotFound, match="none yet"):
         find(services, "org/base")
     register(services, "org/b")
     register(services, "org/a")
-    with pytest.raises(bases.BaseNotFound, match="org/a, org/b"):
+    with pytest.raises(base_models.BaseNotFound, match="org/a, org/b"):
         find(services, "org/base")
 
 
@@ -55,17 +56,17 @@ def test_registering_again_brings_a_base_up_to_date(services: Services) -> None:
     base = find(services, "new")
     assert (base.revision, base.dtype, base.shapes) == ("r2", "bfloat16", {"other": [4, 4]})
     with transaction(services.sessions) as session:
-        assert sorted(bases.names(session)) == ["kept", "new", "org/base"]
-        assert len(bases.listing(session)) == 1
+        assert sorted(base_models.names(session)) == ["kept", "new", "org/base"]
+        assert len(base_models.listing(session)) == 1
 
 
 def test_a_name_means_one_base(services: Services) -> None:
     register(services, "org/one", "shared")
     for base_id, alias in (("org/two", "shared"), ("shared", "org/x"), ("org/two", "org/one")):
-        with pytest.raises(bases.BaseExists):
+        with pytest.raises(base_models.BaseExists):
             register(services, base_id, alias)
     with transaction(services.sessions) as session:
-        assert bases.names(session) == {"org/one": "org/one", "shared": "org/one"}
+        assert base_models.names(session) == {"org/one": "org/one", "shared": "org/one"}
 
 
 def test_a_base_s_own_id_among_its_aliases_is_no_other_base(services: Services) -> None:
@@ -76,7 +77,7 @@ def test_a_base_s_own_id_among_its_aliases_is_no_other_base(services: Services) 
 def test_inspection_is_told_names_and_shapes(services: Services) -> None:
     register(services, "org/base", "alias")
     with transaction(services.sessions) as session:
-        (known,) = bases.known(session)
+        (known,) = base_models.known(session)
     assert (known.id, known.aliases, dict(known.shapes)) == ("org/base", ("alias",), {"layer": (8, 16)})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hub.registry.card import MAX_CARD_BYTES, CardError, parse_card
+from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 
 
 def card(front: str, body: str = "# Title\n") -> bytes:

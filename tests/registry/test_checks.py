@@ -11,8 +11,8 @@ import torch
 from peft import PeftModel
 
 from hub.peft_format import CONFIG, WEIGHTS
-from hub.registry.findings import BROKEN, KNOWN
-from hub.registry.inspect import BadAdapter, require_adapter
+from hub.registry.inspection.findings import BROKEN, KNOWN
+from hub.registry.inspection.inspect import BadAdapter, require_adapter
 from tests.registry.trees import (
     LLAMA,
     SOUND,

@@ -4,7 +4,7 @@ import pytest
 
 from hub.registry import fits
 from hub.registry.fits import misfit
-from hub.registry.inspect import NOT_PLAIN
+from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.compose import ON_FACTORS
 from hub.registry.platform.db import transaction

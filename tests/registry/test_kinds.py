@@ -8,8 +8,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from hub.registry import kinds, repos
-from hub.registry.bases import BaseNotFound
-from hub.registry.inspect import NOT_PLAIN
+from hub.registry.bases.base_models import BaseNotFound
+from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds import JobRequest
 from hub.registry.kinds.train import UnknownTarget

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from hub.registry import publishing, repos
-from hub.registry.inspect import BadAdapter
+from hub.registry.inspection.inspect import BadAdapter
 from hub.registry.models import Blob, Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden

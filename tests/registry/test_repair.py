@@ -6,7 +6,7 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry.card import parse_card
+from hub.registry.inspection.model_card import parse_card
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, blobs, repos, teams, views
-from hub.registry.inspect import inspect
+from hub.registry import blobs, repos, teams, views
+from hub.registry.bases import base_models
+from hub.registry.inspection.inspect import inspect
 from hub.registry.models import AdapterFacts, Commit, Lineage, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, InvalidInput
@@ -280,7 +281,7 @@ def test_each_adapter_of_a_repo_has_its_own_findings(services: Services, ann: Pe
     files = incoming(tree)
     blobs.store(services.sessions, services.storage, "ann", files)
     with transaction(services.sessions) as session:
-        inspection = inspect({file.path: file for file in files}, bases.known(session))
+        inspection = inspect({file.path: file for file in files}, base_models.known(session))
         repo = repos.ensure(session, ann.viewer, "model", "ann/several", None)
         commit = repos.publish(
             session, repo, entries(files), author_id=ann.viewer.id, message="three", inspection=inspection

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from hub.peft_format import CONFIG, WEIGHTS, LocalFile
-from hub.registry import sketches
+from hub.registry.inspection import sketches
 from hub.similarity import Factors, sketch
 from tests.support import LAYERS, peft_folder
 

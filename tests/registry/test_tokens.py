@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hub.registry import bases, tokens
+from hub.registry import tokens
+from hub.registry.bases import base_models
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_model
@@ -25,7 +26,7 @@ def tokenizer() -> Tokenizer:
 
 def register(services: Services, path: Path | None, base_id: str = "ann/base") -> None:
     with transaction(services.sessions) as session:
-        bases.register(
+        base_models.register(
             session,
             base_id,
             path=str(path) if path else None,

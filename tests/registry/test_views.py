@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hub.registry import blobs, jobs, repos, sweep, views
-from hub.registry.inspect import inspect
+from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs import Input, Submission
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.peft_format import CONFIG, WEIGHTS
-from hub.registry.inspect import AdapterFacts, Inspection, KnownBase, inspect
+from hub.registry.inspection.inspect import AdapterFacts, Inspection, KnownBase, inspect
 from tests.support import LAYERS, TINY, peft_folder, safetensors
 
 BASE = KnownBase(TINY, ("team/alias",), {**dict.fromkeys(LAYERS, (8, 8)), "lm_head": (8, 40)})

@@ -7,7 +7,7 @@ import pytest
 
 from hub.lora.bases import BUILT_IN_ID
 from hub.peft_format import LocalFile
-from hub.registry.inspect import inspect
+from hub.registry.inspection.inspect import inspect
 from hub.starter import train
 from hub.starter.seed import MODULES
 from hub.starter.tasks import TASKS, Task

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hub.registry.card import parse_card
+from hub.registry.inspection.model_card import parse_card
 from workers.card import composition_card
 
 

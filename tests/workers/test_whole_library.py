@@ -16,8 +16,9 @@ from safetensors.torch import load, save
 from starlette.testclient import TestClient
 
 from hub.peft_format import CONFIG, WEIGHTS
-from hub.registry import bases, importing
-from hub.registry.findings import BROKEN, KNOWN
+from hub.registry import importing
+from hub.registry.bases import base_models
+from hub.registry.inspection.findings import BROKEN, KNOWN
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
@@ -162,7 +163,9 @@ def register(services: Services) -> None:
     with transaction(services.sessions) as session:
         for base in (BASE, LLAMA):
             told = {"path": "/models/tiny", "revision": None, "dtype": "float32", "licence": "mit"}
-            bases.register(session, base.id, **told, aliases=base.aliases, shapes=base.shapes, fingerprint="f" * 64)
+            base_models.register(
+                session, base.id, **told, aliases=base.aliases, shapes=base.shapes, fingerprint="f" * 64
+            )
 
 
 def imported(services: Services, person: Person, root: Path) -> list[str]:

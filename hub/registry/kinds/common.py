@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, repos
-from hub.registry.inspect import NOT_PLAIN
+from hub.registry import repos
+from hub.registry.bases import base_models
+from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import Submission
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
@@ -195,7 +196,7 @@ def agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | Non
         if not ids:
             raise InvalidInput("Name a module or a base.")
         wanted = ids.pop()
-    base = bases.find(session, wanted or "")
+    base = base_models.find(session, wanted or "")
     for module in modules:
         for name, (width, height, _) in module["facts"]["shapes"].items():
             there = base.shapes.get(name)

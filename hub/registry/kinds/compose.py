@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry import repos
-from hub.registry.inspect import NOT_PLAIN
+from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import (
     Examples,

@@ -7,8 +7,9 @@ from typing import Literal, Self
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from hub.registry import bases, repos
-from hub.registry.inspect import PICKLE_ENDINGS
+from hub.registry import repos
+from hub.registry.bases import base_models
+from hub.registry.inspection.inspect import PICKLE_ENDINGS
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import AmbiguousFile, Examples, Module, NotAnAdapter, ResultRequest, Strict
 from hub.registry.teams import Viewer
@@ -71,7 +72,7 @@ class ConvertRequest(ResultRequest):
         # A result in the source's own repo is as visible as that is, and so leaks nothing.
         own = self.model_copy(update={"visibility": repo.visibility}) if self.name == repo.full_name else self
         namespace, visibility = own.target(session, viewer, [commit.id])
-        said = {"base_model": bases.names(session).get(self.base or "", self.base)}
+        said = {"base_model": base_models.names(session).get(self.base or "", self.base)}
         said |= self.model_dump(include={"alpha", "enable_lora", "component"})
         return Submission(
             kind=self.kind,

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
-from hub.registry import bases
+from hub.registry.bases import base_models
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import Examples, Module, ResultRequest, Strict, Template, agree, pin_examples
 from hub.registry.kinds.train import check_targets
@@ -149,7 +149,7 @@ class ParRequest(ResultRequest):
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         base = agree(session, [], self.base)
         if self.sft.target_modules:
-            check_targets(bases.find(session, base["id"]).shapes, self.sft.target_modules, base["id"])
+            check_targets(base_models.find(session, base["id"]).shapes, self.sft.target_modules, base["id"])
         vote = self.split if isinstance(self.split, Vote) else None
         sources = {"examples": self.examples, "held_out": self.held_out, "gold": vote.gold if vote else None}
         pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
-from hub.registry import bases
+from hub.registry.bases import base_models
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import (
     Examples,
@@ -131,7 +131,7 @@ class TrainRequest(ResultRequest):
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         modules = [pin_module(session, viewer, module) for module in self.named_modules()]
         base = agree(session, modules, self.base)
-        check_targets(bases.find(session, base["id"]).shapes, self.targets, base["id"])
+        check_targets(base_models.find(session, base["id"]).shapes, self.targets, base["id"])
         sources = {"examples": self.examples, "held_out": self.held_out}
         pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
         inputs = [Input(module["commit"], "module") for module in modules]

@@ -17,7 +17,7 @@ from hub.peft_format import (
     rank_of,
     style_of,
 )
-from hub.registry.findings import Finding, finding
+from hub.registry.inspection.findings import Finding, finding
 
 MAX_PATTERN_STEPS = 10**8  # about two seconds of Python's matcher
 

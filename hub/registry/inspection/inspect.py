@@ -26,8 +26,7 @@ from hub.peft_format import (
     read_header,
     storable,
 )
-from hub.registry.card import MAX_CARD_BYTES, Card, CardError, parse_card
-from hub.registry.checks import (
+from hub.registry.inspection.checks import (
     KnownBase,
     Layer,
     base_findings,
@@ -37,9 +36,10 @@ from hub.registry.checks import (
     read_layers,
     weights_findings,
 )
-from hub.registry.findings import Finding, finding, format_finding
+from hub.registry.inspection.findings import Finding, finding, format_finding
+from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, parse_card
+from hub.registry.inspection.sketches import sketch_of
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.sketches import sketch_of
 
 __all__ = ["NOT_PLAIN", "AdapterFacts", "BadAdapter", "Inspection", "KnownBase", "inspect", "require_adapter"]
 

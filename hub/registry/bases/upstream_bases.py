@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from hub.registry import base_folder
-from hub.registry.base_folder import BadBase, BaseFolder
-from hub.registry.card import CardError, parse_card
+from hub.registry.bases import base_folder
+from hub.registry.bases.base_folder import BadBase, BaseFolder
+from hub.registry.inspection.model_card import CardError, parse_card
 from hub.registry.platform.errors import Unavailable
 from hub.registry.platform.upstream_client import MAX_SMALL_BYTES, File, Upstream
 from hub.registry.refs import COMMIT_ID

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.access import encryption
-from hub.registry.inspect import KnownBase
+from hub.registry.inspection.inspect import KnownBase
 from hub.registry.models import AdapterFacts, BaseAlias, BaseModel, Job
 from hub.registry.platform.errors import Conflict, NotFound
 
