@@ -10,7 +10,8 @@ from api import schemas
 from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import facets, repair, repos, search, views
+from hub.registry import facets, repair, search, views
+from hub.registry.content import repos
 from hub.registry.inspection.findings import Finding
 from hub.registry.models import AdapterFacts, Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput

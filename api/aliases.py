@@ -5,8 +5,8 @@ from sqlalchemy.orm import Session
 
 from api import schemas
 from hub.http import SessionDep, SignedIn, ViewerDep
-from hub.registry import aliases, repos
-from hub.registry.aliases import Gate, Shown
+from hub.registry.content import aliases, repos
+from hub.registry.content.aliases import Gate, Shown
 from hub.registry.models import Repo
 from hub.registry.teams import Viewer
 

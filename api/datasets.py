@@ -11,7 +11,7 @@ from api.adapters import file_infos, visibility_field
 from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import repos
+from hub.registry.content import repos
 from hub.registry.models import Commit, Repo
 from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_dataset

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from api import schemas
 from api.adapters import score_infos
 from hub.http import SessionDep, ViewerDep
-from hub.registry import repos, similar, views
+from hub.registry import similar, views
+from hub.registry.content import repos
 from hub.registry.similar import Module
 from hub.similarity import DUPLICATE
 

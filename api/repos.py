@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.download import send_file, send_zip
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import repos
+from hub.registry.content import repos
+from hub.registry.content.repos import RepoType
 from hub.registry.models import Commit
-from hub.registry.repos import RepoType
 from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/v1/{kind}/{namespace}/{name}", tags=["repos"])

@@ -9,7 +9,7 @@ from api import schemas
 from api.adapters import file_infos, folder_info
 from api.download import send_file, send_zip
 from hub.http import ServicesDep, SessionDep, SignedIn
-from hub.registry import repos, shares
+from hub.registry.content import repos, share_links
 from hub.registry.models import ShareLink
 from hub.registry.platform.db import transaction
 
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["shares"])
 @router.get("/adapters/{namespace}/{name}/shares")
 def list_shares(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> list[schemas.ShareInfo]:
     """Links to versions of it that have not expired."""
-    return [_share(each) for each in shares.listing(session, viewer, f"{namespace}/{name}")]
+    return [_share(each) for each in share_links.listing(session, viewer, f"{namespace}/{name}")]
 
 
 @router.post("/adapters/{namespace}/{name}/shares", status_code=201)
@@ -27,14 +27,16 @@ def create_share(
     request: Request, session: SessionDep, viewer: SignedIn, namespace: str, name: str, body: schemas.NewShare
 ) -> schemas.ShareSecret:
     """An address that shows one version, and gives out its files, to whoever has it."""
-    made, secret = shares.create(session, viewer, f"{namespace}/{name}", body.revision, body.days, reveal=body.reveal)
+    made, secret = share_links.create(
+        session, viewer, f"{namespace}/{name}", body.revision, body.days, reveal=body.reveal
+    )
     address = f"{str(request.base_url).rstrip('/')}/v1/shares/{secret}"
     return schemas.ShareSecret(**_share(made).model_dump(), address=address)
 
 
 @router.delete("/adapters/{namespace}/{name}/shares/{share_id}", status_code=204)
 def revoke_share(session: SessionDep, viewer: SignedIn, namespace: str, name: str, share_id: uuid.UUID) -> None:
-    shares.revoke(session, viewer, f"{namespace}/{name}", share_id)
+    share_links.revoke(session, viewer, f"{namespace}/{name}", share_id)
 
 
 def _share(share: ShareLink) -> schemas.ShareInfo:
@@ -46,7 +48,7 @@ def _share(share: ShareLink) -> schemas.ShareInfo:
 @router.get("/shares/{secret}")
 def open_share(session: SessionDep, secret: str) -> schemas.Shared:
     """What a link shows; no sign-in."""
-    repo, commit, share = shares.opened(session, secret)
+    repo, commit, share = share_links.opened(session, secret)
     return schemas.Shared(
         repo=repo.full_name,
         commit=commit.id,
@@ -62,7 +64,7 @@ def shared_file(
 ) -> Response:
     """One of its files; ranges are honoured."""
     with transaction(services.sessions) as session:
-        _, commit, _ = shares.opened(session, secret)
+        _, commit, _ = share_links.opened(session, secret)
         entry = repos.file(session, commit, path)
     return send_file(services.storage, entry, commit, range_header)
 
@@ -71,6 +73,6 @@ def shared_file(
 def shared_archive(services: ServicesDep, secret: str) -> Response:
     """All of them as a .zip."""
     with transaction(services.sessions) as session:
-        repo, commit, _ = shares.opened(session, secret)
+        repo, commit, _ = share_links.opened(session, secret)
         entries = repos.files(session, commit)
     return send_zip(services.storage, repo.name, entries)

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import make_url
 
-from hub.registry.words import searchable, short_words
+from hub.registry.content.text_index import searchable, short_words
 from hub.similarity import WIDTH
 from hub.starter.words import REGULAR_NOUNS
 

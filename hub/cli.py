@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 from hub import demo, local, up
-from hub.registry import importing, repos, sweep, teams
+from hub.registry import importing, sweep, teams
 from hub.registry.access import credentials
+from hub.registry.content import repos
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction
 from hub.registry.platform.errors import HubError

@@ -10,8 +10,8 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from hub.registry import blobs
-from hub.registry.blobs import Incoming
+from hub.registry.content import blobs
+from hub.registry.content.blobs import Incoming
 from hub.registry.inspection import archive
 from hub.registry.platform.errors import InvalidInput
 

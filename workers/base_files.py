@@ -18,8 +18,8 @@ from typing import Any
 from hub import peft_format
 from hub.lora.errors import LoraError
 from hub.registry.bases import upstream_bases
+from hub.registry.content.refs import COMMIT_ID
 from hub.registry.platform.upstream_client import File, Upstream
-from hub.registry.refs import COMMIT_ID
 from workers.work import Progress
 
 PART = ".part"  # what is on its way; whole files in it stay for the next try

@@ -13,8 +13,8 @@ from torch import Tensor
 from hub.lora.adapter import UnreadableAdapter
 from hub.lora.convert import Converted, NotConvertible, convert, read_pickle
 from hub.peft_format import CONFIG, WEIGHTS, FormatError, load_json
+from hub.registry.content.repos import Parent
 from hub.registry.inspection.model_card import Card, CardError, parse_card
-from hub.registry.repos import Parent
 from workers.card import conversion_card
 from workers.compose import input_of
 from workers.work import Outcome, Work

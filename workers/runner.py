@@ -26,8 +26,9 @@ from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
-from hub.registry import blobs, jobs, kinds, repos, scores
+from hub.registry import jobs, kinds, scores
 from hub.registry.bases import base_models
+from hub.registry.content import blobs, repos
 from hub.registry.inspection.inspect import inspect, require_adapter
 from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.models import Commit, Job, User

@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from api.huggingface.common import FullName, RepoTypeDep, pieces, repo_url, warn
 from api.huggingface.errors import NotOffered
 from hub.http import ServicesDep, SessionDep, SignedIn
-from hub.registry import commits, refs, repos, trees
-from hub.registry.blobs import Incoming
-from hub.registry.commits import Copied, Deleted, DeletedFolder, Held, Inline
+from hub.registry.content import commits, refs, repos, trees
+from hub.registry.content.blobs import Incoming
+from hub.registry.content.commits import Copied, Deleted, DeletedFolder, Held, Inline
+from hub.registry.content.repos import Entry
+from hub.registry.content.trees import check_path, is_lfs
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, TooLarge
-from hub.registry.repos import Entry
-from hub.registry.trees import check_path, is_lfs
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
 

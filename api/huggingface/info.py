@@ -10,14 +10,15 @@ from api.huggingface.common import FullName, RepoTypeDep, link_next, time, warn_
 from api.huggingface.through import ReadThrough
 from api.huggingface.tree import POINTER_BYTES
 from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import catalog, refs, repos
+from hub.registry import catalog
 from hub.registry.catalog import Filters, Sort
+from hub.registry.content import refs, repos
+from hub.registry.content.refs import Place
+from hub.registry.content.repos import RepoNotFound
+from hub.registry.content.trees import is_lfs
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, parse_card
 from hub.registry.models import AdapterFacts, TreeEntry
 from hub.registry.platform.storage import Storage
-from hub.registry.refs import Place
-from hub.registry.repos import RepoNotFound
-from hub.registry.trees import is_lfs
 
 router = APIRouter(prefix="/api/{kind}", route_class=ReadThrough)
 

@@ -9,14 +9,14 @@ from pydantic import BaseModel, Field
 
 from api.huggingface.common import FullName, pieces, repo_url
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
-from hub.registry import lfs, refs
 from hub.registry.access import quota, signing
-from hub.registry.lfs import Grant
+from hub.registry.content import lfs, refs
+from hub.registry.content.lfs import Grant
+from hub.registry.content.repos import RepoType
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import MAX_OBJECT_BYTES
-from hub.registry.repos import RepoType
 
 router = APIRouter()
 

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from api.huggingface.common import FullName, RepoTypeDep, repo_url, time, visibility
 from api.huggingface.errors import NotOffered
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import catalog, moves, refs, repos, teams
-from hub.registry.repos import RepoType
+from hub.registry import catalog, teams
+from hub.registry.content import refs, rename_copy, repos
+from hub.registry.content.repos import RepoType
 from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/api")
@@ -39,7 +40,7 @@ class NewRepo(Named):
 @router.post("/repos/create")
 def create(request: Request, session: SessionDep, viewer: SignedIn, body: NewRepo) -> dict[str, Any]:
     wanted = visibility(body.visibility, body.private)
-    repo = moves.create(session, viewer, body.repo_type, body.full_name(viewer), wanted)
+    repo = rename_copy.create(session, viewer, body.repo_type, body.full_name(viewer), wanted)
     return {"url": repo_url(request, body.repo_type, repo.full_name), "name": repo.full_name, "id": str(repo.id)}
 
 
@@ -57,7 +58,7 @@ class Move(BaseModel):
 @router.post("/repos/move")
 def move(session: SessionDep, viewer: SignedIn, body: Move) -> None:
     repo = refs.writable(session, viewer, body.type, body.fromRepo)
-    moves.move(session, viewer, repo, body.toRepo)
+    rename_copy.move(session, viewer, repo, body.toRepo)
 
 
 class Duplicate(BaseModel):
@@ -78,7 +79,7 @@ def duplicate(
 ) -> dict[str, Any]:
     source = refs.place(session, viewer, repo_type, full_name)
     wanted = visibility(body.visibility, body.private)
-    repo = moves.duplicate(session, viewer, services.storage, source, body.repository, wanted)
+    repo = rename_copy.duplicate(session, viewer, services.storage, source, body.repository, wanted)
     return {"url": repo_url(request, repo_type, repo.full_name), "filesCopyPending": False}
 
 

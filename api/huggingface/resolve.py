@@ -12,11 +12,11 @@ from api.download import RANGE, Streamed, parse_range
 from api.huggingface.common import FullName, revision_and_path
 from api.huggingface.through import serves
 from hub.http import ServicesDep, identify
-from hub.registry import refs
+from hub.registry.content import refs
+from hub.registry.content.repos import RepoNotFound, RepoType
+from hub.registry.content.trees import is_lfs
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.repos import RepoNotFound, RepoType
-from hub.registry.trees import is_lfs
 
 router = APIRouter()
 

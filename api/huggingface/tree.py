@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
 from api.huggingface.through import ReadThrough
 from hub.http import SessionDep, ViewerDep
-from hub.registry import refs, trees
+from hub.registry.content import refs, trees
+from hub.registry.content.trees import Item, is_lfs
 from hub.registry.models import Commit, User
-from hub.registry.trees import Item, is_lfs
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
 

@@ -9,12 +9,12 @@ from fastapi.concurrency import run_in_threadpool
 from api.huggingface.commit import refuse_pull_request
 from api.huggingface.common import FullName, RepoTypeDep, pieces
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
-from hub.registry import refs, xet
 from hub.registry.access import signing
+from hub.registry.content import refs, xet
+from hub.registry.content.xet import Place
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, TooLarge
 from hub.registry.platform.services import Services
-from hub.registry.xet import Place
 from hub.xet_format import MAX_SHARD_BYTES
 
 router = APIRouter()

@@ -11,11 +11,12 @@ from typing import Literal
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams, words
+from hub.registry import teams
 from hub.registry.bases import base_models
+from hub.registry.content import text_index
+from hub.registry.content.repos import MAIN, RepoType
 from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.repos import MAIN, RepoType
 from hub.registry.teams import Viewer
 
 Sort = Literal["created", "modified"]
@@ -77,7 +78,7 @@ def listing(
         query = query.where(_has(or_(AdapterFacts.task.in_(tasks), said)))
     for word in (filters.text or "").lower().split():
         name = func.lower(Repo.namespace + "/" + Repo.name)
-        query = query.where(or_(name.contains(word, autoescape=True), _has(words.has_word(word))))
+        query = query.where(or_(name.contains(word, autoescape=True), _has(text_index.has_word(word))))
     if cursor:
         at, last = _decode(cursor)
         query = query.where(or_(when < at, and_(when == at, Repo.id > last)))

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import repos, teams
+from hub.registry import teams
+from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.compose import ON_FACTORS

@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 from sqlalchemy import select
 
-from hub.registry import blobs, publishing, repos
-from hub.registry.blobs import Incoming
+from hub.registry import publishing
+from hub.registry.content import blobs, repos
+from hub.registry.content.blobs import Incoming
+from hub.registry.content.repos import Visibility
 from hub.registry.inspection.findings import CONVERTIBLE
 from hub.registry.inspection.inspect import LOADED_PICKLES, BadAdapter
 from hub.registry.models import Commit
@@ -21,7 +23,6 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.upstream_client import Upstream
-from hub.registry.repos import Visibility
 from hub.registry.teams import Viewer
 
 # A folder with any of these was meant to be an adapter: PEFT's files, those of MLX and diffusers, whatever else is called a LoRA.

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from hub.registry import pasted, repos, tokens
+from hub.registry import pasted, tokens
+from hub.registry.content import repos
 from hub.registry.kinds import Examples, ExampleText
 from hub.registry.kinds.common import pin_examples
 from hub.registry.models import Commit, TreeEntry

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from hub.peft_format import RangedFile
-from hub.registry import blobs, repos, similar, teams
+from hub.registry import similar, teams
 from hub.registry.bases import base_models
-from hub.registry.blobs import Incoming
+from hub.registry.content import blobs, repos
+from hub.registry.content.blobs import Incoming
+from hub.registry.content.repos import VISIBILITIES, Entry, RepoType, StoredFile, Visibility
 from hub.registry.inspection.archive import MAC_EXTRAS, without_top
 from hub.registry.inspection.findings import Finding
 from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
@@ -16,7 +18,6 @@ from hub.registry.models import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.repos import VISIBILITIES, Entry, RepoType, StoredFile, Visibility
 from hub.registry.teams import Viewer
 
 

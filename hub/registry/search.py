@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, and_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from hub.registry import teams, words
+from hub.registry import teams
 from hub.registry.bases import base_models
+from hub.registry.content import text_index
+from hub.registry.content.repos import Visibility
 from hub.registry.models import AdapterFacts
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.repos import Visibility
 from hub.registry.teams import Viewer
 
 Sort = Literal["newest", "name", "size", "score"]
@@ -160,8 +161,8 @@ def matching(session: Session, viewer: Viewer | None, filters: Filters) -> list[
         if filters.visibility == "private" and viewer and not viewer.is_admin:
             # Follows from the rest, which the planner cannot see: it would expect a share of all that is private.
             found.append(AdapterFacts.namespace.in_(teams.member_of(viewer)))
-    for word in words.searchable(filters.text or "").split():
-        found.append(words.has_word(word))
+    for word in text_index.searchable(filters.text or "").split():
+        found.append(text_index.has_word(word))
     return found
 
 

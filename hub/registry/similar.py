@@ -11,15 +11,16 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import repos, teams
+from hub.registry import teams
 from hub.registry.bases import base_models
+from hub.registry.content import repos
+from hub.registry.content.repos import StoredFile
 from hub.registry.inspection import sketches
 from hub.registry.inspection.findings import Finding, finding
 from hub.registry.inspection.inspect import Inspection
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.repos import StoredFile
 from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE, WIDTH, Doubles, Floats, clusters, near_duplicates, sketched_cosines
 

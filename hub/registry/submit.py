@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs, jobs, repos, teams
-from hub.registry.blobs import Incoming
+from hub.registry import jobs, teams
+from hub.registry.content import blobs, repos
+from hub.registry.content.blobs import Incoming
 from hub.registry.kinds import Examples, ExampleText, Request, check_not_wider
 from hub.registry.models import Job
 from hub.registry.platform.db import transaction

@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 from tokenizers import Tokenizer
 
-from hub.registry import repos
 from hub.registry.bases import base_models
+from hub.registry.content import repos
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.storage import Storage
 

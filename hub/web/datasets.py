@@ -7,13 +7,14 @@ from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import blobs, catalog, datasets, repos, teams, views
+from hub.registry import catalog, datasets, teams, views
+from hub.registry.content import blobs, repos
+from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.inspection import archive
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_dataset
-from hub.registry.repos import VISIBILITIES, Visibility
 from hub.registry.teams import Viewer
 from hub.web.render import page
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SignedIn
-from hub.registry import fits, jobs, preview, repos, teams
+from hub.registry import fits, jobs, preview, teams
+from hub.registry.content import repos
 from hub.registry.estimates import Estimate, estimate
 from hub.registry.kinds import Examples
 from hub.registry.kinds.common import Module

@@ -9,7 +9,8 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
-from hub.registry import aliases, changes, lineage, manifest, refs, repos, similar, teams, trees, views
+from hub.registry import lineage, manifest, similar, teams, views
+from hub.registry.content import aliases, diff, refs, repos, trees
 from hub.registry.inspection.inspect import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.models import AdapterFacts, Commit, Repo
@@ -183,7 +184,7 @@ def versions_tab(
         refs=repos.refs(session, opened.repo),
         aliases=aliases.listing(session, viewer, opened.repo),
         compare=compare,
-        changes=changes.between(session, older, opened.commit) if older else None,
+        changes=diff.between(session, older, opened.commit) if older else None,
         problem=problem,
         typed=defaultdict(str, typed or {}),
     )

@@ -8,8 +8,8 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import SessionDep, ViewerDep
-from hub.registry import aliases, repos
-from hub.registry.aliases import Gate
+from hub.registry.content import aliases, repos
+from hub.registry.content.aliases import Gate
 from hub.registry.kinds.common import Template
 from hub.registry.kinds.evaluate import Metric
 from hub.registry.models import Repo

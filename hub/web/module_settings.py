@@ -9,10 +9,11 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
-from hub.registry import repair, repos, shares, teams
+from hub.registry import repair, teams
+from hub.registry.content import repos, share_links
+from hub.registry.content.repos import Visibility, WouldReveal
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn
-from hub.registry.repos import Visibility, WouldReveal
 from hub.registry.teams import Viewer
 from hub.web.module import open_module, tab
 
@@ -46,7 +47,7 @@ def _settings(
         person,
         status=refused.status if refused else 200,
         visibilities=repos.VISIBILITIES,
-        shares=shares.listing(session, person, opened.repo.full_name),
+        shares=share_links.listing(session, person, opened.repo.full_name),
         refs=repos.refs(session, opened.repo),
         problem={section: refused.message} if refused else {},
         reveals=refused.details["reveals"] if isinstance(refused, WouldReveal) else [],
@@ -93,7 +94,7 @@ def share(
     """The page that answers is the only one that shows the address."""
     person = _signed_in(viewer)
     try:
-        _, secret = shares.create(session, person, f"{namespace}/{name}", revision.strip(), days, reveal=reveal)
+        _, secret = share_links.create(session, person, f"{namespace}/{name}", revision.strip(), days, reveal=reveal)
     except (WouldReveal, repos.RevisionNotFound) as error:
         typed = {"days": days, "revision": revision}
         return _settings(session, viewer, namespace, name, refused=error, section="share", typed=typed)
@@ -102,7 +103,7 @@ def share(
 
 @router.post("/shares/{share_id}/revoke")
 def revoke(session: SessionDep, viewer: ViewerDep, namespace: str, name: str, share_id: uuid.UUID) -> Response:
-    shares.revoke(session, _signed_in(viewer), f"{namespace}/{name}", share_id)
+    share_links.revoke(session, _signed_in(viewer), f"{namespace}/{name}", share_id)
     return RedirectResponse(f"/adapters/{namespace}/{name}/settings#share", status_code=303)
 
 

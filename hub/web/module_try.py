@@ -11,7 +11,8 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import jobs, repos
+from hub.registry import jobs
+from hub.registry.content import repos
 from hub.registry.kinds.common import Module
 from hub.registry.kinds.generate import GenerateRequest
 from hub.registry.models import Job

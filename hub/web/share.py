@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Response
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import manifest, repos, shares, trees
+from hub.registry import manifest
+from hub.registry.content import repos, share_links, trees
 from hub.web.module import FILES_A_PAGE, card_of
 from hub.web.render import page
 from hub.web.report import METRICS, judged
@@ -13,7 +14,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/share/{secret}")
 def shared(services: ServicesDep, session: SessionDep, viewer: ViewerDep, secret: str) -> Response:
-    repo, commit, share = shares.opened(session, secret)
+    repo, commit, share = share_links.opened(session, secret)
     items, _ = trees.recursive(session, commit, "", after=None, limit=FILES_A_PAGE)
     told = manifest.report(session, services.storage, commit)
     response = page(

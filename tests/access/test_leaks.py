@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import repos
+from hub.registry.content import repos
 from hub.registry.models import Commit, Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

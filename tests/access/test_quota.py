@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from hub.registry import blobs
 from hub.registry.access.quota import QuotaExceeded
+from hub.registry.content import blobs
 from hub.registry.models import Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

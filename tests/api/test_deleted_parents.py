@@ -4,8 +4,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from hub.registry.content.repos import Parent
 from hub.registry.platform.services import Services
-from hub.registry.repos import Parent
 from tests.conftest import Person
 from tests.registry.made import adapter
 from tests.registry.test_views import woven

@@ -4,14 +4,14 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from hub.registry import blobs
 from hub.registry.bases import base_models
-from hub.registry.blobs import Incoming
+from hub.registry.content import blobs
+from hub.registry.content.blobs import Incoming
+from hub.registry.content.repos import Visibility
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_adapter, publish_dataset
-from hub.registry.repos import Visibility
 from tests.conftest import Person
 from tests.support import LAYERS, TINY, WIDTH, examples_file, peft_folder
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from hub.registry import repos
 from hub.registry.bases import base_models
+from hub.registry.content import repos
 from hub.registry.models import BaseModel
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

@@ -10,8 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import func, select, text, update
 
-from hub.registry import blobs, publishing, repos, sweep
-from hub.registry.blobs import Incoming
+from hub.registry import publishing, sweep
+from hub.registry.content import blobs, repos
+from hub.registry.content.blobs import Incoming
 from hub.registry.models import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound, Unavailable

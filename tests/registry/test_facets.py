@@ -3,7 +3,8 @@
 import pytest
 from sqlalchemy import func, select, update
 
-from hub.registry import facets, repos, teams
+from hub.registry import facets, teams
+from hub.registry.content import repos
 from hub.registry.facets import Facet, Facets
 from hub.registry.models import AdapterFacts
 from hub.registry.platform.db import transaction

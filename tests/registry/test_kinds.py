@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from hub.registry import kinds, repos
+from hub.registry import kinds
 from hub.registry.bases.base_models import BaseNotFound
+from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds import JobRequest

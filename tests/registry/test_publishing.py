@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, select
 
-from hub.registry import publishing, repos
+from hub.registry import publishing
+from hub.registry.content import repos
 from hub.registry.inspection.inspect import BadAdapter
 from hub.registry.models import Blob, Commit, Repo
 from hub.registry.platform.db import transaction

@@ -9,15 +9,16 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs, repos, teams, views
+from hub.registry import teams, views
 from hub.registry.bases import base_models
+from hub.registry.content import blobs, repos
+from hub.registry.content.repos import Parent
 from hub.registry.inspection.inspect import inspect
 from hub.registry.models import AdapterFacts, Commit, Lineage, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.publishing import entries
-from hub.registry.repos import Parent
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hub.registry import moves, repos, scores, search, teams
+from hub.registry import scores, search, teams
+from hub.registry.content import rename_copy, repos
 from hub.registry.models import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
@@ -172,7 +173,7 @@ def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: 
         repo = repos.change_visibility(session, ann.viewer, "model", "ann/a", "private", reveal=False)
     assert (names(services, bob.viewer), names(services, ann.viewer, visibility="private")) == ([], ["ann/a"])
     with transaction(services.sessions) as session:
-        moves.move(session, ann.viewer, session.get_one(Repo, repo.id), "weavers/b")
+        rename_copy.move(session, ann.viewer, session.get_one(Repo, repo.id), "weavers/b")
     assert (names(services, ann.viewer, owner="ann"), names(services, ann.viewer, owner="weavers")) == (
         [],
         ["weavers/b"],

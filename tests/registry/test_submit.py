@@ -9,13 +9,14 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
-from hub.registry import jobs, kinds, repos
+from hub.registry import jobs, kinds
+from hub.registry.content import repos
+from hub.registry.content.repos import RepoNotFound
 from hub.registry.kinds import JobRequest
 from hub.registry.models import Commit, Job, JobInput, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.services import Services
-from hub.registry.repos import RepoNotFound
 from hub.registry.submit import submit
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset

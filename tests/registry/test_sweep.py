@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from hub.registry import blobs, jobs, lfs, repos, sweep
+from hub.registry import jobs, sweep
+from hub.registry.content import blobs, lfs, repos
+from hub.registry.content.lfs import Grant
 from hub.registry.jobs import Input, Submission
-from hub.registry.lfs import Grant
 from hub.registry.models import Blob, Commit, Holding, Job, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound

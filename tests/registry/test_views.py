@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from hub.registry import blobs, jobs, repos, sweep, views
+from hub.registry import jobs, sweep, views
+from hub.registry.content import blobs, repos
+from hub.registry.content.repos import Parent, Visibility
 from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs import Input, Submission
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.publishing import entries
-from hub.registry.repos import Parent, Visibility
 from hub.registry.scores import keep as keep_score
 from hub.registry.teams import Viewer
 from hub.registry.views import PRIVATE

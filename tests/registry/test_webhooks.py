@@ -19,7 +19,8 @@ from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
 from hub import up
-from hub.registry import jobs, repos, webhooks
+from hub.registry import jobs, webhooks
+from hub.registry.content import repos
 from hub.registry.jobs import Lease, Submission
 from hub.registry.models import Job, WebhookEvent
 from hub.registry.platform.db import transaction

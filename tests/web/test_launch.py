@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.http import COOKIE
-from hub.registry import repos
+from hub.registry.content import repos
 from hub.registry.models import Commit, Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

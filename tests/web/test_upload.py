@@ -12,8 +12,8 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from hub.http import COOKIE
-from hub.registry import repos
 from hub.registry.access import quota
+from hub.registry.content import repos
 from hub.registry.models import Holding, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

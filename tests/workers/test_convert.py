@@ -16,11 +16,11 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub.lora.bases import Base
+from hub.registry.content.repos import Visibility
 from hub.registry.models import Commit, Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.publishing import publish_model
-from hub.registry.repos import Visibility
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter
 from tests.registry.made import incoming

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry import repos
 from hub.registry.bases import base_models
+from hub.registry.content import repos
+from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import Submission
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
-from hub.registry.repos import VISIBILITIES, Visibility
 from hub.registry.teams import Viewer
 
 Template = Literal["chat", "plain"]

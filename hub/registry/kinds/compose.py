@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
-from hub.registry import repos
+from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import (

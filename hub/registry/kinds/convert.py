@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from hub.registry import repos
 from hub.registry.bases import base_models
+from hub.registry.content import repos
 from hub.registry.inspection.inspect import PICKLE_ENDINGS
 from hub.registry.jobs import Input, Submission
 from hub.registry.kinds.common import AmbiguousFile, Examples, Module, NotAnAdapter, ResultRequest, Strict

@@ -6,11 +6,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.huggingface import tree as tree_route
-from hub.registry import repos, trees
+from hub.registry.content import repos, trees
+from hub.registry.content.repos import Entry
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.repos import Entry
 from tests.api.huggingface import talk
 from tests.conftest import Person
 

@@ -16,12 +16,12 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub import xet_format
-from hub.registry import xet
 from hub.registry.access import signing
+from hub.registry.content import xet
+from hub.registry.content.xet import Place
 from hub.registry.models import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
-from hub.registry.xet import Place
 from tests.api.huggingface import talk
 from tests.api.huggingface.chunks import Segment, chunk, name, shard
 from tests.api.huggingface.test_secrecy import seen

@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import xet
+from hub.registry.content import xet
 from hub.registry.platform.services import Services, connect
 from tests.api.huggingface.conftest import CLIENT_VERSION, XET_VERSION, RunClient, StartClient, serving
 from tests.support import safetensors

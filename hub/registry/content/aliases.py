@@ -12,8 +12,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from hub.intervals import paired_bootstrap
-from hub.registry import refs, repos, teams
+from hub.registry import teams
 from hub.registry.access import audit
+from hub.registry.content import refs, repos
 from hub.registry.models import AliasGate, AliasMove, Commit, Ref, Repo, Score, User
 from hub.registry.platform.errors import Conflict, NotFound
 from hub.registry.teams import Viewer

@@ -6,18 +6,26 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs, refs, repos
 from hub.registry.bases import base_models
-from hub.registry.blobs import Incoming, WrongBytes
+from hub.registry.content import blobs, refs, repos
+from hub.registry.content.blobs import Incoming, WrongBytes
+from hub.registry.content.repos import (
+    BytesMissing,
+    Entry,
+    FileNotInRepo,
+    HeadMoved,
+    RepoType,
+    RevisionNotFound,
+    StoredFile,
+)
+from hub.registry.content.trees import check_path
 from hub.registry.inspection.findings import BROKEN, Finding
 from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect
 from hub.registry.models import Blob, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.repos import BytesMissing, Entry, FileNotInRepo, HeadMoved, RepoType, RevisionNotFound, StoredFile
 from hub.registry.teams import Viewer
-from hub.registry.trees import check_path
 
 ATTEMPTS = (
     5  # how often a commit is made anew on a head that others moved, where the client does not insist on its parent

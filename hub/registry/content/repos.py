@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import blobs, teams, words
+from hub.registry import teams
 from hub.registry.access import audit
 from hub.registry.bases import base_models
+from hub.registry.content import blobs, text_index
 from hub.registry.inspection.inspect import Inspection
 from hub.registry.models import (
     AdapterFacts,
@@ -271,7 +272,7 @@ def _record_facts(
     for facts in inspection.adapters:
         about = [finding for finding in inspection.findings if _innermost(folders, finding.path) == facts.folder]
         said = [repo.full_name, facts.base_model or "", facts.method, *facts.tags, facts.description]
-        searched = words.searchable(" ".join(said))
+        searched = text_index.searchable(" ".join(said))
         session.add(
             AdapterFacts(
                 commit_id=commit.id,
@@ -290,7 +291,7 @@ def _record_facts(
                 findings=[finding.to_dict() for finding in about],
                 measured=measured.get(facts.folder),
                 search=searched,
-                short=words.short_words(searched),
+                short=text_index.short_words(searched),
                 sketch=inspection.sketches[facts.folder],
                 published_at=commit.created_at,
             )

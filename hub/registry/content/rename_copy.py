@@ -4,15 +4,16 @@ from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import repos, teams, words
+from hub.registry import teams
 from hub.registry.access import audit, quota
 from hub.registry.bases import base_models
+from hub.registry.content import repos, text_index
+from hub.registry.content.refs import Place
+from hub.registry.content.repos import VISIBILITIES, Entry, RepoExists, RepoType, StoredFile, Visibility
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.storage import Storage
-from hub.registry.refs import Place
-from hub.registry.repos import VISIBILITIES, Entry, RepoExists, RepoType, StoredFile, Visibility
 from hub.registry.teams import Viewer
 
 
@@ -41,7 +42,7 @@ def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
     # The text that searches look in begins with the name.
     for facts in session.scalars(select(AdapterFacts).where(AdapterFacts.repo_id == repo.id)):
         facts.search = full_name.lower() + facts.search[len(before) :]
-        facts.short = words.short_words(facts.search)
+        facts.short = text_index.short_words(facts.search)
     session.flush()
 
 

@@ -9,15 +9,15 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry import blobs
 from hub.registry.access import signing
-from hub.registry.blobs import Checked, WrongBytes
+from hub.registry.content import blobs
+from hub.registry.content.blobs import Checked, WrongBytes
+from hub.registry.content.repos import BytesMissing
 from hub.registry.models import Blob
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import MAX_OBJECT_BYTES
-from hub.registry.repos import BytesMissing
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UPLOAD_SECONDS = 6 * 3600  # how long an address is good for

@@ -8,8 +8,9 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import repos, teams
+from hub.registry import teams
 from hub.registry.access import audit, credentials
+from hub.registry.content import repos
 from hub.registry.models import Commit, Repo, ShareLink
 from hub.registry.platform.errors import NotFound
 from hub.registry.teams import Viewer

@@ -18,14 +18,14 @@ from functools import lru_cache
 from typing import BinaryIO
 
 from hub import xet_format
-from hub.registry import blobs, lfs
 from hub.registry.access import signing
-from hub.registry.blobs import Checked
+from hub.registry.content import blobs, lfs
+from hub.registry.content.blobs import Checked
+from hub.registry.content.repos import BytesMissing
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
-from hub.registry.repos import BytesMissing
 from hub.xet_format import Malformed, Segment, ShardFile
 
 XORBS = "xorbs/"

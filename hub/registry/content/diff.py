@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import repos, trees
+from hub.registry.content import repos, trees
 from hub.registry.models import AdapterFacts, Commit, TreeEntry
 
 MAX_FILES = 200

@@ -8,10 +8,11 @@ from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import repos, teams
+from hub.registry import teams
+from hub.registry.content import repos
+from hub.registry.content.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
 from hub.registry.models import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, Forbidden
-from hub.registry.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
 from hub.registry.teams import BadName, Viewer
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
