@@ -10,14 +10,14 @@ from api import schemas
 from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import facets, repair, search, views
 from hub.registry.content import repos
 from hub.registry.inspection.findings import Finding
+from hub.registry.library import facets, provenance, repair, search
+from hub.registry.library.publishing import publish_adapter
+from hub.registry.library.search import Filters, Sort
 from hub.registry.models import AdapterFacts, Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.publishing import publish_adapter
-from hub.registry.search import Filters, Sort
 from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 
@@ -144,10 +144,10 @@ def get_adapter(
         adapters=[folder_info(facts) for facts in repos.facts(session, commit)],
         files=file_infos(repos.files(session, commit)),
         refs=_refs(repos.refs(session, repo)),
-        parents=_ancestors(views.parents(session, viewer, commit)),
-        lost_inputs=views.lost_inputs(session, commit),
-        children=_ancestors(views.children(session, viewer, commit)),
-        scores=score_infos(views.scores(session, viewer, commit_ids=[commit.id])),
+        parents=_ancestors(provenance.parents(session, viewer, commit)),
+        lost_inputs=provenance.lost_inputs(session, commit),
+        children=_ancestors(provenance.children(session, viewer, commit)),
+        scores=score_infos(provenance.scores(session, viewer, commit_ids=[commit.id])),
     )
 
 
@@ -183,9 +183,9 @@ def _refs(refs: Iterable[Ref]) -> list[schemas.RefInfo]:
     return [schemas.RefInfo(name=ref.name, kind=ref.kind, commit=ref.commit_id, moved_at=ref.moved_at) for ref in refs]
 
 
-def _ancestors(relatives: Iterable[views.Relative]) -> list[schemas.Ancestor]:
+def _ancestors(relatives: Iterable[provenance.Relative]) -> list[schemas.Ancestor]:
     return [schemas.Ancestor.model_validate(relative, from_attributes=True) for relative in relatives]
 
 
-def score_infos(scores: Iterable[views.Measured]) -> list[schemas.ScoreInfo]:
+def score_infos(scores: Iterable[provenance.Measured]) -> list[schemas.ScoreInfo]:
     return [schemas.ScoreInfo.model_validate(score, from_attributes=True) for score in scores]

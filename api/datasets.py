@@ -12,9 +12,9 @@ from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.content import repos
+from hub.registry.library.publishing import publish_dataset
 from hub.registry.models import Commit, Repo
 from hub.registry.platform.services import Services
-from hub.registry.publishing import publish_dataset
 from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 

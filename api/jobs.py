@@ -15,8 +15,9 @@ from api import schemas
 from api.adapters import score_infos
 from api.watch import Watcher
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import jobs, views
+from hub.registry import jobs
 from hub.registry.kinds import JobRequest
+from hub.registry.library import provenance
 from hub.registry.models import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
@@ -122,7 +123,7 @@ async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: 
 @router.get("/scores")
 def list_scores(session: SessionDep, viewer: ViewerDep) -> list[schemas.ScoreInfo]:
     """Figures that evaluations measured, newest first: modules by data set, with 95% intervals."""
-    return score_infos(views.scores(session, viewer))
+    return score_infos(provenance.scores(session, viewer))
 
 
 def describe(session: Session, job: Job) -> schemas.Job:

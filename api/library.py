@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from api import schemas
 from api.adapters import score_infos
 from hub.http import SessionDep, ViewerDep
-from hub.registry import similar, views
 from hub.registry.content import repos
-from hub.registry.similar import Module
+from hub.registry.library import provenance, similar
+from hub.registry.library.similar import Module
 from hub.similarity import DUPLICATE
 
 router = APIRouter(prefix="/v1", tags=["library"])
@@ -41,7 +41,7 @@ def get_map(
         ],
         clusters=found.clusters,
         cosines=[[round(float(cosine), 4) for cosine in row] for row in found.cosines],
-        scores=score_infos(views.scores(session, viewer, commit_ids=commits)),
+        scores=score_infos(provenance.scores(session, viewer, commit_ids=commits)),
     )
 
 

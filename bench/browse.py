@@ -30,14 +30,15 @@ from bench import harness
 from bench.harness import Cell, Row
 from bench.many_modules import BASES, METHODS, NAMESPACES, TAGS, TASKS, VISIBILITIES, WORDS, fill
 from hub import local, up
-from hub.registry import facets, search, teams
+from hub.registry import teams
 from hub.registry.access import credentials
+from hub.registry.library import facets, search
+from hub.registry.library.search import SORTS, Filters, Sort
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import connect
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
-from hub.registry.search import SORTS, Filters, Sort
 from hub.registry.teams import Viewer
 
 MODULES = 100_000

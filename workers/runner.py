@@ -26,17 +26,18 @@ from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
-from hub.registry import jobs, kinds, scores
+from hub.registry import jobs, kinds
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, repos
 from hub.registry.inspection.inspect import inspect, require_adapter
 from hub.registry.jobs import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
+from hub.registry.library import scores
+from hub.registry.library.publishing import entries
 from hub.registry.models import Commit, Job, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
-from hub.registry.publishing import entries
 from hub.registry.teams import viewer_of
 from workers import compose, convert, evaluate, generate, par, reduce, train
 from workers.base_files import BaseChanged, BaseFiles

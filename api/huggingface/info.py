@@ -10,13 +10,13 @@ from api.huggingface.common import FullName, RepoTypeDep, link_next, time, warn_
 from api.huggingface.through import ReadThrough
 from api.huggingface.tree import POINTER_BYTES
 from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import catalog
-from hub.registry.catalog import Filters, Sort
 from hub.registry.content import refs, repos
 from hub.registry.content.refs import Place
 from hub.registry.content.repos import RepoNotFound
 from hub.registry.content.trees import is_lfs
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, parse_card
+from hub.registry.library import hub_listing
+from hub.registry.library.hub_listing import Filters, Sort
 from hub.registry.models import AdapterFacts, TreeEntry
 from hub.registry.platform.storage import Storage
 
@@ -52,7 +52,7 @@ def list_repos(
             warn_text(response, name, f"This hub does not filter by {name}; the list is as without it.")
     if gated:
         return []  # no repo of this hub is
-    rows, following = catalog.listing(
+    rows, following = hub_listing.listing(
         session,
         viewer,
         repo_type,
@@ -142,14 +142,14 @@ def _info(place: Place, facts: Sequence[AdapterFacts]) -> dict[str, Any]:
         "visibility": repo.visibility,
         "gated": False,
         "disabled": False,
-        "tags": catalog.tags(facts),
+        "tags": hub_listing.tags(facts),
     }
     if repo.type == "model":
         bases = [adapter.base_id or adapter.base_model for adapter in facts if adapter.base_model]
         shown |= {
             "modelId": place.name,
             "library_name": "peft" if facts else None,
-            "pipeline_tag": catalog.pipeline(facts),
+            "pipeline_tag": hub_listing.pipeline(facts),
             "baseModels": list(dict.fromkeys(bases)) or None,
         }
     return shown

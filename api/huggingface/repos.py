@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 from api.huggingface.common import FullName, RepoTypeDep, repo_url, time, visibility
 from api.huggingface.errors import NotOffered
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import catalog, teams
+from hub.registry import teams
 from hub.registry.content import refs, rename_copy, repos
 from hub.registry.content.repos import RepoType
+from hub.registry.library import hub_listing
 from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/api")
@@ -126,7 +127,7 @@ def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict
 
 
 def _owned(session: Session, viewer: Viewer, namespace: str) -> list[dict[str, Any]]:
-    found = catalog.owned(session, viewer, namespace)
+    found = hub_listing.owned(session, viewer, namespace)
     total = sum(used for _, used in found) or 1
     return [
         {

@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, similar, webhooks
+from hub.registry import checkpoints, jobs, webhooks
 from hub.registry.content import lfs, xet
+from hub.registry.library import similar
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
-from hub.registry import publishing, scores, teams
+from hub.registry import teams
 from hub.registry.bases import base_folder, base_models
 from hub.registry.content import blobs
+from hub.registry.library import publishing, scores
 from hub.registry.models import Mark
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 
 from hub.http import SessionDep, ViewerDep
-from hub.registry.facets import Facets, facets
-from hub.registry.search import Filters, Sort, search
+from hub.registry.library.facets import Facets, facets
+from hub.registry.library.search import Filters, Sort, search
 from hub.web.render import page, query
 
 router = APIRouter(include_in_schema=False)

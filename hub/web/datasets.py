@@ -7,14 +7,16 @@ from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import catalog, datasets, teams, views
+from hub.registry import teams
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
+from hub.registry.datasets import peek
 from hub.registry.inspection import archive
+from hub.registry.library import hub_listing, provenance
+from hub.registry.library.publishing import publish_dataset
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services
-from hub.registry.publishing import publish_dataset
 from hub.registry.teams import Viewer
 from hub.web.render import page
 
@@ -32,8 +34,8 @@ def list_datasets(
     owner: Annotated[str, Query(max_length=96)] = "",
     cursor: str | None = None,
 ) -> Response:
-    filters = catalog.Filters(author=owner.strip() or None, text=q or None)
-    rows, following = catalog.listing(
+    filters = hub_listing.Filters(author=owner.strip() or None, text=q or None)
+    rows, following = hub_listing.listing(
         session, viewer, "dataset", filters, sort="modified", limit=LISTED, cursor=cursor or None
     )
     sizes = repos.sizes(session, [row.commit for row in rows])
@@ -98,10 +100,10 @@ def dataset(
         revision=revision,
         files=files,
         refs=repos.refs(session, repo),
-        looks=[datasets.look(services.storage, file) for file in jsonl[:SHOWN_FILES]],
+        looks=[peek.look(services.storage, file) for file in jsonl[:SHOWN_FILES]],
         unseen=jsonl[SHOWN_FILES:],
-        users=views.children(session, viewer, commit),
-        scores=views.scores(session, viewer, dataset_commit=commit.id, limit=100),
+        users=provenance.children(session, viewer, commit),
+        scores=provenance.scores(session, viewer, dataset_commit=commit.id, limit=100),
         writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
         visibilities=VISIBILITIES,
     )

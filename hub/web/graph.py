@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from hub.registry.lineage import Family, Line, Member
+from hub.registry.library.lineage import Family, Line, Member
 
 WIDTH, HEIGHT = 208, 38  # of a node
 ACROSS, DOWN = 78, 12  # between nodes

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SignedIn
-from hub.registry import fits, jobs, preview, teams
+from hub.registry import fits, jobs, teams
 from hub.registry.content import repos
+from hub.registry.datasets import preview
+from hub.registry.datasets.preview import Preview
 from hub.registry.estimates import Estimate, estimate
 from hub.registry.kinds import Examples
 from hub.registry.kinds.common import Module
@@ -23,7 +25,6 @@ from hub.registry.kinds.par import Reward
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.platform.services import Services
-from hub.registry.preview import Preview
 from hub.registry.submit import submit
 from hub.registry.teams import Viewer
 from hub.web.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from hub.registry import pasted
+from hub.registry.datasets import parse_examples
 from hub.registry.kinds import ExampleText, Request
 from hub.registry.kinds.common import Strict
 from hub.registry.kinds.compose import ComposeRequest
@@ -155,7 +155,7 @@ def _examples(typed: Typed, sources: Sequence[str]) -> dict[str, Any]:
 
 
 def _pasted(typed: Typed, name: str, problems: dict[str, str]) -> list[ExampleText]:
-    result = pasted.parse("".join(typed.get(f"{name}.text", ())[-1:]))
+    result = parse_examples.parse("".join(typed.get(f"{name}.text", ())[-1:]))
     if result.problems:
         first = result.problems[0]
         more = f" ({len(result.problems)} such lines.)" if len(result.problems) > 1 else ""
@@ -189,7 +189,7 @@ def _split(typed: Typed, found: dict[str, Any], problems: dict[str, str]) -> Non
         problems["held_out"] = "The part that is held out is a number of per cent between 0 and 100."
         return
     seed = one(typed, "seed", "0")
-    found["examples"], found["held_out"] = pasted.held_back(examples, share, int(seed) if seed.isdigit() else 0)
+    found["examples"], found["held_out"] = parse_examples.held_back(examples, share, int(seed) if seed.isdigit() else 0)
 
 
 # --- the kinds --------------------------------------------------------------------------------------------------------

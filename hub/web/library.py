@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Response
 from markupsafe import Markup
 
 from hub.http import SessionDep, ViewerDep
-from hub.registry import similar, views
 from hub.registry.bases import base_models
 from hub.registry.kinds.evaluate import Metric
-from hub.registry.similar import Map, Module, TooManyModules
-from hub.registry.views import Measured
+from hub.registry.library import provenance, similar
+from hub.registry.library.provenance import Measured
+from hub.registry.library.similar import Map, Module, TooManyModules
 from hub.similarity import layout
 from hub.web.heat import Cell, Grid, draw
 from hub.web.plot import Dot, scatter
@@ -125,7 +125,7 @@ def scores(
 ) -> Response:
     """Modules by data set: the newest figure of each pair."""
     base_id = base_models.names(session).get(base_model, base_model) or None
-    found = views.scores(session, viewer, metric=metric, base_id=base_id, owner=owner or None, limit=FIGURES)
+    found = provenance.scores(session, viewer, metric=metric, base_id=base_id, owner=owner or None, limit=FIGURES)
     table: dict[Row, dict[Column, Measured]] = {}
     for score in found:
         column = Column(score.dataset, score.dataset_commit, score.dataset_path, score.template)

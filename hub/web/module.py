@@ -9,10 +9,11 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
-from hub.registry import lineage, manifest, similar, teams, views
+from hub.registry import teams
 from hub.registry.content import aliases, diff, refs, repos, trees
 from hub.registry.inspection.inspect import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
+from hub.registry.library import lineage, manifest, provenance, similar
 from hub.registry.models import AdapterFacts, Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
@@ -103,10 +104,10 @@ def overview(
         told=told,
         judged=judged(told.report) if told else None,
         metrics=METRICS,
-        scores=views.scores_beside_base(session, viewer, commit),
-        parents=views.parents(session, viewer, commit),
-        children=views.children(session, viewer, commit),
-        lost_inputs=views.lost_inputs(session, commit),
+        scores=provenance.scores_beside_base(session, viewer, commit),
+        parents=provenance.parents(session, viewer, commit),
+        children=provenance.children(session, viewer, commit),
+        lost_inputs=provenance.lost_inputs(session, commit),
         shown_parents=SHOWN_PARENTS,
         snippets={
             facts.folder: _snippets(request, services, session, viewer, opened, facts) for facts in opened.folders
@@ -172,7 +173,7 @@ def versions_tab(
     status: int = 200,
 ) -> Response:
     """`problem` is why the form that was sent, with what was `typed`, did not do what it should."""
-    history, following = views.history(session, opened.repo, before=before)
+    history, following = provenance.history(session, opened.repo, before=before)
     older = repos.resolve(session, opened.repo, compare) if compare else None
     return tab(
         "versions",
@@ -202,7 +203,7 @@ def lineage_tab(
         viewer,
         family=family,
         graph=family_graph(family),
-        lost_inputs=views.lost_inputs(session, opened.commit),
+        lost_inputs=provenance.lost_inputs(session, opened.commit),
         address=address,
         title=title,
     )

@@ -9,9 +9,10 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
-from hub.registry import repair, teams
+from hub.registry import teams
 from hub.registry.content import repos, share_links
 from hub.registry.content.repos import Visibility, WouldReveal
+from hub.registry.library import repair
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn
 from hub.registry.teams import Viewer

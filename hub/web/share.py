@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Response
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import manifest
 from hub.registry.content import repos, share_links, trees
+from hub.registry.library import manifest
 from hub.web.module import FILES_A_PAGE, card_of
 from hub.web.render import page
 from hub.web.report import METRICS, judged

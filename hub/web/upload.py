@@ -11,13 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn
-from hub.registry import publishing, teams
+from hub.registry import teams
 from hub.registry.access import signing
 from hub.registry.content.repos import VISIBILITIES, Entry, Visibility
+from hub.registry.library import publishing
+from hub.registry.library.publishing import Shown
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.publishing import Shown
 from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 from hub.web.render import page

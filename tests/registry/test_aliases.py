@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import jobs, scores
+from hub.registry import jobs
+from hub.registry.library import scores
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

@@ -3,13 +3,14 @@
 import pytest
 from sqlalchemy import func, select, update
 
-from hub.registry import facets, teams
+from hub.registry import teams
 from hub.registry.content import repos
-from hub.registry.facets import Facet, Facets
+from hub.registry.library import facets
+from hub.registry.library.facets import Facet, Facets
+from hub.registry.library.search import Filters
 from hub.registry.models import AdapterFacts
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.search import Filters
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base

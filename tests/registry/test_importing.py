@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hub.registry import importing, repair
 from hub.registry.content import repos
+from hub.registry.library import importing, repair
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.registry.platform.services import Services

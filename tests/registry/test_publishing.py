@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, select
 
-from hub.registry import publishing
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import BadAdapter
+from hub.registry.library import publishing
 from hub.registry.models import Blob, Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden

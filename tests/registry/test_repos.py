@@ -9,16 +9,17 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub.registry import teams, views
+from hub.registry import teams
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import Parent
 from hub.registry.inspection.inspect import inspect
+from hub.registry.library import provenance
+from hub.registry.library.publishing import entries
 from hub.registry.models import AdapterFacts, Commit, Lineage, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.publishing import entries
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming
@@ -67,7 +68,7 @@ def test_an_equal_tree_makes_no_new_commit(services: Services, ann: Person) -> N
     first = adapter(services, ann, "ann/a", seed=1)
     assert adapter(services, ann, "ann/a", seed=1).id == first.id
     with transaction(services.sessions) as session:
-        steps, _ = views.history(session, found(services, ann.viewer, "ann/a"))
+        steps, _ = provenance.history(session, found(services, ann.viewer, "ann/a"))
         assert [step.commit.id for step in steps] == [first.id]
 
 

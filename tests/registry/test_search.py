@@ -2,13 +2,14 @@
 
 import pytest
 
-from hub.registry import scores, search, teams
+from hub.registry import teams
 from hub.registry.content import rename_copy, repos
+from hub.registry.library import scores, search
+from hub.registry.library.search import SORTS, Filters, Sort
 from hub.registry.models import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.search import SORTS, Filters, Sort
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base

@@ -3,11 +3,12 @@
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import similar, sweep
+from hub.registry import sweep
+from hub.registry.library import similar
+from hub.registry.library.similar import TooManyModules
 from hub.registry.models import AdapterFacts
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.similar import TooManyModules
 from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base

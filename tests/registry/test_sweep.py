@@ -14,12 +14,12 @@ from hub.registry import jobs, sweep
 from hub.registry.content import blobs, lfs, repos
 from hub.registry.content.lfs import Grant
 from hub.registry.jobs import Input, Submission
+from hub.registry.library.publishing import entries
 from hub.registry.models import Blob, Commit, Holding, Job, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.storage import Storage
-from hub.registry.publishing import entries
 from tests.conftest import WORKER, Person
 from tests.registry.made import adapter, incoming
 from tests.support import peft_folder

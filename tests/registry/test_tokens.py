@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from hub.registry import tokens
 from hub.registry.bases import base_models
+from hub.registry.datasets import token_counts
+from hub.registry.datasets.token_counts import Counted
+from hub.registry.library.publishing import publish_model
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.publishing import publish_model
-from hub.registry.tokens import Counted
 from tests.conftest import Person
 from tests.registry.made import incoming
 from tests.support import LAYERS
@@ -41,7 +41,7 @@ def register(services: Services, path: Path | None, base_id: str = "ann/base") -
 
 def count(services: Services, *texts: str, base_id: str = "ann/base") -> Counted:
     with transaction(services.sessions) as session:
-        return tokens.count(session, services.storage, base_id, texts)
+        return token_counts.count(session, services.storage, base_id, texts)
 
 
 def test_of_a_folder_on_this_machine(services: Services, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 
-from hub.registry import jobs, sweep, views
+from hub.registry import jobs, sweep
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import Parent, Visibility
 from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs import Input, Submission
+from hub.registry.library import provenance
+from hub.registry.library.provenance import PRIVATE
+from hub.registry.library.publishing import entries
+from hub.registry.library.scores import keep as keep_score
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.publishing import entries
-from hub.registry.scores import keep as keep_score
 from hub.registry.teams import Viewer
-from hub.registry.views import PRIVATE
 from tests.conftest import Person
 from tests.registry.made import adapter, dataset, incoming
 from tests.support import TINY, peft_folder
@@ -42,13 +43,13 @@ def woven(services: Services, person: Person, name: str, visibility: Visibility,
 
 def parents(services: Services, viewer: Viewer | None, commit: Commit) -> list[tuple[Any, ...]]:
     with transaction(services.sessions) as session:
-        found = views.parents(session, viewer, commit)
+        found = provenance.parents(session, viewer, commit)
     return [(relative.repo, relative.commit, relative.role, relative.weight) for relative in found]
 
 
 def children(services: Services, viewer: Viewer | None, commit: Commit) -> list[str]:
     with transaction(services.sessions) as session:
-        return [relative.repo for relative in views.children(session, viewer, commit)]
+        return [relative.repo for relative in provenance.children(session, viewer, commit)]
 
 
 def test_parents_that_one_may_not_see_keep_their_part_and_lose_their_name(
@@ -97,7 +98,7 @@ def test_what_lost_an_input_cannot_be_made_again_until_that_is_restored(
 
     def lost() -> int:
         with transaction(services.sessions) as session:
-            return views.lost_inputs(session, made)
+            return provenance.lost_inputs(session, made)
 
     assert lost() == 0
     with transaction(services.sessions) as session:
@@ -138,7 +139,7 @@ def keep(services: Services, job_id: Any, module: Commit | None, task: Commit, v
 
 def scores(services: Services, viewer: Viewer | None, *commits: Commit) -> set[tuple[str | None, float]]:
     with transaction(services.sessions) as session:
-        found = views.scores(session, viewer, commit_ids=[c.id for c in commits] if commits else None)
+        found = provenance.scores(session, viewer, commit_ids=[c.id for c in commits] if commits else None)
     return {(score.repo, score.value) for score in found}
 
 

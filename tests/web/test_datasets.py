@@ -5,8 +5,8 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import datasets
 from hub.registry.content import repos
+from hub.registry.datasets import peek
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
@@ -60,14 +60,14 @@ def test_what_a_look_finds(
     with transaction(services.sessions) as session:
         repo = repos.find(session, ann.viewer, "dataset", "ann/task")
         entry = repos.file(session, repos.resolve(session, repo), "train.jsonl")
-        found = datasets.look(services.storage, entry)
+        found = peek.look(services.storage, entry)
     assert (found.count, found.unreadable) == (count, unreadable)
 
 
 def test_a_long_file_is_looked_at_and_not_counted(
     client: TestClient, services: Services, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "LOOKED_AT_BYTES", 40)
+    monkeypatch.setattr(peek, "LOOKED_AT_BYTES", 40)
     upload(client, ann.headers, "ann/long", {"train.jsonl": examples_file(10)}, kind="datasets", visibility="public")
     page = client.get("/datasets/ann/long").text
     assert "too long to count here" in page

@@ -7,8 +7,9 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import jobs, scores
+from hub.registry import jobs
 from hub.registry.jobs import Submission
+from hub.registry.library import scores
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
@@ -60,7 +61,7 @@ def test_a_map_of_nothing_says_what_to_do(client: TestClient, services: Services
 def test_too_many_modules_ask_for_an_owner(
     client: TestClient, services: Services, ann: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hub.registry.similar.MAX_MODULES", 1)
+    monkeypatch.setattr("hub.registry.library.similar.MAX_MODULES", 1)
     for seed in range(2):
         adapter(services, ann, f"ann/m{seed}", seed=seed, visibility="public")
     answer = client.get("/map")

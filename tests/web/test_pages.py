@@ -8,7 +8,8 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from hub.http import COOKIE
-from hub.registry import jobs, scores
+from hub.registry import jobs
+from hub.registry.library import scores
 from hub.registry.models import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

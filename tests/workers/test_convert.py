@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from hub.lora.bases import Base
 from hub.registry.content.repos import Visibility
+from hub.registry.library.publishing import publish_model
 from hub.registry.models import Commit, Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.publishing import publish_model
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter
 from tests.registry.made import incoming

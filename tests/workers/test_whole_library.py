@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 from starlette.testclient import TestClient
 
 from hub.peft_format import CONFIG, WEIGHTS
-from hub.registry import importing
 from hub.registry.bases import base_models
 from hub.registry.inspection.findings import BROKEN, KNOWN
+from hub.registry.library import importing
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

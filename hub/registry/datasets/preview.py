@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from hub.registry import pasted, tokens
 from hub.registry.content import repos
+from hub.registry.datasets import parse_examples, token_counts
+from hub.registry.datasets.parse_examples import Problem
 from hub.registry.kinds import Examples, ExampleText
 from hub.registry.kinds.common import pin_examples
 from hub.registry.models import Commit, TreeEntry
-from hub.registry.pasted import Problem
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer
@@ -44,8 +44,8 @@ class Preview:
 
 def of_text(session: Session, storage: Storage, base_id: str, text: str, *, size: int | None = None) -> Preview:
     """`size`: of the file that the text is the beginning of."""
-    found = pasted.parse(text)
-    counted = tokens.count(session, storage, base_id, [f"{each.input}\n{each.target}" for each in found.examples])
+    found = parse_examples.parse(text)
+    counted = token_counts.count(session, storage, base_id, [f"{each.input}\n{each.target}" for each in found.examples])
     rows = zip(found.lines, found.examples, counted.tokens, strict=True)
     systems = [each.system for each in found.examples]
     return Preview(

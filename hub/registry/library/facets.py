@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, func, literal, null, select, text, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from hub.registry import search
+from hub.registry.library import search
+from hub.registry.library.search import Filters
 from hub.registry.models import AdapterFacts
-from hub.registry.search import Filters
 from hub.registry.teams import Viewer
 
 Facet = Literal["base", "method", "task", "tag", "owner", "visibility"]

@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from sqlalchemy import select
 
-from hub.registry import publishing
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.repos import Visibility
 from hub.registry.inspection.findings import CONVERTIBLE
 from hub.registry.inspection.inspect import LOADED_PICKLES, BadAdapter
+from hub.registry.library import publishing
 from hub.registry.models import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotFound

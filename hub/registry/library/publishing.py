@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from hub.peft_format import RangedFile
-from hub.registry import similar, teams
+from hub.registry import teams
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
@@ -14,6 +14,7 @@ from hub.registry.content.repos import VISIBILITIES, Entry, RepoType, StoredFile
 from hub.registry.inspection.archive import MAC_EXTRAS, without_top
 from hub.registry.inspection.findings import Finding
 from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
+from hub.registry.library import similar
 from hub.registry.models import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
