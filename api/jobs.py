@@ -15,13 +15,13 @@ from api import schemas
 from api.adapters import score_infos
 from api.watch import Watcher
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import jobs
-from hub.registry.kinds import JobRequest
+from hub.registry.jobs import lifecycle
+from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.submit import submit
 from hub.registry.library import provenance
 from hub.registry.models import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.submit import submit
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -52,19 +52,19 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[schemas.Job]:
     """Your jobs and those of your organisations, newest first."""
-    found = jobs.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit)
+    found = lifecycle.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit)
     return [describe(session, job) for job, _ in found]
 
 
 @router.get("/jobs/{job_id}")
 def get_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
-    return describe(session, jobs.find(session, viewer, job_id))
+    return describe(session, lifecycle.find(session, viewer, job_id))
 
 
 @router.post("/jobs/{job_id}/cancel")
 def cancel_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
     """A queued job ends at once, a running one within one evaluation. 409 once it has succeeded or failed."""
-    return describe(session, jobs.cancel(session, viewer, job_id))
+    return describe(session, lifecycle.cancel(session, viewer, job_id))
 
 
 @router.get("/jobs/{job_id}/events")
@@ -72,8 +72,8 @@ def list_events(
     session: SessionDep, viewer: SignedIn, job_id: uuid.UUID, after: Annotated[int, Query(ge=0)] = 0
 ) -> list[schemas.JobEvent]:
     """Events with a sequence number above `after`, up to a thousand."""
-    job = jobs.find(session, viewer, job_id)
-    return [_event(event) for event in jobs.events(session, job.id, after)]
+    job = lifecycle.find(session, viewer, job_id)
+    return [_event(event) for event in lifecycle.events(session, job.id, after)]
 
 
 @router.get("/jobs/{job_id}/stream", response_class=StreamingResponse)
@@ -93,7 +93,7 @@ async def stream_events(
 
     def check() -> None:
         with transaction(services.sessions) as session:
-            jobs.find(session, viewer, job_id)
+            lifecycle.find(session, viewer, job_id)
 
     await run_in_threadpool(check)
     watcher: Watcher = request.app.state.watcher
@@ -116,7 +116,7 @@ async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: 
                 yield f"id: {item.seq}\nevent: progress\ndata: {_event(item).model_dump_json()}\n\n"
             else:
                 yield f"event: state\ndata: {json.dumps({'state': item})}\n\n"
-                if item in (*jobs.FINISHED, "gone"):
+                if item in (*lifecycle.FINISHED, "gone"):
                     return
 
 
@@ -127,7 +127,7 @@ def list_scores(session: SessionDep, viewer: ViewerDep) -> list[schemas.ScoreInf
 
 
 def describe(session: Session, job: Job) -> schemas.Job:
-    found = jobs.result_commit(session, job)
+    found = lifecycle.result_commit(session, job)
     repo, commit = found or (None, None)
     error = {"code": job.error_code, "message": job.error_message or ""} if job.error_code else None
     return schemas.Job(

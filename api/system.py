@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from api import schemas
 from hub.http import Admin, SessionDep
-from hub.registry import usage
+from hub.registry.jobs import usage
 
 router = APIRouter(prefix="/v1", tags=["system"])
 

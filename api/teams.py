@@ -10,8 +10,9 @@ from fastapi.responses import StreamingResponse
 
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry import teams, usage, webhooks
+from hub.registry import teams
 from hub.registry.access import audit, organizations, quota
+from hub.registry.jobs import usage, webhooks
 from hub.registry.models import AuditEvent, Invitation
 from hub.registry.platform.db import transaction
 

@@ -8,10 +8,11 @@ import threading
 from pathlib import Path
 
 from hub import demo, local, up
-from hub.registry import sweep, teams
+from hub.registry import teams
 from hub.registry.access import credentials
 from hub.registry.content import repos
 from hub.registry.library import importing
+from hub.registry.operations import sweep
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction
 from hub.registry.platform.errors import HubError

@@ -19,7 +19,7 @@ from api.app import create_app
 from hub import local, up
 from hub.registry import teams
 from hub.registry.access import credentials
-from hub.registry.jobs import Worker
+from hub.registry.jobs.lifecycle import Worker
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect

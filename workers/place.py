@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hub.registry import checkpoints
-from hub.registry.jobs import Lease
+from hub.registry.jobs import checkpoints
+from hub.registry.jobs.lifecycle import Lease
 from hub.registry.platform.services import Services
 
 

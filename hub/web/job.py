@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from hub import pictures
 from hub.http import SessionDep, ViewerDep
-from hub.registry import jobs, teams, usage
+from hub.registry import teams
+from hub.registry.jobs import lifecycle, usage
 from hub.registry.models import Job, JobEvent, User
 from hub.registry.platform.errors import NotSignedIn
 from hub.registry.teams import Viewer
@@ -50,7 +51,9 @@ def list_jobs(
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
     asked = {"kind": kind, "state": state, "namespace": namespace}
-    found = jobs.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=PAGE + 1)
+    found = lifecycle.listing(
+        session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=PAGE + 1
+    )
     shown = found[:PAGE]
     return page(
         "jobs.html",
@@ -77,9 +80,9 @@ def list_jobs(
 def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
-    found = jobs.find(session, viewer, job_id)
-    result = jobs.result_commit(session, found)
-    live = found.state not in jobs.FINISHED
+    found = lifecycle.find(session, viewer, job_id)
+    result = lifecycle.result_commit(session, found)
+    live = found.state not in lifecycle.FINISHED
     return page(
         "job.html",
         viewer,
@@ -89,7 +92,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         owner=session.get_one(User, found.owner_id).name,
         repo=result[0].full_name if result else None,
         commit=result[1].id if result else None,
-        log=jobs.newest_events(session, found.id, LOG),
+        log=lifecycle.newest_events(session, found.id, LOG),
         live=_live(session, viewer, found) if live else None,
         taken=_taken(found),
         inputs=list(_inputs(found.params)),
@@ -105,7 +108,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
 def cancel(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to cancel a job.")
-    jobs.cancel(session, viewer, job_id)
+    lifecycle.cancel(session, viewer, job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 
@@ -127,7 +130,7 @@ def title(job: Job) -> str:
 
 def _live(session: Session, viewer: Viewer, job: Job) -> dict[str, Any]:
     """How far it is; what was reported so far, for a plot that scripts carry on; and for a queued one what is before it."""
-    events = jobs.sampled_events(session, job.id, POINTS)
+    events = lifecycle.sampled_events(session, job.id, POINTS)
     points = [
         {"seq": event.seq, "phase": event.phase, "step": event.step, **_drawn(event)}
         for event in events
@@ -143,7 +146,7 @@ def _live(session: Session, viewer: Viewer, job: Job) -> dict[str, Any]:
         "phase": phases[-1] if phases else None,
         "plot": progress_curve(part),
         "wait": usage.wait(session, job) if job.state == "queued" else None,
-        "may_cancel": jobs.may_cancel(session, viewer, job),
+        "may_cancel": lifecycle.may_cancel(session, viewer, job),
     }
 
 
@@ -165,7 +168,7 @@ def _seconds_left(events: Sequence[JobEvent]) -> float | None:
 
 
 def _last(session: Session, job: Job) -> JobEvent | None:
-    newest = jobs.newest_events(session, job.id, 1)
+    newest = lifecycle.newest_events(session, job.id, 1)
     return newest[0] if newest else None
 
 

@@ -13,19 +13,20 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SignedIn
-from hub.registry import fits, jobs, teams
+from hub.registry import teams
 from hub.registry.content import repos
 from hub.registry.datasets import preview
 from hub.registry.datasets.preview import Preview
-from hub.registry.estimates import Estimate, estimate
-from hub.registry.kinds import Examples
-from hub.registry.kinds.common import Module
-from hub.registry.kinds.compose import ComposeRequest
-from hub.registry.kinds.par import Reward
+from hub.registry.jobs import eligibility, lifecycle
+from hub.registry.jobs.estimates import Estimate, estimate
+from hub.registry.jobs.requests import Examples
+from hub.registry.jobs.requests.common import Module
+from hub.registry.jobs.requests.compose import ComposeRequest
+from hub.registry.jobs.requests.par import Reward
+from hub.registry.jobs.submit import submit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.platform.services import Services
-from hub.registry.submit import submit
 from hub.registry.teams import Viewer
 from hub.web.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again
 from hub.web.model_forms import problems_of, widgets
@@ -92,7 +93,7 @@ def new_job(
     if again is None:
         return _page(services, viewer, form, typed)
     with transaction(services.sessions) as session:
-        job = jobs.find(session, viewer, again)
+        job = lifecycle.find(session, viewer, again)
     if job.kind != kind and job.kind in FORMS:
         return RedirectResponse(f"/new/{job.kind}?again={again}", status_code=303)
     if job.request is None or job.kind != kind:
@@ -153,7 +154,7 @@ def _page(
     status: int = 200,
 ) -> Response:
     with transaction(services.sessions) as session:
-        bases = fits.bases_with_modules(session, viewer)
+        bases = eligibility.bases_with_modules(session, viewer)
         base = _base(session, viewer, typed, bases)
         looks = {name: _look(services, session, viewer, typed, name, base) for name in SOURCES}
         offers = _offers(session, viewer, form, typed, base)
@@ -193,18 +194,20 @@ def _base(session: Session, viewer: Viewer, typed: Fields, bases: list[tuple[str
         return named
     for reference in typed.get("module", ()):
         found = (
-            fits.base_of(session, viewer, Module.model_validate(module_of(reference))) if reference.strip() else None
+            eligibility.base_of(session, viewer, Module.model_validate(module_of(reference)))
+            if reference.strip()
+            else None
         )
         if found:
             return found
     return bases[0][0] if bases else ""
 
 
-def _offers(session: Session, viewer: Viewer, form: Form, typed: Fields, base: str) -> fits.Offers:
+def _offers(session: Session, viewer: Viewer, form: Form, typed: Fields, base: str) -> eligibility.Offers:
     if form.kind != "compose":
-        return fits.offers(session, viewer, base)
+        return eligibility.offers(session, viewer, base)
     way = one(typed, "form") or str(ComposeRequest.model_fields["form"].default)
-    return fits.offers(session, viewer, base, form=way, chosen=typed.get("module", ()))
+    return eligibility.offers(session, viewer, base, form=way, chosen=typed.get("module", ()))
 
 
 @dataclass(frozen=True)

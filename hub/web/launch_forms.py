@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from hub.registry.datasets import parse_examples
-from hub.registry.kinds import ExampleText, Request
-from hub.registry.kinds.common import Strict
-from hub.registry.kinds.compose import ComposeRequest
-from hub.registry.kinds.evaluate import EvaluateRequest
-from hub.registry.kinds.par import ParRequest, Reward
-from hub.registry.kinds.reduce import OF_A_BASE, OF_A_MODULE, ReduceRequest
-from hub.registry.kinds.train import GIVEN_BY_START, TrainRequest
+from hub.registry.jobs.requests import ExampleText, Request
+from hub.registry.jobs.requests.common import Strict
+from hub.registry.jobs.requests.compose import ComposeRequest
+from hub.registry.jobs.requests.evaluate import EvaluateRequest
+from hub.registry.jobs.requests.par import ParRequest, Reward
+from hub.registry.jobs.requests.reduce import OF_A_BASE, OF_A_MODULE, ReduceRequest
+from hub.registry.jobs.requests.train import GIVEN_BY_START, TrainRequest
 from hub.web.model_forms import Typed, body_of, typed_of
 
 # By the field; "no" and the field is what the choice of nothing is called.

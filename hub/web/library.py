@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from hub.http import SessionDep, ViewerDep
 from hub.registry.bases import base_models
-from hub.registry.kinds.evaluate import Metric
+from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.library import provenance, similar
 from hub.registry.library.provenance import Measured
 from hub.registry.library.similar import Map, Module, TooManyModules

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from hub.http import SessionDep, ViewerDep
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate
-from hub.registry.kinds.common import Template
-from hub.registry.kinds.evaluate import Metric
+from hub.registry.jobs.requests.common import Template
+from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.models import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn
 from hub.registry.teams import Viewer

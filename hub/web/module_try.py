@@ -11,15 +11,15 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
-from hub.registry import jobs
 from hub.registry.content import repos
-from hub.registry.kinds.common import Module
-from hub.registry.kinds.generate import GenerateRequest
+from hub.registry.jobs import lifecycle
+from hub.registry.jobs.requests.common import Module
+from hub.registry.jobs.requests.generate import GenerateRequest
+from hub.registry.jobs.submit import submit
 from hub.registry.models import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
 from hub.registry.platform.services import Services
-from hub.registry.submit import submit
 from hub.registry.teams import Viewer
 from hub.web.module import Opened, open_module, tab
 from hub.web.render import query
@@ -41,10 +41,10 @@ def form(
     opened = open_module(session, viewer, namespace, name, revision)
     if job is None:
         return _tab(opened, viewer, {})
-    found = jobs.find(session, viewer, job)
+    found = lifecycle.find(session, viewer, job)
     asked = found.params.get("module") if found.kind == "generate" else None
     if not asked or asked["repo"] != opened.repo.full_name:
-        raise jobs.JobNotFound(f"There is no try of {opened.repo.full_name} in the job {job}.")
+        raise lifecycle.JobNotFound(f"There is no try of {opened.repo.full_name} in the job {job}.")
     typed = {"prompt": found.params["prompt"], "tokens": found.params["max_new_tokens"], "folder": asked["folder"]}
     return _tab(opened, viewer, typed, found)
 
@@ -102,7 +102,7 @@ def _tab(
         status=problem.status if problem else 200,
         typed={"prompt": "", "tokens": TOKENS, "folder": "", **typed},
         job=job,
-        waiting=job is not None and job.state not in jobs.FINISHED,
+        waiting=job is not None and job.state not in lifecycle.FINISHED,
         answers=(job.result or {}).get("answers") if job else None,
         problem=problem.message if problem else "",
     )

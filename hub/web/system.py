@@ -7,9 +7,10 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import Admin, SessionDep
-from hub.registry import teams, usage
+from hub.registry import teams
 from hub.registry.access import audit, credentials, quota
 from hub.registry.bases import base_models
+from hub.registry.jobs import usage
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import Viewer
 from hub.web.render import page

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from hub.http import SessionDep, SignedIn
 from hub.registry import teams as domain
-from hub.registry import usage
 from hub.registry.access import organizations, quota
+from hub.registry.jobs import usage
 from hub.registry.models import Role
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import SCOPES, Scope, Viewer

@@ -12,15 +12,16 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry import jobs, teams
+from hub.registry import teams
 from hub.registry.access import credentials
-from hub.registry.kinds import JobRequest
+from hub.registry.jobs import lifecycle
+from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.submit import submit
 from hub.registry.models import Membership
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
-from hub.registry.submit import submit
 from tests.conftest import Person
 from tests.registry import made
 
@@ -61,7 +62,7 @@ class Instance:
         }
         job = submit(self.services, owner.viewer, TypeAdapter(JobRequest).validate_python(body))
         with transaction(self.services.sessions) as session:
-            jobs.cancel(session, owner.viewer, job.id)
+            lifecycle.cancel(session, owner.viewer, job.id)
         return str(job.id)
 
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from hub.registry import jobs
-from hub.registry.jobs import Lease, Submission
+from hub.registry.jobs import lifecycle
+from hub.registry.jobs.lifecycle import Lease, Submission
 from hub.registry.models import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -28,8 +28,8 @@ def start(services: Services, ann: Person) -> Start:
     def start() -> Lease:
         submission = Submission("generate", "interactive", {}, [], ann.name, "private")
         with transaction(services.sessions) as session:
-            job = jobs.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
-            lease = jobs.claim(session, job.id, WORKER, 300)
+            job = lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
+            lease = lifecycle.claim(session, job.id, WORKER, 300)
         assert lease is not None
         return lease
 
@@ -39,12 +39,12 @@ def start(services: Services, ann: Person) -> Start:
 def record(services: Services, lease: Lease, *seqs: int) -> None:
     with transaction(services.sessions) as session:
         for seq in seqs:
-            jobs.record(session, lease, seq, "search", seq, 9, {"loss": float(seq)})
+            lifecycle.record(session, lease, seq, "search", seq, 9, {"loss": float(seq)})
 
 
 def succeed(services: Services, lease: Lease) -> None:
     with transaction(services.sessions) as session:
-        jobs.succeed(session, lease, {"answer": 42})
+        lifecycle.succeed(session, lease, {"answer": 42})
 
 
 def parsed(text: str) -> list[dict[str, Any]]:
@@ -161,8 +161,8 @@ def test_a_job_with_more_events_than_one_reading_holds_is_told_whole(
 def test_a_cancelled_job_ends_its_stream(client: TestClient, services: Services, ann: Person, start: Start) -> None:
     lease = start()
     with transaction(services.sessions) as session:
-        jobs.cancel(session, ann.viewer, lease.job_id)
-        jobs.end_cancelled(session, lease)
+        lifecycle.cancel(session, ann.viewer, lease.job_id)
+        lifecycle.end_cancelled(session, lease)
     assert states(watch(client, ann, lease.job_id)) == ["cancelled"]
 
 

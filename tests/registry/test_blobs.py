@@ -10,11 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import func, select, text, update
 
-from hub.registry import sweep
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.library import publishing
 from hub.registry.models import Blob, Holding
+from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound, Unavailable
 from hub.registry.platform.services import Services

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, update
 
-from hub.registry.estimates import Estimate, estimate, scaled, work
+from hub.registry.jobs.estimates import Estimate, estimate, scaled, work
+from hub.registry.jobs.submit import submit
 from hub.registry.models import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.submit import submit
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.registry.test_submit import REQUESTS

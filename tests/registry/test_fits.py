@@ -2,11 +2,11 @@
 
 import pytest
 
-from hub.registry import fits
-from hub.registry.fits import misfit
 from hub.registry.inspection.inspect import NOT_PLAIN
-from hub.registry.kinds.common import Module
-from hub.registry.kinds.compose import ON_FACTORS
+from hub.registry.jobs import eligibility
+from hub.registry.jobs.eligibility import misfit
+from hub.registry.jobs.requests.common import Module
+from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
@@ -55,16 +55,16 @@ def test_what_is_offered_is_what_the_viewer_may_see(services: Services, ann: Per
     adapter(services, bob, "bob/foreign", seed=4, base="tests/other")
     with transaction(services.sessions) as session:
         for form in (None, "sum", *ON_FACTORS):
-            found = fits.offers(session, ann.viewer, TINY, form=form)
+            found = eligibility.offers(session, ann.viewer, TINY, form=form)
             assert [offer.reference for offer in found.fitting] == ["bob/shown", "ann/a"]
             assert [(offer.reference, offer.reason) for offer in found.others] == [
                 ("bob/foreign", "is for tests/other")
             ]
             assert not found.more
-        assert fits.offers(session, None, TINY).fitting == []
-        assert fits.bases_with_modules(session, ann.viewer) == [(TINY, 2), ("tests/other", 1)]
-        assert fits.bases_with_modules(session, None) == [("tests/other", 0), (TINY, 0)]
-        assert fits.base_of(session, ann.viewer, Module(repo="bob/foreign")) == "tests/other"
+        assert eligibility.offers(session, None, TINY).fitting == []
+        assert eligibility.bases_with_modules(session, ann.viewer) == [(TINY, 2), ("tests/other", 1)]
+        assert eligibility.bases_with_modules(session, None) == [("tests/other", 0), (TINY, 0)]
+        assert eligibility.base_of(session, ann.viewer, Module(repo="bob/foreign")) == "tests/other"
 
 
 def test_equal_ranks_are_those_of_the_first_chosen_else_the_commonest(services: Services, ann: Person) -> None:
@@ -74,7 +74,7 @@ def test_equal_ranks_are_those_of_the_first_chosen_else_the_commonest(services: 
     with transaction(services.sessions) as session:
 
         def names(chosen: list[str]) -> list[str]:
-            found = fits.offers(session, ann.viewer, TINY, form="product", chosen=chosen)
+            found = eligibility.offers(session, ann.viewer, TINY, form="product", chosen=chosen)
             return [offer.repo for offer in found.fitting]
 
         assert names([]) == ["ann/m1", "ann/m0"]
@@ -86,8 +86,8 @@ def test_only_the_newest_are_listed(services: Services, ann: Person, monkeypatch
     base(services)
     for seed in range(3):
         adapter(services, ann, f"ann/m{seed}", seed=seed)
-    monkeypatch.setattr(fits, "MOST", 2)
+    monkeypatch.setattr(eligibility, "MOST", 2)
     with transaction(services.sessions) as session:
-        found = fits.offers(session, ann.viewer, TINY, form="sum")
+        found = eligibility.offers(session, ann.viewer, TINY, form="sum")
     assert [offer.repo for offer in found.fitting] == ["ann/m2", "ann/m1"]
     assert found.more

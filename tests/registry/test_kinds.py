@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from hub.registry import kinds
 from hub.registry.bases.base_models import BaseNotFound
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
-from hub.registry.jobs import Input, Submission
-from hub.registry.kinds import JobRequest
-from hub.registry.kinds.train import UnknownTarget
+from hub.registry.jobs import requests
+from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.requests.train import UnknownTarget
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.platform.services import Services
@@ -82,7 +82,7 @@ def test_modules_of_two_bases_are_refused_naming_both(services: Services, ann: P
     adapter(services, ann, "ann/a", base="org/one")
     adapter(services, ann, "ann/b", base="org/two")
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.IncompatibleModules, match=r"ann/a is for org/one; ann/b is for org/two"):
+    with pytest.raises(requests.IncompatibleModules, match=r"ann/a is for org/one; ann/b is for org/two"):
         resolve(compose("ann/a", "ann/b"))
     # Whoever says which base to use has decided; the shapes must still fit.
     assert resolve(compose("ann/a", "ann/b", base="org/two")).params["base"]["id"] == "org/two"
@@ -93,7 +93,7 @@ def test_a_module_of_an_unknown_base_needs_the_base_to_be_named_or_registered(
 ) -> None:
     adapter(services, ann, "ann/a", base="/home/me/base")
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.IncompatibleModules, match="'/home/me/base', which is not registered"):
+    with pytest.raises(requests.IncompatibleModules, match="'/home/me/base', which is not registered"):
         resolve(compose("ann/a"))
     with pytest.raises(BaseNotFound, match="org/base"):
         resolve(compose("ann/a", base="org/base"))
@@ -111,11 +111,11 @@ def test_layers_that_the_base_does_not_have_in_that_shape_are_refused(
     other = config(SOUND, target_modules=["up_proj"])
     renamed = other["adapter_model.safetensors"].replace(b"self_attn.q_proj", b"__mlp__.up__proj")
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.IncompatibleModules, match=r"of shape \[8, 8\], not \[16, 16\]"):
+    with pytest.raises(requests.IncompatibleModules, match=r"of shape \[8, 8\], not \[16, 16\]"):
         resolve(compose("ann/wide", base="org/narrow"))
     other = config(other, target_modules=["up__proj"], base_model_name_or_path="somewhere/else")
     adapter(services, ann, "ann/elsewhere", files={**other, "adapter_model.safetensors": renamed})
-    with pytest.raises(kinds.IncompatibleModules, match="the base has no layer"):
+    with pytest.raises(requests.IncompatibleModules, match="the base has no layer"):
         resolve(compose("ann/elsewhere", base="org/narrow"))
 
 
@@ -125,7 +125,7 @@ def test_the_product_form_needs_one_rank(services: Services, ann: Person, resolv
     adapter(services, ann, "ann/four", rank=4)
     adapter(services, ann, "ann/also-two", rank=2, seed=2)
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.IncompatibleModules, match=r"ann/two has rank 2 at .* and ann/four has rank 4"):
+    with pytest.raises(requests.IncompatibleModules, match=r"ann/two has rank 2 at .* and ann/four has rank 4"):
         resolve(compose("ann/two", "ann/four", form="product"))
     assert resolve(compose("ann/two", "ann/also-two", form="product")).params["form"] == "product"
     assert resolve(compose("ann/two", "ann/four", form="sum")).params["form"] == "sum"
@@ -140,7 +140,7 @@ def test_two_versions_of_one_repo_are_two_modules_with_a_rank_each(
     dataset(services, ann, "ann/task")
     both = ({"repo": "ann/a", "revision": "v1"}, {"repo": "ann/a", "revision": "v2"})
     assert len(resolve(compose(*both)).params["modules"]) == 2
-    with pytest.raises(kinds.IncompatibleModules, match=r"rank 2 at .* rank 4"):
+    with pytest.raises(requests.IncompatibleModules, match=r"rank 2 at .* rank 4"):
         resolve(compose(*both, form="product"))
 
 
@@ -164,7 +164,7 @@ def test_candidates_are_the_plain_adapters_that_one_may_see(
     assert "choose" not in drawn.params
     pool = resolve(compose(modules={"from": ["ann", "bob"], "pool": 1}, base=TINY))
     assert len(pool.params["modules"]) == 1
-    with pytest.raises(kinds.IncompatibleModules, match="No adapter in nobody can take part"):
+    with pytest.raises(requests.IncompatibleModules, match="No adapter in nobody can take part"):
         resolve(compose(modules={"from": ["nobody"]}))
 
 
@@ -174,7 +174,7 @@ def test_a_result_is_no_more_visible_than_any_candidate(services: Services, ann:
     adapter(services, ann, "ann/b", visibility="private", seed=2)
     dataset(services, ann, "ann/task", visibility="public")
     assert resolve(compose("ann/a", visibility="public")).visibility == "public"
-    with pytest.raises(kinds.WiderThanInputs, match="its input ann/b is private"):
+    with pytest.raises(requests.WiderThanInputs, match="its input ann/b is private"):
         resolve(compose(modules={"from": ["ann"]}, visibility="public"))
 
 
@@ -186,7 +186,9 @@ def test_a_merge_has_weights_and_needs_no_examples(services: Services, ann: Pers
     found = resolve(body)
     assert found.params["weights"] == [0.5, -1.0]
     assert [item.role for item in found.inputs] == ["module", "module"]
-    with pytest.raises(kinds.IncompatibleModules, match="form ties adds the matrices themselves and needs equal ranks"):
+    with pytest.raises(
+        requests.IncompatibleModules, match="form ties adds the matrices themselves and needs equal ranks"
+    ):
         resolve({**body, "form": "ties"})
     assert resolve({**body, "form": "ties_svd"}).params["form"] == "ties_svd"
 
@@ -228,7 +230,7 @@ def test_a_module_takes_part_once(services: Services, ann: Person, resolve: Reso
     base(services)
     adapter(services, ann, "ann/a")
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.IncompatibleModules, match="ann/a is chosen twice"):
+    with pytest.raises(requests.IncompatibleModules, match="ann/a is chosen twice"):
         resolve(compose("ann/a", {"repo": "ann/a", "revision": "v1"}))
 
 
@@ -249,7 +251,7 @@ def test_what_is_more_than_a_sum_of_pairs_cannot_be_composed_but_can_be_asked(
     adapter(services, ann, "ann/odd", files=ODD[flag])
     adapter(services, ann, "ann/plain", seed=2)
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.IncompatibleModules, match=f"ann/odd uses {flag}"):
+    with pytest.raises(requests.IncompatibleModules, match=f"ann/odd uses {flag}"):
         resolve(compose("ann/plain", "ann/odd"))
     assert resolve({"kind": "generate", "prompt": "hi", "module": {"repo": "ann/odd"}}).kind == "generate"
 
@@ -281,7 +283,7 @@ def test_the_file_of_a_data_set_must_be_clear(services: Services, ann: Person, r
     adapter(services, ann, "ann/a")
     rows = b'{"input": "a", "target": "b"}\n'
     dataset(services, ann, "ann/two", {"train.jsonl": rows, "test.jsonl": rows, "README.md": b"Two files."})
-    with pytest.raises(kinds.AmbiguousFile, match=r"2 .jsonl files \(test.jsonl, train.jsonl\)"):
+    with pytest.raises(requests.AmbiguousFile, match=r"2 .jsonl files \(test.jsonl, train.jsonl\)"):
         resolve(compose("ann/a", examples={"dataset": "ann/two"}))
     chosen = {"dataset": "ann/two", "path": "test.jsonl"}
     assert resolve(compose("ann/a", examples=chosen)).params["examples"]["path"] == "test.jsonl"
@@ -321,7 +323,7 @@ def test_a_result_goes_only_where_its_owner_may_write(
 def test_a_folder_without_an_adapter_is_no_module(services: Services, ann: Person, resolve: Resolve) -> None:
     base(services)
     adapter(services, ann, "ann/a")
-    with pytest.raises(kinds.NotAnAdapter, match="'checkpoints'"):
+    with pytest.raises(requests.NotAnAdapter, match="'checkpoints'"):
         resolve({"kind": "generate", "prompt": "hi", "module": {"repo": "ann/a", "folder": "checkpoints"}})
 
 
@@ -361,7 +363,7 @@ def test_a_result_wider_than_an_input_is_refused_naming_the_input(
     adapter(services, ann, "ann/a", visibility="public")
     dataset(services, ann, "ann/task", visibility="private")
     for wanted in ("internal", "public"):
-        with pytest.raises(kinds.WiderThanInputs, match="ann/task is private"):
+        with pytest.raises(requests.WiderThanInputs, match="ann/task is private"):
             resolve(compose("ann/a", visibility=wanted))
 
 
@@ -373,7 +375,7 @@ def test_a_result_of_hidden_inputs_does_not_go_into_a_repo_that_more_can_see(
     adapter(services, ann, "ann/shown", visibility="internal")
     adapter(services, ann, "ann/hidden", visibility="private", seed=2)
     dataset(services, ann, "ann/task")
-    with pytest.raises(kinds.WiderThanInputs, match="ann/shown is internal"):
+    with pytest.raises(requests.WiderThanInputs, match="ann/shown is internal"):
         resolve(compose("ann/a", name="ann/shown"))
     assert resolve(compose("ann/a", name="ann/hidden")).visibility == "private"
 

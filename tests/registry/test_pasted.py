@@ -3,7 +3,7 @@
 import pytest
 
 from hub.registry.datasets.parse_examples import MAX_PROBLEMS, held_back, parse
-from hub.registry.kinds import ExampleText
+from hub.registry.jobs.requests import ExampleText
 
 
 def pairs(text: str) -> list[tuple[str, str]]:

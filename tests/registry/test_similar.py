@@ -3,10 +3,10 @@
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import sweep
 from hub.registry.library import similar
 from hub.registry.library.similar import TooManyModules
 from hub.registry.models import AdapterFacts
+from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer

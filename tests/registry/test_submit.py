@@ -9,15 +9,15 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
-from hub.registry import jobs, kinds
 from hub.registry.content import repos
 from hub.registry.content.repos import RepoNotFound
-from hub.registry.kinds import JobRequest
+from hub.registry.jobs import lifecycle, requests
+from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.submit import submit
 from hub.registry.models import Commit, Job, JobInput, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.services import Services
-from hub.registry.submit import submit
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 
@@ -114,7 +114,7 @@ def test_hidden_examples_do_not_go_into_a_data_set_that_more_can_see(
     services: Services, ann: Person, send: Send
 ) -> None:
     shown = dataset(services, ann, "ann/result-examples")
-    with pytest.raises(kinds.WiderThanInputs, match="ann/result-examples is internal"):
+    with pytest.raises(requests.WiderThanInputs, match="ann/result-examples is internal"):
         send(compose(visibility="private"))
     with transaction(services.sessions) as session:
         assert repos.resolve(session, session.get_one(Repo, shown.repo_id)).id == shown.id
@@ -126,7 +126,7 @@ def test_a_refused_request_leaves_neither_a_job_nor_a_data_set(
     repos_before = count(services, Repo)
     for error, body, person in (
         (RepoNotFound, compose(modules=[{"repo": "ann/absent"}]), ann),
-        (kinds.IncompatibleModules, compose(modules=[{"repo": "ann/a"}] * 2), ann),
+        (requests.IncompatibleModules, compose(modules=[{"repo": "ann/a"}] * 2), ann),
         (Forbidden, compose(), bob),
         (repos.teams.BadName, compose(name="ann/a b"), ann),
     ):
@@ -143,7 +143,7 @@ def test_the_same_key_and_request_give_the_same_job_and_one_message(
     first = send(compose(), key="k")
     assert send(compose(), key="k").id == first.id
     assert services.queue.depth("gpu") == 1
-    with pytest.raises(jobs.IdempotencyMismatch):
+    with pytest.raises(lifecycle.IdempotencyMismatch):
         send(compose(seed=1), key="k")
     assert send(compose(name="bob/result"), bob, key="k").id != first.id  # keys are each user's own
     assert send(compose()).id != first.id

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from hub.registry import jobs
+from hub.registry.jobs import lifecycle
 from hub.registry.models import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -49,17 +49,19 @@ def test_a_job_over_its_limit_ends_at_its_next_step(client: TestClient, services
     base(services)
     job_id = submit(client, ann, time_limit_minutes=1)
     with transaction(services.sessions) as session:
-        lease = jobs.claim(session, job_id, WORKER, 300)
+        lease = lifecycle.claim(session, job_id, WORKER, 300)
     assert lease is not None
     started_ago(services, job_id, 50)
     with transaction(services.sessions) as session:
-        jobs.record(session, lease, 1, "search", 1, 40, {})
+        lifecycle.record(session, lease, 1, "search", 1, 40, {})
     started_ago(services, job_id, 61)
     with (
-        pytest.raises(jobs.TimeLimitReached, match=r"limit of 1 minutes\. It had reached step 2 of 40 of 'search'"),
+        pytest.raises(
+            lifecycle.TimeLimitReached, match=r"limit of 1 minutes\. It had reached step 2 of 40 of 'search'"
+        ),
         transaction(services.sessions) as session,
     ):
-        jobs.record(session, lease, 2, "search", 2, 40, {})
+        lifecycle.record(session, lease, 2, "search", 2, 40, {})
 
 
 def test_a_dead_worker_s_job_over_its_limit_does_not_run_again(
@@ -69,10 +71,10 @@ def test_a_dead_worker_s_job_over_its_limit_does_not_run_again(
     ids = [submit(client, ann, time_limit_minutes=minutes) for minutes in (1, 2)]
     for job_id in ids:
         with transaction(services.sessions) as session:
-            assert jobs.claim(session, job_id, WORKER, 300)
+            assert lifecycle.claim(session, job_id, WORKER, 300)
         started_ago(services, job_id, 70, dead=True)
     with transaction(services.sessions) as session:
-        assert jobs.end_dead(session) == 2
+        assert lifecycle.end_dead(session) == 2
     late, again = (client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json() for job_id in ids)
     assert (late["state"], late["error"]["code"]) == ("failed", "time_limit")
     assert "its limit of 1 minutes" in late["error"]["message"]

@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
-from hub.registry import jobs, sweep
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import Parent, Visibility
 from hub.registry.inspection.inspect import inspect
-from hub.registry.jobs import Input, Submission
+from hub.registry.jobs import lifecycle
+from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.library import provenance
 from hub.registry.library.provenance import PRIVATE
 from hub.registry.library.publishing import entries
 from hub.registry.library.scores import keep as keep_score
 from hub.registry.models import Commit
+from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
@@ -126,7 +127,7 @@ def test_children_that_one_may_not_see_are_not_counted(services: Services, ann: 
 def job_id(services: Services, ann: Person) -> Any:
     with transaction(services.sessions) as session:
         submission = Submission("evaluate", "interactive", {}, [], ann.name, "private")
-        return jobs.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
+        return lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
 
 
 def keep(services: Services, job_id: Any, module: Commit | None, task: Commit, value: float) -> None:
@@ -178,11 +179,11 @@ def test_an_input_that_its_owner_may_no_longer_read_stops_a_job(services: Servic
     module = adapter(services, bob, "bob/lent")
     with transaction(services.sessions) as session:
         submission = Submission("generate", "interactive", {}, [Input(module.id, "module")], "ann", "private")
-        job = jobs.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
+        job = lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
 
     def unreadable() -> bool:
         with transaction(services.sessions) as session:
-            return jobs.unreadable_input(session, job)
+            return lifecycle.unreadable_input(session, job)
 
     assert not unreadable()
     with transaction(services.sessions) as session:

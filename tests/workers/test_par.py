@@ -25,8 +25,8 @@ from hub.lora.importance import Start
 from hub.lora.par import ARMS, PRESETS, Settings, Systems, changed, run_arm
 from hub.lora.rewards import REWARDS
 from hub.lora.train import Recipe
-from hub.registry.kinds import par as module
-from hub.registry.kinds.par import ParRequest
+from hub.registry.jobs.requests import par as module
+from hub.registry.jobs.requests.par import ParRequest
 from hub.registry.models import JobEvent, Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import sweep, teams
+from hub.registry import teams
 from hub.registry.library import importing
+from hub.registry.operations import sweep
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, Unavailable

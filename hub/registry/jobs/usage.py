@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry import teams
-from hub.registry.jobs import Worker
+from hub.registry.jobs.lifecycle import Worker
 from hub.registry.models import Attempt, Blob, Holding, Job, WorkerProcess
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.job_queue import QUEUES

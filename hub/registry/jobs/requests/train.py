@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry.bases import base_models
-from hub.registry.jobs import Input, Submission
-from hub.registry.kinds.common import (
+from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.requests.common import (
     Examples,
     Module,
     ResultRequest,

@@ -6,8 +6,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
-from hub.registry.jobs import Input, Submission
-from hub.registry.kinds.common import (
+from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.requests.common import (
     Examples,
     Module,
     ResultRequest,

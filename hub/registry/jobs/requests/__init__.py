@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hub.registry.kinds.common import (
+from hub.registry.jobs.requests.common import (
     AmbiguousFile,
     Examples,
     ExampleText,
@@ -14,13 +14,13 @@ from hub.registry.kinds.common import (
     WiderThanInputs,
     check_not_wider,
 )
-from hub.registry.kinds.compose import ComposeRequest
-from hub.registry.kinds.convert import ConvertRequest
-from hub.registry.kinds.evaluate import EvaluateRequest
-from hub.registry.kinds.generate import GenerateRequest
-from hub.registry.kinds.par import ParRequest
-from hub.registry.kinds.reduce import ReduceRequest
-from hub.registry.kinds.train import TrainRequest
+from hub.registry.jobs.requests.compose import ComposeRequest
+from hub.registry.jobs.requests.convert import ConvertRequest
+from hub.registry.jobs.requests.evaluate import EvaluateRequest
+from hub.registry.jobs.requests.generate import GenerateRequest
+from hub.registry.jobs.requests.par import ParRequest
+from hub.registry.jobs.requests.reduce import ReduceRequest
+from hub.registry.jobs.requests.train import TrainRequest
 
 __all__ = [
     "AmbiguousFile",

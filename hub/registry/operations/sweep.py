@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import delete, exists, func, null, select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry import checkpoints, jobs, webhooks
 from hub.registry.content import lfs, xet
+from hub.registry.jobs import checkpoints, lifecycle, webhooks
 from hub.registry.library import similar
 from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform import upstream_client
@@ -52,7 +52,7 @@ def run(services: Services, *, stop: Callable[[], bool]) -> None:
 def sweep(services: Services) -> None:
     """One round."""
     with transaction(services.sessions) as session:
-        settled = jobs.end_dead(session)
+        settled = lifecycle.end_dead(session)
     if settled:
         log.info("settled jobs of dead workers", extra={"count": settled})
     resend(services)
@@ -81,7 +81,7 @@ def resend(services: Services) -> int:
             log.warning("broker unreachable", extra={"queue": queue})
             continue
         with transaction(services.sessions) as session:
-            late = jobs.unsent(session, queue, RESEND_SECONDS)
+            late = lifecycle.unsent(session, queue, RESEND_SECONDS)
         sent += sum(services.queue.send(queue, job_id) for job_id in late)
     return sent
 

@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import teams, webhooks
+from hub.registry import teams
 from hub.registry.access import audit, quota
+from hub.registry.jobs import webhooks
 from hub.registry.models import Attempt, Commit, Job, JobEvent, JobInput, Membership, Repo, User
 from hub.registry.platform.errors import Conflict, Forbidden, NotFound
 from hub.registry.platform.job_queue import Queue

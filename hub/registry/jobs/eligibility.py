@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from hub.registry import teams
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
-from hub.registry.kinds.common import Module
-from hub.registry.kinds.compose import ON_FACTORS
+from hub.registry.jobs.requests.common import Module
+from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.models import AdapterFacts, BaseModel
 from hub.registry.teams import Viewer
 

@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry.bases import base_models
-from hub.registry.jobs import Input, Submission
-from hub.registry.kinds.common import Examples, Module, ResultRequest, Strict, Template, agree, pin_examples
-from hub.registry.kinds.train import check_targets
+from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.requests.common import Examples, Module, ResultRequest, Strict, Template, agree, pin_examples
+from hub.registry.jobs.requests.train import check_targets
 from hub.registry.teams import Viewer
 
 Schedule = Literal["linear", "cosine", "constant"]

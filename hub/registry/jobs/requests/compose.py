@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
-from hub.registry.jobs import Input, Submission
-from hub.registry.kinds.common import (
+from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.requests.common import (
     Examples,
     IncompatibleModules,
     Module,
