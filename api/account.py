@@ -8,7 +8,7 @@ from api import schemas
 from hub.http import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, address_of, set_session_cookie
 from hub.registry import teams
 from hub.registry.access import audit, credentials, sign_in
-from hub.registry.models import Token
+from hub.registry.models.access import Token
 from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1", tags=["account"])

@@ -15,7 +15,8 @@ from hub.registry.inspection.findings import Finding
 from hub.registry.library import facets, provenance, repair, search
 from hub.registry.library.publishing import publish_adapter
 from hub.registry.library.search import Filters, Sort
-from hub.registry.models import AdapterFacts, Ref, TreeEntry
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer

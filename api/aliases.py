@@ -7,7 +7,7 @@ from api import schemas
 from hub.http import SessionDep, SignedIn, ViewerDep
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate, Shown
-from hub.registry.models import Repo
+from hub.registry.models.content import Repo
 from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/v1/adapters/{namespace}/{name}/aliases", tags=["aliases"])

@@ -8,7 +8,7 @@ from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit
 from hub.registry.bases import base_folder, base_models, upstream_bases
-from hub.registry.models import BaseModel
+from hub.registry.models.bases import BaseModel
 from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1/bases", tags=["bases"])

@@ -13,7 +13,7 @@ from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.content import repos
 from hub.registry.library.publishing import publish_dataset
-from hub.registry.models import Commit, Repo
+from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hub.registry.models import Commit, TreeEntry
+from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.storage import Storage
 

@@ -19,7 +19,7 @@ from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.library import provenance
-from hub.registry.models import Job, JobEvent
+from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 

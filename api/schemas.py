@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
-from hub.registry.models import Role
+from hub.registry.models.columns import Role
 from hub.registry.teams import SCOPES, Scope
 
 Visibility = Literal["private", "internal", "public"]

@@ -10,7 +10,7 @@ from api.adapters import file_infos, folder_info
 from api.download import send_file, send_zip
 from hub.http import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import repos, share_links
-from hub.registry.models import ShareLink
+from hub.registry.models.content import ShareLink
 from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1", tags=["shares"])

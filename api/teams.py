@@ -13,7 +13,7 @@ from hub.http import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry import teams
 from hub.registry.access import audit, organizations, quota
 from hub.registry.jobs import usage, webhooks
-from hub.registry.models import AuditEvent, Invitation
+from hub.registry.models.access import AuditEvent, Invitation
 from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1", tags=["teams"])

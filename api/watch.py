@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.jobs import lifecycle
-from hub.registry.models import Job, JobEvent
+from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.teams import Viewer
 

@@ -37,7 +37,7 @@ from bench.harness import Cell
 from hub import local, up
 from hub.registry import teams
 from hub.registry.access import credentials
-from hub.registry.models import User
+from hub.registry.models.access import User
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import connect

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from hub import local
 from hub.registry import teams
 from hub.registry.access import credentials
-from hub.registry.models import Mark
+from hub.registry.models.instance import Mark
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction
 from hub.registry.platform.settings import Settings, load_given, load_settings

@@ -3,7 +3,8 @@
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
-from hub.registry import models
+import hub.registry.models  # noqa: F401 - every table registers itself
+from hub.registry.platform.db import Table
 from hub.registry.platform.settings import load_settings
 
 # Two instances that start at once upgrade one after the other.
@@ -18,7 +19,7 @@ with create_engine(url, poolclass=NullPool).connect() as connection:
     connection.commit()
     context.configure(
         connection=connection,
-        target_metadata=models.Table.metadata,
+        target_metadata=Table.metadata,
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from hub.registry.models import TreeEntry
+from hub.registry.models.content import TreeEntry
 from hub.registry.platform.storage import Storage
 
 

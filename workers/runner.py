@@ -33,7 +33,9 @@ from hub.registry.jobs import lifecycle, requests
 from hub.registry.jobs.lifecycle import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.library import scores
 from hub.registry.library.publishing import entries
-from hub.registry.models import Commit, Job, User
+from hub.registry.models.access import User
+from hub.registry.models.content import Commit
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services, connect

@@ -11,7 +11,8 @@ from api.huggingface.through import ReadThrough
 from hub.http import SessionDep, ViewerDep
 from hub.registry.content import refs, trees
 from hub.registry.content.trees import Item, is_lfs
-from hub.registry.models import Commit, User
+from hub.registry.models.access import User
+from hub.registry.models.content import Commit
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
 

@@ -10,7 +10,10 @@ from sqlalchemy import ColumnElement, Select, and_, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry.models import AdapterFacts, Membership, Namespace, Repo, Role, User
+from hub.registry.models.access import Membership, Namespace, User
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.columns import Role
+from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Conflict, Forbidden, InvalidInput, NotFound, NotSignedIn
 
 NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")

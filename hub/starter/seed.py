@@ -18,7 +18,7 @@ from hub.registry import teams
 from hub.registry.bases import base_folder, base_models
 from hub.registry.content import blobs
 from hub.registry.library import publishing, scores
-from hub.registry.models import Mark
+from hub.registry.models.instance import Mark
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import load_settings

@@ -15,7 +15,8 @@ from hub import pictures
 from hub.http import SessionDep, ViewerDep
 from hub.registry import teams
 from hub.registry.jobs import lifecycle, usage
-from hub.registry.models import Job, JobEvent, User
+from hub.registry.models.access import User
+from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.errors import NotSignedIn
 from hub.registry.teams import Viewer
 from hub.web.heat import partition_maps

@@ -14,7 +14,8 @@ from hub.registry.content import aliases, diff, refs, repos, trees
 from hub.registry.inspection.inspect import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library import lineage, manifest, provenance, similar
-from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage

@@ -12,7 +12,7 @@ from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate
 from hub.registry.jobs.requests.common import Template
 from hub.registry.jobs.requests.evaluate import Metric
-from hub.registry.models import Repo
+from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn
 from hub.registry.teams import Viewer
 from hub.web.module import open_module, versions_tab

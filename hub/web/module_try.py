@@ -16,7 +16,7 @@ from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.generate import GenerateRequest
 from hub.registry.jobs.submit import submit
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
 from hub.registry.platform.services import Services

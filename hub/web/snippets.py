@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass
 from shlex import quote
 
-from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, Repo
 
 # The class of transformers for what an adapter was trained to do; where it does not say, a language model.
 AUTO_CLASSES = {

@@ -11,7 +11,7 @@ from hub.http import SessionDep, SignedIn
 from hub.registry import teams as domain
 from hub.registry.access import organizations, quota
 from hub.registry.jobs import usage
-from hub.registry.models import Role
+from hub.registry.models.columns import Role
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.teams import SCOPES, Scope, Viewer
 from hub.web.forms import expiry

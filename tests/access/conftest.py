@@ -17,7 +17,7 @@ from hub.registry.access import credentials
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
-from hub.registry.models import Membership
+from hub.registry.models.access import Membership
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect

@@ -7,7 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry.content import repos
-from hub.registry.models import Commit, Lineage
+from hub.registry.models.adapters import Lineage
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

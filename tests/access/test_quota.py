@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from hub.registry.access.quota import QuotaExceeded
 from hub.registry.content import blobs
-from hub.registry.models import Holding
+from hub.registry.models.content import Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

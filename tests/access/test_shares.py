@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from hub.registry.models import Lineage
+from hub.registry.models.adapters import Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry.access import credentials
-from hub.registry.models import OpenIdentity, User
+from hub.registry.models.access import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from tests.conftest import Person

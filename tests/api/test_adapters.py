@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry.content import repos
-from hub.registry.models import Blob, Repo
+from hub.registry.models.content import Blob, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

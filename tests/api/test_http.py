@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.http import COOKIE, ServicesDep, SessionDep
-from hub.registry.models import Mark, Token
+from hub.registry.models.access import Token
+from hub.registry.models.instance import Mark
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict
 from hub.registry.platform.services import Services

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.registry.access import encryption
 from hub.registry.bases import base_folder
-from hub.registry.models import BaseModel
+from hub.registry.models.bases import BaseModel
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

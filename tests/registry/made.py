@@ -9,7 +9,7 @@ from hub.registry.content import blobs
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.repos import Visibility
 from hub.registry.library.publishing import publish_adapter, publish_dataset
-from hub.registry.models import Commit
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from hub.registry.jobs import lifecycle
 from hub.registry.library import scores
-from hub.registry.models import Commit
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -6,7 +6,7 @@ import pytest
 
 from hub.registry.bases import base_models
 from hub.registry.content import repos
-from hub.registry.models import BaseModel
+from hub.registry.models.bases import BaseModel
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

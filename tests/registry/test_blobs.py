@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text, update
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.library import publishing
-from hub.registry.models import Blob, Holding
+from hub.registry.models.content import Blob, Holding
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound, Unavailable

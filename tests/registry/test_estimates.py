@@ -8,7 +8,7 @@ from sqlalchemy import func, update
 
 from hub.registry.jobs.estimates import Estimate, estimate, scaled, work
 from hub.registry.jobs.submit import submit
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -8,7 +8,7 @@ from hub.registry.content import repos
 from hub.registry.library import facets
 from hub.registry.library.facets import Facet, Facets
 from hub.registry.library.search import Filters
-from hub.registry.models import AdapterFacts
+from hub.registry.models.adapters import AdapterFacts
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer

@@ -7,7 +7,7 @@ from threading import Lock
 
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.lifecycle import Lease, Submission
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person

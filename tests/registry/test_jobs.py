@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.lifecycle import Lease, Submission
-from hub.registry.models import Job, JobEvent
+from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import BadAdapter
 from hub.registry.library import publishing
-from hub.registry.models import Blob, Commit, Repo
+from hub.registry.models.content import Blob, Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.services import Services

@@ -16,7 +16,8 @@ from hub.registry.content.repos import Parent
 from hub.registry.inspection.inspect import inspect
 from hub.registry.library import provenance
 from hub.registry.library.publishing import entries
-from hub.registry.models import AdapterFacts, Commit, Lineage, Ref, Repo, Tree, TreeEntry
+from hub.registry.models.adapters import AdapterFacts, Lineage
+from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.platform.services import Services

@@ -6,7 +6,7 @@ from hub.registry import teams
 from hub.registry.content import rename_copy, repos
 from hub.registry.library import scores, search
 from hub.registry.library.search import SORTS, Filters, Sort
-from hub.registry.models import Commit, Repo
+from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services

@@ -5,7 +5,7 @@ from starlette.testclient import TestClient
 
 from hub.registry.library import similar
 from hub.registry.library.similar import TooManyModules
-from hub.registry.models import AdapterFacts
+from hub.registry.models.adapters import AdapterFacts
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

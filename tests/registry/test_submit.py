@@ -14,7 +14,8 @@ from hub.registry.content.repos import RepoNotFound
 from hub.registry.jobs import lifecycle, requests
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
-from hub.registry.models import Commit, Job, JobInput, Repo
+from hub.registry.models.content import Commit, Repo
+from hub.registry.models.jobs import Job, JobInput
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.services import Services

@@ -15,7 +15,8 @@ from hub.registry.content.lfs import Grant
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.library.publishing import entries
-from hub.registry.models import Blob, Commit, Holding, Job, Ref, Repo, Tree, TreeEntry
+from hub.registry.models.content import Blob, Commit, Holding, Ref, Repo, Tree, TreeEntry
+from hub.registry.models.jobs import Job
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 
 from hub.registry import teams
 from hub.registry.access import credentials
-from hub.registry.models import BrowserSession, Membership, Token, User
+from hub.registry.models.access import BrowserSession, Membership, Token, User
 from hub.registry.platform.db import Table, transaction
 from hub.registry.platform.errors import Forbidden, NotFound, NotSignedIn
 from hub.registry.platform.services import Services

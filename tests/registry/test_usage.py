@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from hub.registry.jobs import lifecycle, usage
 from hub.registry.jobs.lifecycle import Lease, Submission, Worker
-from hub.registry.models import Attempt, Job, WorkerProcess
+from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

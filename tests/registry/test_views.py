@@ -14,7 +14,7 @@ from hub.registry.library import provenance
 from hub.registry.library.provenance import PRIVATE
 from hub.registry.library.publishing import entries
 from hub.registry.library.scores import keep as keep_score
-from hub.registry.models import Commit
+from hub.registry.models.content import Commit
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

@@ -22,7 +22,7 @@ from hub import up
 from hub.registry.content import repos
 from hub.registry.jobs import lifecycle, webhooks
 from hub.registry.jobs.lifecycle import Lease, Submission
-from hub.registry.models import Job, WebhookEvent
+from hub.registry.models.jobs import Job, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from hub.registry.jobs import lifecycle, usage
 from hub.registry.jobs.lifecycle import Lease, Submission
-from hub.registry.models import Job, WorkerProcess
+from hub.registry.models.jobs import Job, WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.job import judged

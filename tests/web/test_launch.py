@@ -10,7 +10,8 @@ from starlette.testclient import TestClient
 
 from hub.http import COOKIE
 from hub.registry.content import repos
-from hub.registry.models import Commit, Job
+from hub.registry.models.content import Commit
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.launch_forms import FORMS

@@ -5,7 +5,7 @@ import re
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

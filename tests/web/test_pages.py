@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from hub.http import COOKIE
 from hub.registry.jobs import lifecycle
 from hub.registry.library import scores
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from hub.http import COOKIE
 from hub.registry.access import quota
 from hub.registry.content import repos
-from hub.registry.models import Holding, Repo
+from hub.registry.models.content import Holding, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web import upload

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.lora.bases import Base
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

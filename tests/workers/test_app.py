@@ -7,7 +7,7 @@ from datetime import datetime
 import psutil
 
 from hub import up
-from hub.registry.models import WorkerProcess
+from hub.registry.models.jobs import WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.workers.conftest import wait_for

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from hub.lora.bases import Base
 from hub.registry.content.repos import Visibility
 from hub.registry.library.publishing import publish_model
-from hub.registry.models import Commit, Lineage
+from hub.registry.models.adapters import Lineage
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

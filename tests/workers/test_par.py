@@ -27,7 +27,8 @@ from hub.lora.rewards import REWARDS
 from hub.lora.train import Recipe
 from hub.registry.jobs.requests import par as module
 from hub.registry.jobs.requests.par import ParRequest
-from hub.registry.models import JobEvent, Lineage
+from hub.registry.models.adapters import Lineage
+from hub.registry.models.jobs import JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from hub.lora import factored
 from hub.lora.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
-from hub.registry.models import Lineage
+from hub.registry.models.adapters import Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from hub import up
 from hub.registry.jobs import lifecycle
-from hub.registry.models import Attempt, Commit, Job, JobEvent, Lineage, Score
+from hub.registry.models.adapters import Lineage, Score
+from hub.registry.models.content import Commit
+from hub.registry.models.jobs import Attempt, Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person

@@ -20,7 +20,8 @@ from hub.lora.loraplus import INITS, Schedule
 from hub.lora.train import Recipe
 from hub.registry.jobs import checkpoints, lifecycle
 from hub.registry.jobs.requests.train import TrainRequest
-from hub.registry.models import Job, JobEvent, Lineage
+from hub.registry.models.adapters import Lineage
+from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person

@@ -8,7 +8,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from hub.registry import teams
-from hub.registry.models import AuditEvent, Membership
+from hub.registry.models.access import AuditEvent, Membership
 from hub.registry.platform.errors import Forbidden
 from hub.registry.teams import Viewer
 

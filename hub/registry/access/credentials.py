@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit
-from hub.registry.models import BrowserSession, Token, User
+from hub.registry.models.access import BrowserSession, Token, User
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.teams import NAME, SCOPES, Scope, Viewer, viewer_of
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry import teams
 from hub.registry.access import audit, credentials
-from hub.registry.models import DeviceLogin, User
+from hub.registry.models.access import DeviceLogin, User
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.teams import Viewer
 

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from hub.registry import teams
 from hub.registry.access import audit, credentials
-from hub.registry.models import Invitation, Membership, Namespace, Role, Token, User
+from hub.registry.models.access import Invitation, Membership, Namespace, Token, User
+from hub.registry.models.columns import Role
 from hub.registry.platform.errors import Conflict, NotFound
 from hub.registry.teams import Scope, Viewer
 

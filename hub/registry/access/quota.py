@@ -7,7 +7,9 @@ from sqlalchemy.orm import Session
 
 from hub.registry import teams
 from hub.registry.access import audit
-from hub.registry.models import Blob, Holding, Job, Namespace
+from hub.registry.models.access import Namespace
+from hub.registry.models.content import Blob, Holding
+from hub.registry.models.jobs import Job
 from hub.registry.platform.errors import Forbidden, NotFound
 from hub.registry.teams import Viewer
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry import teams
 from hub.registry.access import audit, credentials
-from hub.registry.models import OpenIdentity, User
+from hub.registry.models.access import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, NotSignedIn
 from hub.registry.platform.rate_limits import RateLimits

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry.models import Secret
+from hub.registry.models.instance import Secret
 from hub.registry.platform.errors import Forbidden
 
 KEY = "signing"

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access import encryption
 from hub.registry.inspection.inspect import KnownBase
-from hub.registry.models import AdapterFacts, BaseAlias, BaseModel, Job
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.bases import BaseAlias, BaseModel
+from hub.registry.models.jobs import Job
 from hub.registry.platform.errors import Conflict, NotFound
 
 

@@ -15,7 +15,9 @@ from hub.intervals import paired_bootstrap
 from hub.registry import teams
 from hub.registry.access import audit
 from hub.registry.content import refs, repos
-from hub.registry.models import AliasGate, AliasMove, Commit, Ref, Repo, Score, User
+from hub.registry.models.access import User
+from hub.registry.models.adapters import Score
+from hub.registry.models.content import AliasGate, AliasMove, Commit, Ref, Repo
 from hub.registry.platform.errors import Conflict, NotFound
 from hub.registry.teams import Viewer
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.access import quota
-from hub.registry.models import Blob, Holding
+from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, Unavailable
 from hub.registry.platform.storage import CHUNK, Storage, blob_key

@@ -21,7 +21,7 @@ from hub.registry.content.repos import (
 from hub.registry.content.trees import check_path
 from hub.registry.inspection.findings import BROKEN, Finding
 from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect
-from hub.registry.models import Blob, Commit, Ref, Repo, TreeEntry
+from hub.registry.models.content import Blob, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services

@@ -8,7 +8,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from hub.registry.content import repos, trees
-from hub.registry.models import AdapterFacts, Commit, TreeEntry
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, TreeEntry
 
 MAX_FILES = 200
 

@@ -13,7 +13,7 @@ from hub.registry.access import signing
 from hub.registry.content import blobs
 from hub.registry.content.blobs import Checked, WrongBytes
 from hub.registry.content.repos import BytesMissing
-from hub.registry.models import Blob
+from hub.registry.models.content import Blob
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.platform.services import Services

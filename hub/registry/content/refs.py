@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from hub.registry import teams
 from hub.registry.content import repos
 from hub.registry.content.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
-from hub.registry.models import Commit, Ref, Repo, TreeEntry
+from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, Forbidden
 from hub.registry.teams import BadName, Viewer
 

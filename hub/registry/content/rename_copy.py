@@ -11,7 +11,8 @@ from hub.registry.content import repos, text_index
 from hub.registry.content.refs import Place
 from hub.registry.content.repos import VISIBILITIES, Entry, RepoExists, RepoType, StoredFile, Visibility
 from hub.registry.inspection.inspect import Inspection, inspect
-from hub.registry.models import AdapterFacts, Commit, Holding, Repo, TreeEntry
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer

@@ -17,17 +17,10 @@ from hub.registry.access import audit
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, text_index
 from hub.registry.inspection.inspect import Inspection
-from hub.registry.models import (
-    AdapterFacts,
-    Commit,
-    Json,
-    Lineage,
-    Ref,
-    Repo,
-    Tree,
-    TreeEntry,
-    User,
-)
+from hub.registry.models.access import User
+from hub.registry.models.adapters import AdapterFacts, Lineage
+from hub.registry.models.columns import Json
+from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.errors import Conflict, HubError, InvalidInput, NotFound
 from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer

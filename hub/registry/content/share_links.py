@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from hub.registry import teams
 from hub.registry.access import audit, credentials
 from hub.registry.content import repos
-from hub.registry.models import Commit, Repo, ShareLink
+from hub.registry.models.content import Commit, Repo, ShareLink
 from hub.registry.platform.errors import NotFound
 from hub.registry.teams import Viewer
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from sqlalchemy import ColumnElement
 
-from hub.registry.models import AdapterFacts
+from hub.registry.models.adapters import AdapterFacts
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
 

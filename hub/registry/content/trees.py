@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.content.repos import FileNotInRepo
 from hub.registry.inspection.archive import UnsafePath
-from hub.registry.models import Commit, TreeEntry
+from hub.registry.models.content import Commit, TreeEntry
 
 # Kinds of file that are large or never read as text: clients send them by LFS or Xet, and name them by their SHA-256.
 LFS_ENDINGS = tuple(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hub.registry.models import TreeEntry
+from hub.registry.models.content import TreeEntry
 from hub.registry.platform.storage import Storage
 
 LOOKED_AT_BYTES = 4_000_000

@@ -10,7 +10,7 @@ from hub.registry.datasets import parse_examples, token_counts
 from hub.registry.datasets.parse_examples import Problem
 from hub.registry.jobs.requests import Examples, ExampleText
 from hub.registry.jobs.requests.common import pin_examples
-from hub.registry.models import Commit, TreeEntry
+from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.storage import Storage
 from hub.registry.teams import Viewer

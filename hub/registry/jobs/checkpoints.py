@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.lifecycle import Lease, LeaseLost
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.services import Services

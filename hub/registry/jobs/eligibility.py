@@ -14,7 +14,8 @@ from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.compose import ON_FACTORS
-from hub.registry.models import AdapterFacts, BaseModel
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.bases import BaseModel
 from hub.registry.teams import Viewer
 
 MOST = 500  # modules that are offered one by one; of more, namespaces are named

@@ -10,7 +10,8 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from hub.registry.bases import base_models
-from hub.registry.models import Commit, Job, TreeEntry
+from hub.registry.models.content import Commit, TreeEntry
+from hub.registry.models.jobs import Job
 from hub.registry.platform.errors import NotFound
 
 LOOKED_AT = 100  # of the newest

@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session, aliased
 from hub.registry import teams
 from hub.registry.access import audit, quota
 from hub.registry.jobs import webhooks
-from hub.registry.models import Attempt, Commit, Job, JobEvent, JobInput, Membership, Repo, User
+from hub.registry.models.access import Membership, User
+from hub.registry.models.content import Commit, Repo
+from hub.registry.models.jobs import Attempt, Job, JobEvent, JobInput
 from hub.registry.platform.errors import Conflict, Forbidden, NotFound
 from hub.registry.platform.job_queue import Queue
 from hub.registry.teams import Viewer

@@ -13,7 +13,7 @@ from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests import Examples, ExampleText, Request, check_not_wider
-from hub.registry.models import Job
+from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from hub.registry import teams
 from hub.registry.jobs.lifecycle import Worker
-from hub.registry.models import Attempt, Blob, Holding, Job, WorkerProcess
+from hub.registry.models.content import Blob, Holding
+from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.job_queue import QUEUES
 from hub.registry.teams import Viewer

@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session
 
 from hub.registry import teams
 from hub.registry.access import audit
-from hub.registry.models import Commit, Job, Repo, Webhook, WebhookEvent
+from hub.registry.models.content import Commit, Repo
+from hub.registry.models.jobs import Job, Webhook, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.registry.platform.services import Services

@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from hub.registry.library import search
 from hub.registry.library.search import Filters
-from hub.registry.models import AdapterFacts
+from hub.registry.models.adapters import AdapterFacts
 from hub.registry.teams import Viewer
 
 Facet = Literal["base", "method", "task", "tag", "owner", "visibility"]

@@ -15,7 +15,8 @@ from hub.registry import teams
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
 from hub.registry.content.repos import MAIN, RepoType
-from hub.registry.models import AdapterFacts, Commit, Ref, Repo, TreeEntry
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.teams import Viewer
 

@@ -18,7 +18,7 @@ from hub.registry.content.repos import Visibility
 from hub.registry.inspection.findings import CONVERTIBLE
 from hub.registry.inspection.inspect import LOADED_PICKLES, BadAdapter
 from hub.registry.library import publishing
-from hub.registry.models import Commit
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotFound
 from hub.registry.platform.services import Services

@@ -11,7 +11,8 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry import teams
-from hub.registry.models import Commit, Lineage, Ref, Repo
+from hub.registry.models.adapters import Lineage
+from hub.registry.models.content import Commit, Ref, Repo
 from hub.registry.teams import Viewer
 
 GENERATIONS = 2

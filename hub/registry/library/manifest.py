@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from hub.peft_format import FormatError, load_json
 from hub.registry.inspection.inspect import MAX_SIDECAR_BYTES, SIDECAR
-from hub.registry.models import Commit, TreeEntry
+from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.storage import Storage
 
 Number = Annotated[float, Field(allow_inf_nan=False)]

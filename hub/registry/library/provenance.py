@@ -8,7 +8,9 @@ from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from hub.registry import teams
-from hub.registry.models import Commit, Lineage, Ref, Repo, Score, User
+from hub.registry.models.access import User
+from hub.registry.models.adapters import Lineage, Score
+from hub.registry.models.content import Commit, Ref, Repo
 from hub.registry.teams import Viewer
 
 PRIVATE = "private module"

@@ -7,7 +7,7 @@ from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry.models import AdapterFacts, Score
+from hub.registry.models.adapters import AdapterFacts, Score
 
 
 def keep(session: Session, score: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from hub.registry import teams
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
 from hub.registry.content.repos import Visibility
-from hub.registry.models import AdapterFacts
+from hub.registry.models.adapters import AdapterFacts
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.teams import Viewer
 

@@ -18,7 +18,8 @@ from hub.registry.content.repos import StoredFile
 from hub.registry.inspection import sketches
 from hub.registry.inspection.findings import Finding, finding
 from hub.registry.inspection.inspect import Inspection
-from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.teams import Viewer

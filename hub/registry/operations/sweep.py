@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 from hub.registry.content import lfs, xet
 from hub.registry.jobs import checkpoints, lifecycle, webhooks
 from hub.registry.library import similar
-from hub.registry.models import AdapterFacts, Blob, Commit, Job, JobEvent, JobInput, Ref, Repo, Tree, TreeEntry
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Blob, Commit, Ref, Repo, Tree, TreeEntry
+from hub.registry.models.jobs import Job, JobEvent, JobInput
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Unavailable

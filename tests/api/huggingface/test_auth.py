@@ -12,7 +12,7 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from hub.registry import teams
-from hub.registry.models import DeviceLogin, Token
+from hub.registry.models.access import DeviceLogin, Token
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from hub.registry.models import Blob, Commit, Holding
+from hub.registry.models.content import Blob, Commit, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from api.huggingface import commit as commit_route
-from hub.registry.models import Blob, Commit, Tree
+from hub.registry.models.content import Blob, Commit, Tree
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk

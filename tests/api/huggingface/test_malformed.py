@@ -17,7 +17,7 @@ from api import huggingface
 from api.app import create_app
 from api.huggingface import common
 from hub.registry.content import lfs, xet
-from hub.registry.models import Blob, Commit, Holding, Ref, Repo, TreeEntry
+from hub.registry.models.content import Blob, Commit, Holding, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from api.huggingface import tree as tree_route
 from hub.registry.content import repos, trees
 from hub.registry.content.repos import Entry
-from hub.registry.models import Commit
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk

@@ -19,7 +19,7 @@ from hub import xet_format
 from hub.registry.access import signing
 from hub.registry.content import xet
 from hub.registry.content.xet import Place
-from hub.registry.models import Blob, Holding
+from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from tests.api.huggingface import talk

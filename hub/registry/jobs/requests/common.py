@@ -13,7 +13,8 @@ from hub.registry.content import repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.lifecycle import Submission
-from hub.registry.models import AdapterFacts, Commit, Repo
+from hub.registry.models.adapters import AdapterFacts
+from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.teams import Viewer
 
