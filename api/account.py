@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api import schemas
 from hub.http import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, address_of, set_session_cookie
-from hub.registry import teams
-from hub.registry.access import audit, credentials, sign_in
+from hub.registry.access import audit, credentials, permissions, sign_in, users
 from hub.registry.models.access import Token
 from hub.registry.platform.db import transaction
 
@@ -16,7 +15,7 @@ router = APIRouter(prefix="/v1", tags=["account"])
 
 @router.get("/me")
 def who_am_i(session: SessionDep, viewer: SignedIn) -> schemas.Me:
-    own = [namespace.name for namespace, _ in teams.namespaces(session, viewer)]
+    own = [namespace.name for namespace, _ in users.namespaces(session, viewer)]
     return schemas.Me(name=viewer.name, is_admin=viewer.is_admin, namespaces=own)
 
 
@@ -43,7 +42,7 @@ def end_session(session: SessionDep, viewer: SignedIn, request: Request, respons
 @router.get("/sessions")
 def list_sessions(session: SessionDep, viewer: SignedIn) -> list[schemas.SessionInfo]:
     """Your browser sessions, newest first."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     found = credentials.sessions(session, viewer.id)
     return [schemas.SessionInfo.model_validate(each, from_attributes=True) for each in found]
 
@@ -51,14 +50,14 @@ def list_sessions(session: SessionDep, viewer: SignedIn) -> list[schemas.Session
 @router.delete("/sessions", status_code=204)
 def end_other_sessions(session: SessionDep, viewer: SignedIn, request: Request) -> None:
     """All of yours but the one that asks."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     count = credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
     audit.record(session, viewer, "sessions.ended", viewer.name, count=count)
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
 def end_one_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID) -> None:
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     credentials.end_session_of(session, viewer.id, session_id)
     audit.record(session, viewer, "session.ended", str(session_id))
 
@@ -79,14 +78,14 @@ def set_password(services: ServicesDep, viewer: SignedIn, request: Request, body
 
 @router.get("/tokens")
 def list_tokens(session: SessionDep, viewer: SignedIn) -> list[schemas.TokenInfo]:
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     return [_token(token) for token in credentials.tokens(session, viewer.id)]
 
 
 @router.post("/tokens", status_code=201)
 def create_token(session: SessionDep, viewer: SignedIn, body: schemas.NewToken) -> schemas.TokenSecret:
     """A new token of yours. Its secret is in this answer and nowhere else."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     token, secret = credentials.create_token(
         session, viewer.id, body.name, scopes=body.scopes, repos=body.repos, expires_at=body.expires_at
     )
@@ -97,7 +96,7 @@ def create_token(session: SessionDep, viewer: SignedIn, body: schemas.NewToken) 
 
 @router.delete("/tokens/{token_id}", status_code=204)
 def delete_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> None:
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     token = credentials.delete_token(session, viewer.id, token_id)
     audit.record(session, viewer, "token.revoked", token.name)
 
@@ -107,7 +106,7 @@ def create_user(services: ServicesDep, viewer: Admin, body: schemas.NewUser) -> 
     """A new user (administrators), with a first token to hand over."""
     hashed = credentials.hash_password(body.password) if body.password is not None else None
     with transaction(services.sessions) as session:
-        user = teams.create_user(session, body.name, is_admin=body.is_admin, password_hash=hashed)
+        user = users.create_user(session, body.name, is_admin=body.is_admin, password_hash=hashed)
         token, secret = credentials.create_token(session, user.id, "first")
         audit.record(session, viewer, "user.created", user.name, is_admin=body.is_admin)
         session.refresh(token)

@@ -10,6 +10,7 @@ from api import schemas
 from api.repos import Revision
 from api.upload import body_description
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.inspection.findings import Finding
 from hub.registry.library import facets, provenance, repair, search
@@ -19,7 +20,6 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 
 router = APIRouter(prefix="/v1", tags=["adapters"])

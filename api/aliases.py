@@ -5,10 +5,10 @@ from sqlalchemy.orm import Session
 
 from api import schemas
 from hub.http import SessionDep, SignedIn, ViewerDep
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate, Shown
 from hub.registry.models.content import Repo
-from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/v1/adapters/{namespace}/{name}/aliases", tags=["aliases"])
 

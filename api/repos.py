@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.download import send_file, send_zip
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.content.repos import RepoType
 from hub.registry.models.content import Commit
-from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/v1/{kind}/{namespace}/{name}", tags=["repos"])
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
+from hub.registry.access.viewer import SCOPES, Scope
 from hub.registry.models.columns import Role
-from hub.registry.teams import SCOPES, Scope
 
 Visibility = Literal["private", "internal", "public"]
 

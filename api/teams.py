@@ -10,8 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api import schemas
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry import teams
-from hub.registry.access import audit, organizations, quota
+from hub.registry.access import audit, organizations, quota, users
 from hub.registry.jobs import usage, webhooks
 from hub.registry.models.access import AuditEvent, Invitation
 from hub.registry.platform.db import transaction
@@ -24,7 +23,7 @@ EXPORTED_AT_ONCE = 1_000
 @router.get("/organizations")
 def list_organizations(session: SessionDep, viewer: SignedIn) -> list[schemas.Organization]:
     """Those that you are a member of."""
-    found = [(each, role) for each, role in teams.namespaces(session, viewer) if each.kind == "organization"]
+    found = [(each, role) for each, role in users.namespaces(session, viewer) if each.kind == "organization"]
     return [schemas.Organization(name=each.name, role=role) for each, role in found]
 
 

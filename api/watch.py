@@ -12,10 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import lifecycle
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
-from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from bench import harness
 from bench.harness import Cell, Row
 from bench.many_modules import BASES, METHODS, NAMESPACES, TAGS, TASKS, VISIBILITIES, WORDS, fill
 from hub import local, up
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, users
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.library import facets, search
 from hub.registry.library.search import SORTS, Filters, Sort
 from hub.registry.platform import schema
@@ -39,7 +39,6 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import connect
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
-from hub.registry.teams import Viewer
 
 MODULES = 100_000
 REQUESTS = 200  # of each kind, by each viewer
@@ -152,8 +151,8 @@ def _bench() -> Bench:
     viewers: dict[str, Viewer | None] = {"visitor": None}
     with transaction(services.sessions) as session:
         for name, is_admin in (("member", False), ("administrator", True)):
-            user = teams.create_user(session, name, is_admin=is_admin)
-            tokens[name], viewers[name] = credentials.create_token(session, user.id, "bench")[1], teams.viewer_of(user)
+            user = users.create_user(session, name, is_admin=is_admin)
+            tokens[name], viewers[name] = credentials.create_token(session, user.id, "bench")[1], viewer_of(user)
     print(f"writing {MODULES:,} modules ...", flush=True)
     fill(settings.database_url, MODULES)
     PLANS.write_text(plans(services.sessions, viewers), encoding="utf-8")

@@ -35,8 +35,7 @@ from sqlalchemy import select
 
 from bench.harness import Cell
 from hub import local, up
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, users
 from hub.registry.models.access import User
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
@@ -80,7 +79,7 @@ def _bench() -> Bench:
     Storage(settings).ensure_bucket()
     services = connect(settings)
     with transaction(services.sessions) as session:
-        user = teams.create_user(session, "ann")
+        user = users.create_user(session, "ann")
         _, token = credentials.create_token(session, user.id, "bench")
     services.close()
     redirecting = settings.model_copy(update={"s3_public_url": settings.s3_endpoint_url})

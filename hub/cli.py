@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from hub import demo, local, up
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, users
+from hub.registry.access.viewer import viewer_of
 from hub.registry.content import repos
 from hub.registry.library import importing
 from hub.registry.operations import sweep
@@ -70,14 +70,14 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 def run_user(args: argparse.Namespace) -> None:
     with transaction(connect(up.settings_of(args.data).database_url)) as session:
-        user = teams.create_user(session, args.name, is_admin=args.admin)
+        user = users.create_user(session, args.name, is_admin=args.admin)
         _, secret = credentials.create_token(session, user.id, "first")
     say(secret)
 
 
 def run_token(args: argparse.Namespace) -> None:
     with transaction(connect(up.settings_of(args.data).database_url)) as session:
-        _, secret = credentials.create_token(session, teams.get_user(session, args.user).id, args.name)
+        _, secret = credentials.create_token(session, users.get_user(session, args.user).id, args.name)
     say(secret)
 
 
@@ -85,8 +85,8 @@ def run_import(args: argparse.Namespace) -> None:
     """One line an adapter, and what it says of it below; ends with an error if any was refused."""
     services = connect_services(up.settings_of(args.data))
     with transaction(services.sessions) as session:
-        user = teams.get_user(session, args.user)
-        viewer = teams.viewer_of(user)
+        user = users.get_user(session, args.user)
+        viewer = viewer_of(user)
     counts = {"accepted": 0, "unchanged": 0, "kept": 0, "refused": 0}
     namespace = args.namespace or args.user
     if args.folder.startswith("s3://"):

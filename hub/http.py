@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub.registry.access import credentials
+from hub.registry.access.viewer import Viewer
 from hub.registry.platform import db
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn, TooLarge
 from hub.registry.platform.rate_limits import RateLimits, TooManyRequests
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from typing import Any
 from sqlalchemy import make_url
 
 from hub import local
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, users
 from hub.registry.models.instance import Mark
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction
@@ -186,7 +185,7 @@ def ensure_admin(settings: Settings, data: Path) -> Path:
     path = data / "admin.token"
     if not path.exists():
         with transaction(connect(settings.database_url)) as session:
-            user = teams.ensure_user(session, ADMIN, is_admin=True)
+            user = users.ensure_user(session, ADMIN, is_admin=True)
             _, secret = credentials.create_token(session, user.id, "admin.token")
         local.write_private(path, secret + "\n")
     return path

@@ -17,15 +17,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 from api.app import create_app
 from hub import local, up
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, users
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs.lifecycle import Worker
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
-from hub.registry.teams import Viewer
 
 RUN = uuid.uuid4().hex[:8]
 WORKER = Worker("test", "cpu")
@@ -56,7 +55,7 @@ class Other:
         self.instead: dict[str, ASGIApp] = {}  # by method and the beginning of the path
         self.sent = 0  # bytes of bodies
         with transaction(self.services.sessions) as session:
-            user = teams.create_user(session, "labs")
+            user = users.create_user(session, "labs")
             _, token = credentials.create_token(session, user.id, "the other hub's reader")
         self.labs = Person("labs", token, Viewer(user.id, "labs", False))
 
@@ -152,7 +151,7 @@ def client(services: Services) -> Iterator[TestClient]:
 def make_user(services: Services) -> Callable[..., Person]:
     def make(name: str, *, is_admin: bool = False) -> Person:
         with transaction(services.sessions) as session:
-            user = teams.create_user(session, name, is_admin=is_admin)
+            user = users.create_user(session, name, is_admin=is_admin)
             _, secret = credentials.create_token(session, user.id, "test")
             return Person(name, secret, Viewer(user.id, user.name, is_admin))
 

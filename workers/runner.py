@@ -26,6 +26,7 @@ from hub.lora.bases import Base, WarmBases, convert_built_in
 from hub.lora.decompose import Kept
 from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
+from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, repos
 from hub.registry.inspection.inspect import inspect, require_adapter
@@ -40,7 +41,6 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
-from hub.registry.teams import viewer_of
 from workers import compose, convert, evaluate, generate, par, reduce, train
 from workers.base_files import BaseChanged, BaseFiles
 from workers.cache import Cache

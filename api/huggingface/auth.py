@@ -6,8 +6,7 @@ from fastapi import APIRouter, Form, Request
 
 from api.huggingface.errors import NotOffered
 from hub.http import SessionDep, SignedIn, root_url
-from hub.registry import teams
-from hub.registry.access import credentials, device_login
+from hub.registry.access import credentials, device_login, users
 
 router = APIRouter()
 
@@ -17,7 +16,7 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 @router.get("/api/whoami-v2")
 def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, Any]:
     """The user; his other namespaces are told as organisations."""
-    others = [(each.name, role) for each, role in teams.namespaces(session, viewer) if each.name != viewer.name]
+    others = [(each.name, role) for each, role in users.namespaces(session, viewer) if each.name != viewer.name]
     answer: dict[str, Any] = {
         "type": "user",
         "id": viewer.id.hex,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from api.huggingface.common import FullName, pieces, repo_url
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
-from hub.registry.access import quota, signing
+from hub.registry.access import instance_keys, quota
 from hub.registry.content import lfs, refs
 from hub.registry.content.lfs import Grant
 from hub.registry.content.repos import RepoType
@@ -156,7 +156,7 @@ def complete(
 
 def _check(services: Services, grant: Grant, action: str, signature: str) -> None:
     with transaction(services.sessions) as session:
-        key = signing.key(session)
+        key = instance_keys.key(session)
     grant.check(key, action, signature)
 
 

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 from api.huggingface.common import FullName, RepoTypeDep, repo_url, time, visibility
 from api.huggingface.errors import NotOffered
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import refs, rename_copy, repos
 from hub.registry.content.repos import RepoType
 from hub.registry.library import hub_listing
-from hub.registry.teams import Viewer
 
 router = APIRouter(prefix="/api")
 
@@ -122,7 +122,7 @@ def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
 
 @router.get("/organizations/{namespace}/settings/repositories")
 def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, Any]]:
-    teams.require_write(session, viewer, namespace)
+    permissions.require_write(session, viewer, namespace)
     return _owned(session, viewer, namespace)
 
 

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from api.huggingface.commit import refuse_pull_request
 from api.huggingface.common import FullName, RepoTypeDep, pieces
 from hub.http import ServicesDep, SessionDep, SignedIn, root_url
-from hub.registry.access import signing
+from hub.registry.access import instance_keys
 from hub.registry.content import refs, xet
 from hub.registry.content.xet import Place
 from hub.registry.platform.db import transaction
@@ -38,7 +38,7 @@ def write_token(
     """The revision is looked at by the commit alone: clients also write None."""
     refuse_pull_request(create_pr)
     namespace = refs.writable(session, viewer, repo_type, full_name).namespace
-    access = xet.grant(signing.key(session), namespace)
+    access = xet.grant(instance_keys.key(session), namespace)
     address = f"{root_url(request)}/api/xet/{namespace}/{access.place.epoch}"
     response.headers["X-Xet-Cas-Url"] = address
     response.headers["X-Xet-Access-Token"] = access.token
@@ -50,7 +50,7 @@ def get_place(request: Request, services: ServicesDep, namespace: str, epoch: st
     """The place that the request's token is for."""
     place = Place(namespace, epoch)
     with transaction(services.sessions) as session:
-        key = signing.key(session)
+        key = instance_keys.key(session)
     xet.check(key, place, request.headers.get("Authorization", "").removeprefix("Bearer "))
     return place
 

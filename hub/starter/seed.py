@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
-from hub.registry import teams
+from hub.registry.access import users
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.bases import base_folder, base_models
 from hub.registry.content import blobs
 from hub.registry.library import publishing, scores
@@ -22,7 +23,6 @@ from hub.registry.models.instance import Mark
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import load_settings
-from hub.registry.teams import Viewer
 from hub.starter.tasks import NEW_TASKS, TASKS, TEMPLATE, Task, TextPair
 
 NAMESPACE = "starter"
@@ -47,10 +47,10 @@ def seed(services: Services) -> None:
     path = convert_built_in(services.settings.cache_dir / "bases" / "built-in")
     folder = base_folder.read(path)
     with transaction(services.sessions) as session:
-        admin = teams.ensure_user(session, "admin", is_admin=True)
-        viewer = teams.viewer_of(admin)
+        admin = users.ensure_user(session, "admin", is_admin=True)
+        viewer = viewer_of(admin)
         for name in (NAMESPACE, BUILT_IN_ID.partition("/")[0]):
-            teams.ensure_namespace(session, name, "organization", admin.id)
+            users.ensure_namespace(session, name, "organization", admin.id)
         base_models.register(
             session,
             BUILT_IN_ID,

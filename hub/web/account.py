@@ -9,11 +9,10 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import COOKIE, ServicesDep, SessionDep, SignedIn, address_of
-from hub.registry import teams
-from hub.registry.access import audit, credentials, sign_in
+from hub.registry.access import audit, credentials, permissions, sign_in, users
+from hub.registry.access.viewer import SCOPES, Scope, Viewer
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
-from hub.registry.teams import SCOPES, Scope, Viewer
 from hub.web.forms import expiry
 from hub.web.render import page
 
@@ -38,7 +37,7 @@ def _account(
     **shown: Any,
 ) -> Response:
     """`about`: the form that the problem is of."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     return page(
         "account.html",
         viewer,
@@ -49,7 +48,7 @@ def _account(
         sessions=credentials.sessions(session, viewer.id),
         this_session=credentials.hash_secret(request.cookies.get(COOKIE, "")),
         has_password=credentials.has_password(session, viewer.id),
-        namespaces=teams.namespaces(session, viewer),
+        namespaces=users.namespaces(session, viewer),
         all_scopes=SCOPES,
         now=datetime.now(UTC),
         **{"secret": "", "typed": {}, "done": ""} | shown,
@@ -110,7 +109,7 @@ def create_token(
 
 @router.post("/account/tokens/{token_id}/revoke")
 def revoke_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> Response:
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     token = credentials.delete_token(session, viewer.id, token_id)
     audit.record(session, viewer, "token.revoked", token.name)
     return RedirectResponse("/account#tokens", status_code=303)
@@ -118,7 +117,7 @@ def revoke_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> 
 
 @router.post("/account/sessions/{session_id}/end")
 def end_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID) -> Response:
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     credentials.end_session_of(session, viewer.id, session_id)
     audit.record(session, viewer, "session.ended", str(session_id))
     return RedirectResponse("/account#sessions", status_code=303)
@@ -126,7 +125,7 @@ def end_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID) ->
 
 @router.post("/account/sessions/end")
 def end_other_sessions(session: SessionDep, viewer: SignedIn, request: Request) -> Response:
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     count = credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
     audit.record(session, viewer, "sessions.ended", viewer.name, count=count)
     return RedirectResponse("/account#sessions", status_code=303)
@@ -141,7 +140,7 @@ def activity(
 ) -> Response:
     """The audit log of what one administers, newest first."""
     found = audit.latest(session, viewer, namespace=namespace or None, before=before, limit=EVENTS + 1)
-    administered = [each.name for each, role in teams.namespaces(session, viewer) if role == "admin"]
+    administered = [each.name for each, role in users.namespaces(session, viewer) if role == "admin"]
     return page(
         "activity.html",
         viewer,

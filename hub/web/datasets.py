@@ -7,7 +7,8 @@ from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.datasets import peek
@@ -17,7 +18,6 @@ from hub.registry.library.publishing import publish_dataset
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
@@ -44,7 +44,7 @@ def list_datasets(
 
 @router.get("/datasets/new")
 def new_dataset(session: SessionDep, viewer: SignedIn) -> Response:
-    return page("dataset_new.html", viewer, problem="", typed={}, namespaces=teams.writable(session, viewer))
+    return page("dataset_new.html", viewer, problem="", typed={}, namespaces=permissions.writable(session, viewer))
 
 
 @router.post("/datasets/new")
@@ -63,7 +63,7 @@ def create_dataset(
     except HubError as error:
         typed = {"namespace": namespace, "name": name, "visibility": visibility, "examples": examples}
         with transaction(services.sessions) as session:
-            own = teams.writable(session, viewer)
+            own = permissions.writable(session, viewer)
         return page("dataset_new.html", viewer, status=error.status, problem=error.message, typed=typed, namespaces=own)
     return RedirectResponse(f"/datasets/{full_name}", status_code=303)
 
@@ -104,7 +104,7 @@ def dataset(
         unseen=jsonl[SHOWN_FILES:],
         users=provenance.children(session, viewer, commit),
         scores=provenance.scores(session, viewer, dataset_commit=commit.id, limit=100),
-        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
+        writable=viewer is not None and permissions.may_write(session, viewer, repo.namespace, repo.name),
         visibilities=VISIBILITIES,
     )
 

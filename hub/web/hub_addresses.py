@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from hub.registry.teams import RESERVED_NAMES
+from hub.registry.access.users import RESERVED_NAMES
 from hub.web.render import query
 
 

@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 
 from hub import pictures
 from hub.http import SessionDep, ViewerDep
-from hub.registry import teams
+from hub.registry.access import users
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import lifecycle, usage
 from hub.registry.models.access import User
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.errors import NotSignedIn
-from hub.registry.teams import Viewer
 from hub.web.heat import partition_maps
 from hub.web.plot import loss_trace, progress_curve, reward_curve, training_curve
 from hub.web.render import page
@@ -69,7 +69,7 @@ def list_jobs(
         asked=asked,
         kinds=get_args(Kind)[1:],
         states=get_args(State)[1:],
-        namespaces=[namespace.name for namespace, _ in teams.namespaces(session, viewer)],
+        namespaces=[namespace.name for namespace, _ in users.namespaces(session, viewer)],
         following={**asked, "before": shown[-1][0].id} if len(found) > PAGE else None,
         first=before is None,
         title=title,

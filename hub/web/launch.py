@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SignedIn
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.datasets import preview
 from hub.registry.datasets.preview import Preview
@@ -27,7 +28,6 @@ from hub.registry.jobs.submit import submit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.web.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again
 from hub.web.model_forms import problems_of, widgets
 from hub.web.render import page
@@ -159,7 +159,7 @@ def _page(
         looks = {name: _look(services, session, viewer, typed, name, base) for name in SOURCES}
         offers = _offers(session, viewer, form, typed, base)
         datasets, _ = repos.listing(session, viewer, "dataset", limit=MOST_DATASETS, cursor=None)
-        namespaces = teams.writable(session, viewer)
+        namespaces = permissions.writable(session, viewer)
         about = _about(session, viewer, form, typed, base, looks)
     shown = {name: widgets(form.model, names, typed, problems, LABELS) for name, names in form.more.items()}
     return page(

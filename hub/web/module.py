@@ -9,7 +9,8 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, diff, refs, repos, trees
 from hub.registry.inspection.inspect import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
@@ -19,7 +20,6 @@ from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
-from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE
 from hub.web.graph import address, family_graph, title
 from hub.web.render import markdown, page
@@ -69,7 +69,7 @@ def open_module(
         version=version,
         newest=commit.id == repos.resolve(session, repo).id,
         folders=list(repos.facts(session, commit)),
-        writable=viewer is not None and teams.may_write(session, viewer, repo.namespace, repo.name),
+        writable=viewer is not None and permissions.may_write(session, viewer, repo.namespace, repo.name),
     )
 
 

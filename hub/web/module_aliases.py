@@ -8,13 +8,13 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import SessionDep, ViewerDep
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate
 from hub.registry.jobs.requests.common import Template
 from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn
-from hub.registry.teams import Viewer
 from hub.web.module import open_module, versions_tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}/aliases", include_in_schema=False)

@@ -9,13 +9,13 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos, share_links
 from hub.registry.content.repos import Visibility, WouldReveal
 from hub.registry.library import repair
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn
-from hub.registry.teams import Viewer
 from hub.web.module import open_module, tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}", include_in_schema=False)
@@ -41,7 +41,7 @@ def _settings(
 ) -> Response:
     """`refused` is why the form of a `section`, with what was `typed`, did not do what it should."""
     opened = open_module(session, viewer, namespace, name)
-    person = teams.require_write(session, viewer, namespace, name)
+    person = permissions.require_write(session, viewer, namespace, name)
     return tab(
         "settings",
         opened,

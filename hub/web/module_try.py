@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests.common import Module
@@ -20,7 +21,6 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.web.module import Opened, open_module, tab
 from hub.web.render import query
 

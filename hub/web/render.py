@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from hub.registry.teams import Viewer
+from hub.registry.access.viewer import Viewer
 
 HERE = Path(__file__).parent
 

@@ -15,12 +15,13 @@ from joserfc.errors import JoseError
 
 from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, address_of, refuse_cross_site, set_session_cookie
 from hub.registry.access import credentials, sign_in
+from hub.registry.access.permissions import ScopeMissing
+from hub.registry.access.viewer import Viewer
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound, NotSignedIn, Unavailable
 from hub.registry.platform.rate_limits import TooManyAttempts
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
-from hub.registry.teams import ScopeMissing, Viewer
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)

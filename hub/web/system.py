@@ -7,12 +7,11 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import Admin, SessionDep
-from hub.registry import teams
-from hub.registry.access import audit, credentials, quota
+from hub.registry.access import audit, credentials, quota, users
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.jobs import usage
 from hub.registry.platform.errors import HubError, InvalidInput
-from hub.registry.teams import Viewer
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
@@ -55,7 +54,7 @@ def create_user(
     """The page with the user's first token on it, this once."""
     try:
         with session.begin_nested():
-            user = teams.create_user(session, name.strip(), is_admin=is_admin)
+            user = users.create_user(session, name.strip(), is_admin=is_admin)
             _, secret = credentials.create_token(session, user.id, "first")
             audit.record(session, viewer, "user.created", user.name, is_admin=is_admin)
     except HubError as error:

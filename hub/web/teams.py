@@ -8,12 +8,11 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from hub.http import SessionDep, SignedIn
-from hub.registry import teams as domain
-from hub.registry.access import organizations, quota
+from hub.registry.access import organizations, quota, users
+from hub.registry.access.viewer import ROLES, SCOPES, Scope, Viewer
 from hub.registry.jobs import usage
 from hub.registry.models.columns import Role
 from hub.registry.platform.errors import HubError, InvalidInput
-from hub.registry.teams import SCOPES, Scope, Viewer
 from hub.web.forms import expiry
 from hub.web.render import page
 
@@ -32,7 +31,7 @@ def teams(session: SessionDep, viewer: SignedIn) -> Response:
 def _teams(
     session: Session, viewer: Viewer, problem: HubError | None = None, about: str = "", typed: str = ""
 ) -> Response:
-    own = [(each, role, quota.usage(session, viewer, each.name)) for each, role in domain.namespaces(session, viewer)]
+    own = [(each, role, quota.usage(session, viewer, each.name)) for each, role in users.namespaces(session, viewer)]
     status = problem.status if problem else 200
     said = problem.message if problem else ""
     return page("teams.html", viewer, status=status, problem=said, about=about, typed=typed, own=own)
@@ -91,7 +90,7 @@ def _team(
         about=about,
         name=name,
         role=role,
-        roles=domain.ROLES,
+        roles=ROLES,
         scopes=SCOPES,
         members=[each for each in organizations.members(session, viewer, name) if each[0].service_of is None],
         services=organizations.services(session, viewer, name),
@@ -169,7 +168,7 @@ def create_service(
                 repos=[f"{organization}/*"],
                 expires_at=expiry(days),
             )
-    except (InvalidInput, domain.NameTaken) as error:
+    except (InvalidInput, users.NameTaken) as error:
         typed = {"name": name, "days": days}
         return _team(session, viewer, request, organization, problem=error, about="services", typed=typed)
     return _team(session, viewer, request, organization, status=201, secret=secret)

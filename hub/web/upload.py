@@ -11,15 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from hub.http import ServicesDep, SessionDep, SignedIn
-from hub.registry import teams
-from hub.registry.access import signing
+from hub.registry.access import instance_keys, permissions, signing
+from hub.registry.access.viewer import Viewer
 from hub.registry.content.repos import VISIBILITIES, Entry, Visibility
 from hub.registry.library import publishing
 from hub.registry.library.publishing import Shown
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.upload import Upload, read_upload
 from hub.web.render import page
 
@@ -30,7 +29,7 @@ SHOWN_SECONDS = 6 * 3_600  # the bytes of what nobody publishes are collected af
 
 @router.get("/upload")
 def upload_form(services: ServicesDep, session: SessionDep, viewer: SignedIn) -> Response:
-    return _form(services, teams.writable(session, viewer), viewer)
+    return _form(services, permissions.writable(session, viewer), viewer)
 
 
 def _form(
@@ -68,7 +67,7 @@ def _show(services: Services, viewer: Viewer, upload: Upload) -> Response:
 
 def _refused(services: Services, viewer: Viewer, error: HubError) -> Response:
     with transaction(services.sessions) as session:
-        return _form(services, teams.writable(session, viewer), viewer, error=error)
+        return _form(services, permissions.writable(session, viewer), viewer, error=error)
 
 
 def _review(
@@ -78,7 +77,7 @@ def _review(
     kept = json.dumps([[entry.path, entry.sha256, entry.size, entry.git_oid] for entry in shown.entries])
     expires = int(time.time()) + SHOWN_SECONDS
     with transaction(services.sessions) as session:
-        signature = signing.sign(signing.key(session), expires, *_signed(viewer, shown.namespace, kept))
+        signature = signing.sign(instance_keys.key(session), expires, *_signed(viewer, shown.namespace, kept))
     status = error.status if error else 200 if shown.sound else 422
     return page(
         "upload_review.html",
@@ -113,7 +112,7 @@ def publish(
 ) -> Response:
     """Publish what was shown, to nobody else than whom it was shown to."""
     with transaction(services.sessions) as session:
-        signing.check(signing.key(session), signature, expires, *_signed(viewer, namespace, kept))
+        signing.check(instance_keys.key(session), signature, expires, *_signed(viewer, namespace, kept))
     entries = [Entry(*entry) for entry in json.loads(kept)]
     shown = publishing.shown_again(services, viewer, namespace, entries)
     try:

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, users
+from hub.registry.access.viewer import viewer_of
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
@@ -68,11 +68,11 @@ class Instance:
 
 def new_person(services: Services, name: str, role: str | None = None, *, is_admin: bool = False) -> Person:
     with transaction(services.sessions) as session:
-        user = teams.create_user(session, name, is_admin=is_admin)
+        user = users.create_user(session, name, is_admin=is_admin)
         if role:
             session.add(Membership(namespace=ORGANIZATION, user_id=user.id, role=role))
         _, secret = credentials.create_token(session, user.id, "test")
-        return Person(name, secret, teams.viewer_of(user))
+        return Person(name, secret, viewer_of(user))
 
 
 @pytest.fixture(scope="package")
@@ -87,7 +87,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
     made.base(services)
     people = {"owner": new_person(services, "olga")}
     with transaction(services.sessions) as session:
-        teams.create_namespace(session, ORGANIZATION, "organization", people["owner"].viewer.id)
+        users.create_namespace(session, ORGANIZATION, "organization", people["owner"].viewer.id)
     people["stranger"] = new_person(services, "sven")
     people["reader"] = new_person(services, "rita", "read")
     people["writer"] = new_person(services, "walter", "write")

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import func, select, update
 
-from hub.registry import teams
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.library import facets
 from hub.registry.library.facets import Facet, Facets
@@ -11,7 +11,6 @@ from hub.registry.library.search import Filters
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import peft_folder
@@ -92,7 +91,7 @@ def test_nobody_counts_what_he_may_not_see(services: Services, ann: Person, bob:
 def test_a_token_that_is_limited_counts_what_it_may_read(services: Services, ann: Person) -> None:
     for name in ("one", "two"):
         adapter(services, ann, f"ann/{name}", files=tagged(name, seed=len(name)), visibility="private")
-    limited = teams.Viewer(ann.viewer.id, "ann", is_admin=False, repos=("ann/one",))
+    limited = Viewer(ann.viewer.id, "ann", is_admin=False, repos=("ann/one",))
     assert counts(services, limited, "tag") == {"one": 1}
 
 

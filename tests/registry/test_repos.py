@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import users
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import Parent
@@ -21,7 +22,6 @@ from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming
 from tests.support import TINY, peft_folder
@@ -128,7 +128,7 @@ def test_a_file_is_found_by_its_path(services: Services, ann: Person) -> None:
 def test_names_that_clients_could_not_use_or_that_mean_a_version_are_refused(
     services: Services, ann: Person, name: str
 ) -> None:
-    with transaction(services.sessions) as session, pytest.raises(teams.BadName):
+    with transaction(services.sessions) as session, pytest.raises(users.BadName):
         repos.check_target(session, ann.viewer, "model", name)
 
 

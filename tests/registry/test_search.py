@@ -2,7 +2,8 @@
 
 import pytest
 
-from hub.registry import teams
+from hub.registry.access import users
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import rename_copy, repos
 from hub.registry.library import scores, search
 from hub.registry.library.search import SORTS, Filters, Sort
@@ -10,7 +11,6 @@ from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY, peft_folder
@@ -170,7 +170,7 @@ def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: 
     adapter(services, ann, "ann/a")
     adapter(services, ann, "ann/a", seed=2)
     with transaction(services.sessions) as session:
-        teams.create_namespace(session, "weavers", "organization", ann.viewer.id)
+        users.create_namespace(session, "weavers", "organization", ann.viewer.id)
         repo = repos.change_visibility(session, ann.viewer, "model", "ann/a", "private", reveal=False)
     assert (names(services, bob.viewer), names(services, ann.viewer, visibility="private")) == ([], ["ann/a"])
     with transaction(services.sessions) as session:

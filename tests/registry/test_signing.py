@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hub.registry.access import signing
+from hub.registry.access import instance_keys, signing
 from hub.registry.access.signing import BadSignature
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -14,9 +14,9 @@ LATER = int(time.time()) + 86_400  # the suite may take a while
 
 def test_all_processes_share_one_key(services: Services) -> None:
     with transaction(services.sessions) as session:
-        first = signing.key(session)
+        first = instance_keys.key(session)
     with transaction(services.sessions) as session:
-        assert signing.key(session) == first
+        assert instance_keys.key(session) == first
     assert len(first) == 32
 
 

@@ -3,13 +3,13 @@
 import pytest
 from starlette.testclient import TestClient
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.library import similar
 from hub.registry.library.similar import TooManyModules
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY, published

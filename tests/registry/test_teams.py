@@ -8,49 +8,48 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
-from hub.registry import teams
-from hub.registry.access import credentials
+from hub.registry.access import credentials, permissions, users
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import BrowserSession, Membership, Token, User
 from hub.registry.platform.db import Table, transaction
 from hub.registry.platform.errors import Forbidden, NotFound, NotSignedIn
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from tests.conftest import Person
 
 
 @pytest.mark.parametrize("name", ["a", "Ann", "ann.b", "ann-b_c", "a" * 96, "0ann", "ann_"])
 def test_names_that_clients_accept(name: str) -> None:
-    assert teams.check_name(name, "The name") == name
+    assert users.check_name(name, "The name") == name
 
 
 @pytest.mark.parametrize(
     "name", ["", "a" * 97, "-a", "a-", ".a", "a.", "_a", "a--b", "a..b", "a b", "a/b", "é", "a\n", "a\0", "../a"]
 )
 def test_names_that_clients_would_refuse(name: str) -> None:
-    with pytest.raises(teams.BadName, match="The name"):
-        teams.check_name(name, "The name")
+    with pytest.raises(users.BadName, match="The name"):
+        users.check_name(name, "The name")
 
 
 def test_a_user_comes_with_a_namespace_of_his_name(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        assert teams.role(session, ann.viewer, "ann") == "admin"
-        assert teams.get_user(session, "ann").id == ann.viewer.id
+        assert permissions.role(session, ann.viewer, "ann") == "admin"
+        assert users.get_user(session, "ann").id == ann.viewer.id
         with pytest.raises(NotFound, match="nobody"):
-            teams.get_user(session, "nobody")
+            users.get_user(session, "nobody")
 
 
 @pytest.mark.parametrize("name", ["ann", "ANN", "Ann"])
 def test_a_name_is_taken_however_it_is_written(services: Services, ann: Person, name: str) -> None:
-    with transaction(services.sessions) as session, pytest.raises(teams.NameTaken, match=name):
-        teams.create_user(session, name)
+    with transaction(services.sessions) as session, pytest.raises(users.NameTaken, match=name):
+        users.create_user(session, name)
 
 
 def test_of_many_who_want_a_name_at_once_one_gets_it(services: Services) -> None:
     def create(_: int) -> bool:
         try:
             with transaction(services.sessions) as session:
-                teams.create_user(session, "zoe")
-        except teams.NameTaken:
+                users.create_user(session, "zoe")
+        except users.NameTaken:
             return False
         return True
 
@@ -60,9 +59,9 @@ def test_of_many_who_want_a_name_at_once_one_gets_it(services: Services) -> None
 
 def test_ensuring_a_user_twice_gives_the_same_one(services: Services) -> None:
     with transaction(services.sessions) as session:
-        first = teams.ensure_user(session, "starter").id
+        first = users.ensure_user(session, "starter").id
     with transaction(services.sessions) as session:
-        assert teams.ensure_user(session, "starter").id == first
+        assert users.ensure_user(session, "starter").id == first
         assert session.scalar(select(func.count()).select_from(User)) == 1
         assert session.get_one(Membership, ("starter", first)).role == "admin"
 
@@ -145,24 +144,24 @@ def test_only_the_owner_and_administrators_write_in_a_namespace(
     services: Services, ann: Person, bob: Person, admin: Person
 ) -> None:
     with transaction(services.sessions) as session:
-        assert teams.require_write(session, ann.viewer, "ann") == ann.viewer
-        assert teams.require_write(session, admin.viewer, "ann") == admin.viewer
+        assert permissions.require_write(session, ann.viewer, "ann") == ann.viewer
+        assert permissions.require_write(session, admin.viewer, "ann") == admin.viewer
         with pytest.raises(NotSignedIn):
-            teams.require_write(session, None, "ann")
+            permissions.require_write(session, None, "ann")
         with pytest.raises(Forbidden) as refused:
-            teams.require_write(session, bob.viewer, "ann")
+            permissions.require_write(session, bob.viewer, "ann")
         with pytest.raises(Forbidden) as absent:
-            teams.require_write(session, bob.viewer, "zoe")
+            permissions.require_write(session, bob.viewer, "zoe")
         # The same answer, so that it does not tell which namespaces there are.
         assert refused.value.message.replace("ann", "zoe") == absent.value.message
 
 
 def test_nobody_writes_in_a_namespace_that_is_not_there(services: Services, admin: Person) -> None:
     with transaction(services.sessions) as session, pytest.raises(Forbidden):
-        teams.require_write(session, admin.viewer, "nowhere")
+        permissions.require_write(session, admin.viewer, "nowhere")
 
 
 def test_a_viewer_who_owns_nothing_reads_what_members_read(services: Services) -> None:
     stranger = Viewer(uuid.uuid4(), "stranger", False)
     with transaction(services.sessions) as session, pytest.raises(Forbidden):
-        teams.require_write(session, stranger, "stranger")
+        permissions.require_write(session, stranger, "stranger")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repos
 from hub.registry.content.repos import Parent, Visibility
 from hub.registry.inspection.inspect import inspect
@@ -18,7 +19,6 @@ from hub.registry.models.content import Commit
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from tests.conftest import Person
 from tests.registry.made import adapter, dataset, incoming
 from tests.support import TINY, peft_folder

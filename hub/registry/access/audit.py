@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import AuditEvent, Membership
 from hub.registry.platform.errors import Forbidden
-from hub.registry.teams import Viewer
 
 
 def record(
@@ -25,10 +25,10 @@ def _events(session: Session, viewer: Viewer, namespace: str | None) -> Select[A
     """Of a namespace that the viewer administers; of all of them, and of the instance, for administrators."""
     query = select(AuditEvent)
     if namespace is not None:
-        teams.require_admin(session, viewer, namespace)
+        permissions.require_admin(session, viewer, namespace)
         query = query.where(AuditEvent.namespace == namespace)
     elif not viewer.is_admin:
-        teams.require_account(viewer)
+        permissions.require_account(viewer)
         mine = select(Membership.namespace).where(Membership.user_id == viewer.id, Membership.role == "admin")
         query = query.where(AuditEvent.namespace.in_(mine))
     elif viewer.repos is not None:

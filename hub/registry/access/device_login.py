@@ -8,11 +8,10 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.access import audit, credentials
+from hub.registry.access import audit, credentials, permissions
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.models.access import DeviceLogin, User
 from hub.registry.platform.errors import HubError, NotFound
-from hub.registry.teams import Viewer
 
 SECONDS = 900
 INTERVAL_SECONDS = 2
@@ -57,7 +56,7 @@ def start(session: Session) -> Codes:
 
 def decide(session: Session, viewer: Viewer, user_code: str, *, approve: bool) -> None:
     """The signed-in person's answer. Raises NoSuchCode for a code that is not open."""
-    teams.require_account(viewer)  # the program gets a token that is good for everything
+    permissions.require_account(viewer)  # the program gets a token that is good for everything
     letters = "".join(char for char in user_code.upper() if char.isalnum())
     login = session.scalar(
         select(DeviceLogin)
@@ -90,7 +89,7 @@ def poll(session: Session, device_code: str) -> str:
     if login.user_id is None:
         raise AuthorizationPending("Nobody has entered the code yet.")
     token, secret = credentials.create_token(session, login.user_id, "hf auth login")
-    approver = teams.viewer_of(session.get_one(User, login.user_id))
+    approver = viewer_of(session.get_one(User, login.user_id))
     audit.record(session, approver, "token.created", token.name, scopes=list(token.scopes), repos=None)
     session.delete(login)
     return secret

@@ -6,7 +6,7 @@ import base64
 from cryptography.fernet import Fernet
 from sqlalchemy.orm import Session
 
-from hub.registry.access import signing
+from hub.registry.access import instance_keys
 
 
 def seal(session: Session, secret: str) -> bytes:
@@ -18,4 +18,4 @@ def unseal(session: Session, sealed: bytes) -> str:
 
 
 def _box(session: Session) -> Fernet:
-    return Fernet(base64.urlsafe_b64encode(signing.key(session, "sealing")))
+    return Fernet(base64.urlsafe_b64encode(instance_keys.key(session, "sealing")))

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.access import audit, credentials
+from hub.registry.access import audit, credentials, permissions, users
+from hub.registry.access.viewer import ROLES, Scope, Viewer
 from hub.registry.models.access import Invitation, Membership, Namespace, Token, User
 from hub.registry.models.columns import Role
 from hub.registry.platform.errors import Conflict, NotFound
-from hub.registry.teams import Scope, Viewer
 
 
 class LastAdministrator(Conflict):
@@ -30,15 +29,15 @@ class InvitationNotFound(NotFound):
 
 def create(session: Session, viewer: Viewer, name: str) -> None:
     """Its first member, and administrator, is whoever makes it. Raises NameTaken, BadName."""
-    teams.require_account(viewer)
-    teams.check_namespace(name, "The organisation's name")
-    teams.create_namespace(session, name, "organization", viewer.id)
+    permissions.require_account(viewer)
+    users.check_namespace(name, "The organisation's name")
+    users.create_namespace(session, name, "organization", viewer.id)
     audit.record(session, viewer, "organization.created", name, namespace=name)
 
 
 def require_member(session: Session, viewer: Viewer, name: str) -> Role:
     """The viewer's role. To others the organisation is not there."""
-    has = teams.role(session, viewer, name)
+    has = permissions.role(session, viewer, name)
     if has is None or session.get_one(Namespace, name).kind != "organization":
         raise NotFound(f"There is no organisation {name!r} that you are a member of.")
     return has
@@ -70,7 +69,7 @@ def remove_member(session: Session, viewer: Viewer, name: str, user_name: str) -
     require_member(session, viewer, name)
     if user_name != viewer.name:
         _administered(session, viewer, name)
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     member = _member(session, name, user_name)
     if member.role == "admin":
         _leave_one_admin(session, name)
@@ -80,7 +79,7 @@ def remove_member(session: Session, viewer: Viewer, name: str, user_name: str) -
 
 def _administered(session: Session, viewer: Viewer, name: str) -> None:
     """Locked, so that two administrators who change its members at once do so one after the other."""
-    namespace = teams.require_admin(session, viewer, name)
+    namespace = permissions.require_admin(session, viewer, name)
     if namespace.kind != "organization":
         raise NotAnOrganization(f"{name!r} is a person's namespace; make an organisation to share one.")
     session.refresh(namespace, with_for_update=True)
@@ -125,7 +124,7 @@ def invite(session: Session, viewer: Viewer, name: str, role: Role, days: float)
 
 
 def invitations(session: Session, viewer: Viewer, name: str) -> Sequence[Invitation]:
-    teams.require_admin(session, viewer, name)
+    permissions.require_admin(session, viewer, name)
     query = select(Invitation).where(Invitation.namespace == name, Invitation.expires_at > func.now())
     return session.scalars(query.order_by(Invitation.created_at)).all()
 
@@ -140,7 +139,7 @@ def withdraw(session: Session, viewer: Viewer, name: str, invitation_id: uuid.UU
 
 def accept(session: Session, viewer: Viewer, secret: str) -> tuple[str, Role]:
     """Become a member; a role that is higher already stays. Returns the organisation and the role."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     # Taken out in one statement: of several who send it at once, one gets it.
     taken = delete(Invitation).where(
         Invitation.hash == credentials.hash_secret(secret), Invitation.expires_at > func.now()
@@ -155,7 +154,7 @@ def accept(session: Session, viewer: Viewer, secret: str) -> tuple[str, Role]:
     if member is None:
         member = Membership(namespace=name, user_id=viewer.id, role=offered)
         session.add(member)
-    elif teams.ROLES.index(offered) > teams.ROLES.index(member.role):
+    elif ROLES.index(offered) > ROLES.index(member.role):
         member.role = offered
     audit.record(session, viewer, "invitation.accepted", str(invitation.id), namespace=name, role=member.role)
     return name, member.role
@@ -177,8 +176,8 @@ def create_service(
 ) -> tuple[User, Token, str]:
     """An account of an organisation for a program, called ORGANISATION-SERVICE, with one token. It outlives whoever made it."""
     _administered(session, viewer, name)
-    full = teams.check_name(f"{name}-{service}", "The service account's name")
-    user = teams.create_account(session, full, service_of=name)
+    full = users.check_name(f"{name}-{service}", "The service account's name")
+    user = users.create_account(session, full, service_of=name)
     session.add(Membership(namespace=name, user_id=user.id, role=role))
     token, secret = credentials.create_token(
         session, user.id, service, scopes=scopes, repos=repos, expires_at=expires_at

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.access import audit
+from hub.registry.access import audit, permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Namespace
 from hub.registry.models.content import Blob, Holding
 from hub.registry.models.jobs import Job
 from hub.registry.platform.errors import Forbidden, NotFound
-from hub.registry.teams import Viewer
 
 
 class QuotaExceeded(Forbidden):
@@ -29,7 +28,7 @@ class Usage:
 
 def usage(session: Session, viewer: Viewer, namespace: str) -> Usage:
     """For members and administrators; to others there is no such namespace."""
-    if teams.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
+    if permissions.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
         raise NotFound(f"There is no namespace {namespace!r} that you are a member of.")
     row = session.get_one(Namespace, namespace)
     return Usage(namespace, _bytes_held(session, namespace), row.quota_bytes, _jobs(session, namespace), row.quota_jobs)

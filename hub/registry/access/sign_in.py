@@ -7,13 +7,12 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from hub.registry import teams
-from hub.registry.access import audit, credentials
+from hub.registry.access import audit, credentials, permissions, users
+from hub.registry.access.viewer import SCOPES, Viewer, viewer_of
 from hub.registry.models.access import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, NotSignedIn
 from hub.registry.platform.rate_limits import RateLimits
-from hub.registry.teams import Viewer
 
 
 class NotAdmitted(Forbidden):
@@ -33,7 +32,7 @@ def by_password(sessions: sessionmaker[Session], limits: RateLimits, name: str, 
         with transaction(sessions) as session:
             audit.record(session, None, "sign_in.failed", name[:96], address=address)
         raise NotSignedIn("The name or the password is wrong; or this user signs in by other means.")
-    return teams.viewer_of(user)
+    return viewer_of(user)
 
 
 def by_token(sessions: sessionmaker[Session], limits: RateLimits, secret: str, address: str) -> Viewer:
@@ -45,9 +44,9 @@ def by_token(sessions: sessionmaker[Session], limits: RateLimits, secret: str, a
     except NotSignedIn:
         limits.count_failure(address)
         raise
-    teams.require_account(viewer)
-    if not viewer.scopes.issuperset(teams.SCOPES):
-        raise teams.ScopeMissing(
+    permissions.require_account(viewer)
+    if not viewer.scopes.issuperset(SCOPES):
+        raise permissions.ScopeMissing(
             "A session may do everything, and this token may not; sign in with one that has all scopes."
         )
     return viewer
@@ -64,7 +63,7 @@ def change_password(
     kept_session: str,
 ) -> None:
     """The viewer's other sessions end. Raises NotSignedIn where `current` is wrong, BadPassword, TooManyAttempts."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     limits.check_attempts(address, viewer.name)
     with transaction(sessions) as session:
         before = session.get_one(User, viewer.id).password_hash
@@ -90,7 +89,7 @@ def by_identity(
     subject = str(claims["sub"])
     known = session.get(OpenIdentity, (issuer, subject))
     if known is not None:
-        return teams.viewer_of(session.get_one(User, known.user_id))
+        return viewer_of(session.get_one(User, known.user_id))
     if viewer is not None:
         session.add(OpenIdentity(issuer=issuer, subject=subject, user_id=viewer.id))
         audit.record(session, viewer, "identity.connected", viewer.name, issuer=issuer)
@@ -101,7 +100,7 @@ def by_identity(
         )
     user = _new_user(session, str(claims.get("preferred_username") or claims.get("email") or "user"))
     session.add(OpenIdentity(issuer=issuer, subject=subject, user_id=user.id))
-    viewer = teams.viewer_of(user)
+    viewer = viewer_of(user)
     audit.record(session, viewer, "user.created", user.name, issuer=issuer)
     return viewer
 
@@ -113,6 +112,6 @@ def _new_user(session: Session, wish: str) -> User:
     while True:
         try:
             with session.begin_nested():
-                return teams.create_user(session, stem if number == 1 else f"{stem}-{number}")
-        except (teams.NameTaken, teams.BadName):
+                return users.create_user(session, stem if number == 1 else f"{stem}-{number}")
+        except (users.NameTaken, users.BadName):
             number += 1

@@ -2,27 +2,13 @@
 
 import hashlib
 import hmac
-import secrets
 import time
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
-
-from hub.registry.models.instance import Secret
 from hub.registry.platform.errors import Forbidden
-
-KEY = "signing"
 
 
 class BadSignature(Forbidden):
     code = "bad_signature"
-
-
-def key(session: Session, name: str = KEY) -> bytes:
-    """The instance's key of this name: the same in every process, whoever asks first."""
-    session.execute(insert(Secret).values(name=name, value=secrets.token_bytes(32)).on_conflict_do_nothing())
-    return session.scalars(select(Secret.value).where(Secret.name == name)).one()
 
 
 def sign(key: bytes, expires: int, *parts: object) -> str:

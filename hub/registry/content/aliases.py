@@ -12,14 +12,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from hub.intervals import paired_bootstrap
-from hub.registry import teams
-from hub.registry.access import audit
+from hub.registry.access import audit, permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import refs, repos
 from hub.registry.models.access import User
 from hub.registry.models.adapters import Score
 from hub.registry.models.content import AliasGate, AliasMove, Commit, Ref, Repo
 from hub.registry.platform.errors import Conflict, NotFound
-from hub.registry.teams import Viewer
 
 PRIVATE_DATASET = "private data set"
 ENOUGH = 100  # examples below which an evaluation opens no gate: a handful of equal answers would give an interval of no width
@@ -169,7 +168,7 @@ def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
 
 def _lock(session: Session, viewer: Viewer, repo: Repo) -> None:
     """One mover at a time, who sees where the last one left the alias."""
-    teams.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
     session.refresh(repo, with_for_update=True)
 
 
@@ -215,7 +214,7 @@ def _dataset(session: Session, viewer: Viewer | None, commit_id: str) -> str | N
     repo = session.scalar(
         select(Repo)
         .join(Commit, Commit.repo_id == Repo.id)
-        .where(Commit.id == commit_id, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(Commit.id == commit_id, Repo.deleted_at.is_(None), permissions.readable(viewer))
     )
     return repo.full_name if repo else None
 

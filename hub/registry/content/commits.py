@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, refs, repos
 from hub.registry.content.blobs import Incoming, WrongBytes
@@ -25,7 +26,6 @@ from hub.registry.models.content import Blob, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 
 ATTEMPTS = (
     5  # how often a commit is made anew on a head that others moved, where the client does not insist on its parent

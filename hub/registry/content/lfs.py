@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.registry.access import signing
+from hub.registry.access import instance_keys, signing
 from hub.registry.content import blobs
 from hub.registry.content.blobs import Checked, WrongBytes
 from hub.registry.content.repos import BytesMissing
@@ -74,7 +74,7 @@ def sizes_held(session: Session, namespace: str, oids: list[str]) -> dict[str, i
 
 def upload(session: Session, root: str, namespace: str, oid: str, size: int, part_bytes: int) -> Upload:
     """Addresses below `root` for a file that is missing."""
-    key = signing.key(session)
+    key = instance_keys.key(session)
     grant = Grant(namespace, oid, size, int(time.time()) + UPLOAD_SECONDS)
     if size <= part_bytes:
         return Upload(grant.address(root, key, "content"), {})

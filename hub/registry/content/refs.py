@@ -8,12 +8,13 @@ from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.users import BadName
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.content.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, Forbidden
-from hub.registry.teams import BadName, Viewer
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"v\d+")
@@ -66,7 +67,7 @@ def _file_query(viewer: Viewer | None, by_commit: bool) -> Select[str, TreeEntry
         .join(Repo, Repo.id == Commit.repo_id)
         .join(TreeEntry, TreeEntry.tree == Commit.tree)
         .where(Repo.type == bindparam("type"), Repo.namespace == bindparam("namespace"), Repo.name == bindparam("name"))
-        .where(Repo.deleted_at.is_(None), TreeEntry.path == bindparam("path"), teams.readable(viewer))
+        .where(Repo.deleted_at.is_(None), TreeEntry.path == bindparam("path"), permissions.readable(viewer))
     )
     if by_commit:
         return query.where(Commit.id == bindparam("revision"))
@@ -99,7 +100,7 @@ def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_
         repos.find(session, viewer, repo_type, match[1])
         raise ReadOnly(f"{full_name} is a read-only name for a version of {match[1]}; write to {match[1]}.")
     repo = repos.find(session, viewer, repo_type, full_name)
-    teams.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
     return repo
 
 

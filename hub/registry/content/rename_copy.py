@@ -4,8 +4,8 @@ from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.access import audit, quota
+from hub.registry.access import audit, permissions, quota
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos, text_index
 from hub.registry.content.refs import Place
@@ -15,7 +15,6 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.storage import Storage
-from hub.registry.teams import Viewer
 
 
 def create(
@@ -57,7 +56,7 @@ def duplicate(
 ) -> Repo:
     """A new repo with the files of a commit that the viewer may read. As visible as the source unless he may decide that there."""
     repo_type = repo_type_of(source.repo)
-    owner = teams.may_write(session, viewer, source.repo.namespace, source.repo.name)
+    owner = permissions.may_write(session, viewer, source.repo.namespace, source.repo.name)
     wanted: Visibility = visibility or visibility_of(source.repo)
     if not owner and VISIBILITIES.index(wanted) > VISIBILITIES.index(visibility_of(source.repo)):
         raise Forbidden(f"{source.name} is {source.repo.visibility}, so a copy of it cannot be {wanted}.")

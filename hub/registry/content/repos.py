@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import teams
-from hub.registry.access import audit
+from hub.registry.access import audit, permissions, users
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, text_index
 from hub.registry.inspection.inspect import Inspection
@@ -23,7 +23,6 @@ from hub.registry.models.columns import Json
 from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.errors import Conflict, HubError, InvalidInput, NotFound
 from hub.registry.platform.storage import Storage
-from hub.registry.teams import Viewer
 
 RepoType = Literal["model", "dataset"]
 Visibility = Literal["private", "internal", "public"]
@@ -97,7 +96,7 @@ def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name
             Repo.namespace == namespace,
             Repo.name == name,
             Repo.deleted_at.is_(None),
-            teams.readable(viewer),
+            permissions.readable(viewer),
         )
     )
     if repo is None:
@@ -111,10 +110,10 @@ def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_nam
     Raises NotSignedIn, Forbidden, BadName, or RepoExists if the name is held by a deleted repo.
     """
     namespace, name = split_name(full_name)
-    teams.require_write(session, viewer, namespace, name)
-    teams.check_name(name, "The repo name")
+    permissions.require_write(session, viewer, namespace, name)
+    users.check_name(name, "The repo name")
     if RESERVED.search(name):
-        raise teams.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
+        raise users.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
     key = (Repo.type == repo_type, Repo.namespace == namespace, Repo.name == name)
     repo = session.scalar(select(Repo).where(*key))
     if repo is not None and repo.deleted_at is not None:
@@ -197,7 +196,7 @@ def publish(
     session.add(commit)
     session.flush()  # refs, facts and lineage point at it
     move_ref(session, repo, branch, "branch", commit.id, author_id)
-    author = teams.viewer_of(session.get_one(User, author_id))
+    author = viewer_of(session.get_one(User, author_id))
     audit.record(
         session,
         author,
@@ -383,7 +382,7 @@ def current_adapters(
     query = (
         select(name, AdapterFacts)
         .where(AdapterFacts.current, ~AdapterFacts.deleted, of_base, AdapterFacts.namespace.in_(namespaces))
-        .where(teams.readable(viewer, AdapterFacts))
+        .where(permissions.readable(viewer, AdapterFacts))
         .order_by(name, AdapterFacts.folder)
     )
     return [(full_name, facts) for full_name, facts in session.execute(query)]
@@ -398,7 +397,7 @@ def change_visibility(
 ) -> Repo:
     """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not say so."""
     repo = find(session, viewer, repo_type, full_name)
-    teams.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
     if not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
         check_reveals_nothing(session, Commit.repo_id == repo.id, visibility, f"Making {full_name} {visibility}")
     audit.record(
@@ -430,7 +429,7 @@ def check_reveals_nothing(session: Session, which: ColumnElement[bool], visibili
 def delete(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> None:
     """Gone at once for all but administrators; the name and the bytes stay until it can no longer be restored."""
     repo = find(session, viewer, repo_type, full_name)
-    teams.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
     repo.deleted_at = datetime.now(UTC)
     audit.record(session, viewer, "repo.deleted", full_name, namespace=repo.namespace, type=repo_type)
 
@@ -474,7 +473,7 @@ def listing(
         select(Repo, Commit)
         .join(Ref, Ref.repo_id == Repo.id)
         .join(Commit, Commit.id == Ref.commit_id)
-        .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), permissions.readable(viewer))
         .order_by(name)
         .limit(limit + 1)
     )

@@ -8,12 +8,11 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.access import audit, credentials
+from hub.registry.access import audit, credentials, permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.models.content import Commit, Repo, ShareLink
 from hub.registry.platform.errors import NotFound
-from hub.registry.teams import Viewer
 
 
 class ShareNotFound(NotFound):
@@ -25,7 +24,7 @@ def create(
 ) -> tuple[ShareLink, str]:
     """A link and its secret, which is shown this once. Raises WouldReveal, as making the module public would."""
     repo = repos.find(session, viewer, "model", full_name)
-    teams.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
     commit = repos.resolve(session, repo, revision)
     if not reveal:
         repos.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {full_name}")
@@ -46,7 +45,7 @@ def create(
 def listing(session: Session, viewer: Viewer, full_name: str) -> Sequence[ShareLink]:
     """Those of a repo that have not expired, for whoever may make them."""
     repo = repos.find(session, viewer, "model", full_name)
-    teams.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
     of_repo = select(ShareLink).join(Commit, Commit.id == ShareLink.commit_id).where(Commit.repo_id == repo.id)
     live = of_repo.where(ShareLink.expires_at > func.now()).order_by(ShareLink.created_at)
     return session.scalars(live).all()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.datasets import parse_examples, token_counts
 from hub.registry.datasets.parse_examples import Problem
@@ -13,7 +14,6 @@ from hub.registry.jobs.requests.common import pin_examples
 from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.storage import Storage
-from hub.registry.teams import Viewer
 
 ROWS = 8  # shown
 MAX_BYTES = 8 << 20  # read of a data set's file

@@ -9,14 +9,14 @@ from typing import Any
 from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.bases import BaseModel
-from hub.registry.teams import Viewer
 
 MOST = 500  # modules that are offered one by one; of more, namespaces are named
 
@@ -53,7 +53,7 @@ def bases_with_modules(session: Session, viewer: Viewer | None) -> list[tuple[st
     """Every registered base, with how many modules of it the viewer may see; the most first."""
     seen = (
         select(AdapterFacts.base_id, func.count().label("modules"))
-        .where(AdapterFacts.current, ~AdapterFacts.deleted, teams.readable(viewer, AdapterFacts))
+        .where(AdapterFacts.current, ~AdapterFacts.deleted, permissions.readable(viewer, AdapterFacts))
         .group_by(AdapterFacts.base_id)
         .subquery()
     )
@@ -129,7 +129,7 @@ def _current(session: Session, viewer: Viewer | None, which: Any) -> Sequence[Ro
             AdapterFacts.findings,
             AdapterFacts.published_at,
         )
-        .where(AdapterFacts.current, which, ~AdapterFacts.deleted, teams.readable(viewer, AdapterFacts))
+        .where(AdapterFacts.current, which, ~AdapterFacts.deleted, permissions.readable(viewer, AdapterFacts))
         .order_by(AdapterFacts.published_at.desc(), AdapterFacts.commit_id.desc(), AdapterFacts.folder.desc())
         .limit(MOST)
     )

@@ -12,15 +12,14 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import teams
-from hub.registry.access import audit, quota
+from hub.registry.access import audit, permissions, quota
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.jobs import webhooks
 from hub.registry.models.access import Membership, User
 from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Attempt, Job, JobEvent, JobInput
 from hub.registry.platform.errors import Conflict, Forbidden, NotFound
 from hub.registry.platform.job_queue import Queue
-from hub.registry.teams import Viewer
 
 MAX_ATTEMPTS = 3
 LAST_SEQ = 2**31 - 1  # the largest number that its column holds
@@ -161,7 +160,7 @@ def readable(viewer: Viewer | None) -> ColumnElement[bool]:
         select(JobInput.job_id)
         .join(Commit, Commit.id == JobInput.commit_id)
         .join(Repo, Repo.id == Commit.repo_id)
-        .where(JobInput.job_id == Job.id, ~teams.readable(viewer))
+        .where(JobInput.job_id == Job.id, ~permissions.readable(viewer))
     )
     return and_(seen, ~hidden.exists())
 
@@ -220,13 +219,13 @@ def sampled_events(session: Session, job_id: uuid.UUID, points: int) -> Sequence
 
 
 def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
-    return job.owner_id == viewer.id or teams.role(session, viewer, job.namespace) in ("write", "admin")
+    return job.owner_id == viewer.id or permissions.role(session, viewer, job.namespace) in ("write", "admin")
 
 
 def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
     job = find(session, viewer, job_id)
-    teams.require_scope(viewer, "jobs")
+    permissions.require_scope(viewer, "jobs")
     if not may_cancel(session, viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
@@ -311,14 +310,16 @@ def claim_fairly(session: Session, job_id: uuid.UUID, worker: Worker, lease_seco
 def unreadable_input(session: Session, job: Job) -> bool:
     """Whether an input is no longer readable by the job's owner: deleted, made private, or purged."""
     owner = session.get_one(User, job.owner_id)
-    viewer = teams.viewer_of(owner)
+    viewer = viewer_of(owner)
     pinned = select(func.count()).select_from(JobInput).where(JobInput.job_id == job.id)
     still = (
         select(func.count())
         .select_from(JobInput)
         .join(Commit, Commit.id == JobInput.commit_id)
         .join(Repo, Repo.id == Commit.repo_id)
-        .where(JobInput.job_id == job.id, Commit.tree.is_not(None), Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(
+            JobInput.job_id == job.id, Commit.tree.is_not(None), Repo.deleted_at.is_(None), permissions.readable(viewer)
+        )
     )
     return session.scalar(pinned) != session.scalar(still)
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.jobs import lifecycle
@@ -16,12 +17,11 @@ from hub.registry.jobs.requests import Examples, ExampleText, Request, check_not
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 
 
 def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_key: str | None = None) -> Job:
     """Queue the job that a request asks for. No database session is open while inline examples travel to storage."""
-    teams.require_scope(viewer, "jobs")
+    permissions.require_scope(viewer, "jobs")
     body = request.model_dump(mode="json")
     inline = {path: _jsonl(path, source.inline) for path, source in request.sources().items() if source.inline}
     repo_name = request.examples_repo(viewer)

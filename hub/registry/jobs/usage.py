@@ -9,13 +9,13 @@ from sqlalchemy import and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs.lifecycle import Worker
 from hub.registry.models.content import Blob, Holding
 from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.job_queue import QUEUES
-from hub.registry.teams import Viewer
 
 ALIVE_SECONDS = 60  # a worker announces itself four times in this
 LARGEST = 100
@@ -79,14 +79,14 @@ class System:
 
 def of_namespace(session: Session, viewer: Viewer, namespace: str, months: int) -> list[Used]:
     """For members and administrators; to others there is no such namespace."""
-    if teams.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
+    if permissions.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
         raise NotFound(f"There is no namespace {namespace!r} that you are a member of.")
     return _used(session, namespace, months)
 
 
 def of_instance(session: Session, viewer: Viewer, months: int) -> list[Used]:
     """Of every namespace, for administrators."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     return _used(session, None, months)
 
 
@@ -119,7 +119,7 @@ def announce(session: Session, worker: Worker, queues: Sequence[str]) -> None:
 
 def system(session: Session, viewer: Viewer) -> System:
     """For administrators: what waits and runs, who works on it, what is held, and what this month has used."""
-    teams.require_account(viewer)
+    permissions.require_account(viewer)
     stored = select(func.count(), func.coalesce(func.sum(Blob.size), 0)).where(Blob.state == "stored")
     count, size = session.execute(stored).one()
     total = func.sum(Blob.size)

@@ -21,14 +21,13 @@ from sqlalchemy import and_, delete, func, null, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
-from hub.registry.access import audit
+from hub.registry.access import audit, permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Job, Webhook, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class Sending:
 
 def set_address(session: Session, viewer: Viewer, namespace: str, address: str, hosts: str) -> Webhook:
     """Where to send from now on, with a new secret, which is shown this once. Raises BadWebhook."""
-    teams.require_admin(session, viewer, namespace)
+    permissions.require_admin(session, viewer, namespace)
     url = _checked(address)
     if not _allowed(url, hosts):
         raise BadWebhook(
@@ -93,7 +92,7 @@ def remove(session: Session, viewer: Viewer, namespace: str) -> None:
 
 
 def _find(session: Session, viewer: Viewer, namespace: str) -> Webhook:
-    teams.require_admin(session, viewer, namespace)
+    permissions.require_admin(session, viewer, namespace)
     hook = session.get(Webhook, namespace)
     if hook is None:
         raise WebhookNotFound(f"The namespace {namespace!r} has no webhook.")

@@ -15,10 +15,10 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, func, literal, null, select, text, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.library import search
 from hub.registry.library.search import Filters
 from hub.registry.models.adapters import AdapterFacts
-from hub.registry.teams import Viewer
 
 Facet = Literal["base", "method", "task", "tag", "owner", "visibility"]
 FACETS: tuple[Facet, ...] = get_args(Facet)

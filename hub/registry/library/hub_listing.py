@@ -11,14 +11,14 @@ from typing import Literal
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
 from hub.registry.content.repos import MAIN, RepoType
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.teams import Viewer
 
 Sort = Literal["created", "modified"]
 
@@ -64,7 +64,7 @@ def listing(
         select(Repo, Commit)
         .join(Ref, Ref.repo_id == Repo.id)
         .join(Commit, Commit.id == Ref.commit_id)
-        .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), permissions.readable(viewer))
         .order_by(when.desc(), Repo.id)
         .limit(limit + 1)
     )
@@ -171,7 +171,7 @@ def owned(session: Session, viewer: Viewer, namespace: str) -> list[tuple[Repo, 
     rows = session.execute(
         select(Repo, func.coalesce(used.c.bytes, 0))
         .outerjoin(used, used.c.repo_id == Repo.id)
-        .where(Repo.namespace == namespace, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(Repo.namespace == namespace, Repo.deleted_at.is_(None), permissions.readable(viewer))
         .order_by(Repo.name, Repo.type)
     )
     return [(repo, int(size)) for repo, size in rows]

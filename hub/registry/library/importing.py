@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from sqlalchemy import select
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.repos import Visibility
@@ -23,7 +24,6 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.upstream_client import Upstream
-from hub.registry.teams import Viewer
 
 # A folder with any of these was meant to be an adapter: PEFT's files, those of MLX and diffusers, whatever else is called a LoRA.
 MARK = re.compile(r"adapter_config\.json|.*(adapter|lora).*\.(safetensors|bin|pt|pth)", re.IGNORECASE)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.content import Commit, Ref, Repo
-from hub.registry.teams import Viewer
 
 GENERATIONS = 2
 MAX_DESCENDANTS = 40  # of one generation
@@ -79,7 +79,7 @@ def _parents(
     session: Session, viewer: Viewer | None, children: Sequence[str], generation: int
 ) -> list[tuple[Member, Line]]:
     lost = or_(Repo.deleted_at.is_not(None), Commit.tree.is_(None))
-    seen = and_(Repo.deleted_at.is_(None), teams.readable(viewer))
+    seen = and_(Repo.deleted_at.is_(None), permissions.readable(viewer))
     rows = session.execute(
         select(Lineage, Repo, lost, seen)
         .join(Commit, Commit.id == Lineage.parent)
@@ -103,7 +103,7 @@ def _children(
         select(Lineage, Repo)
         .join(Commit, Commit.id == Lineage.child)
         .join(Repo, Repo.id == Commit.repo_id)
-        .where(Lineage.parent.in_(parents), Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(Lineage.parent.in_(parents), Repo.deleted_at.is_(None), permissions.readable(viewer))
         .order_by(Commit.created_at.desc(), Lineage.child)
         .limit(MAX_DESCENDANTS + 1)
     )

@@ -7,11 +7,11 @@ from datetime import datetime
 from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import User
 from hub.registry.models.adapters import Lineage, Score
 from hub.registry.models.content import Commit, Ref, Repo
-from hub.registry.teams import Viewer
 
 PRIVATE = "private module"
 
@@ -48,7 +48,7 @@ class Measured:
 
 def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:
     """What a commit was made from; what the viewer may not see keeps its role and weight and loses its name."""
-    visible = and_(Repo.deleted_at.is_(None), teams.readable(viewer))
+    visible = and_(Repo.deleted_at.is_(None), permissions.readable(viewer))
     rows = session.execute(
         select(Lineage, Repo, visible)
         .join(Commit, Commit.id == Lineage.parent)
@@ -82,7 +82,7 @@ def children(session: Session, viewer: Viewer | None, commit: Commit) -> list[Re
         select(Lineage, Repo)
         .join(Commit, Commit.id == Lineage.child)
         .join(Repo, Repo.id == Commit.repo_id)
-        .where(Lineage.parent == commit.id, Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(Lineage.parent == commit.id, Repo.deleted_at.is_(None), permissions.readable(viewer))
         .order_by(Commit.created_at.desc())
         .limit(100)
     )
@@ -115,10 +115,10 @@ def scores(
         .outerjoin(module, module.id == module_commit.repo_id)
         .where(
             Repo.deleted_at.is_(None),
-            teams.readable(viewer),
+            permissions.readable(viewer),
             or_(
                 Score.commit_id.is_(None),
-                and_(module.deleted_at.is_(None), module.id.in_(select(Repo.id).where(teams.readable(viewer)))),
+                and_(module.deleted_at.is_(None), module.id.in_(select(Repo.id).where(permissions.readable(viewer)))),
             ),
         )
         .order_by(Score.created_at.desc(), Score.id)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from hub.peft_format import RangedFile
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, repos
 from hub.registry.content.blobs import Incoming
@@ -19,7 +20,6 @@ from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 
 
 class NoExamples(InvalidInput):
@@ -87,7 +87,7 @@ class Shown:
 def show_upload(services: Services, viewer: Viewer, namespace: str, files: Sequence[Incoming]) -> Shown:
     """Inspect what may become an adapter, and store its bytes if nothing is wrong with them. Raises Forbidden and QuotaExceeded."""
     with transaction(services.sessions) as session:
-        teams.require_write(session, viewer, namespace)
+        permissions.require_write(session, viewer, namespace)
     sent = {file.path: file for file in files if not MAC_EXTRAS.search(file.path)}
     named = without_top(sent)
     shown = _shown(services, viewer, namespace, named, [replace(file, path=path) for path, file in named.items()])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import yaml
 
 from hub.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, load_json
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos
 from hub.registry.content.blobs import Incoming
@@ -20,7 +21,6 @@ from hub.registry.library.publishing import entries
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")
 

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, and_, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
 from hub.registry.content.repos import Visibility
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.teams import Viewer
 
 Sort = Literal["newest", "name", "size", "score"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
@@ -143,7 +143,7 @@ def plan_for_these_values(session: Session) -> None:
 def matching(session: Session, viewer: Viewer | None, filters: Filters) -> list[ColumnElement[bool]]:
     """The conditions on facts: listed, readable, and every filter."""
     listed = and_(AdapterFacts.current, ~AdapterFacts.deleted)
-    found = [listed, teams.readable(viewer, AdapterFacts)]
+    found = [listed, permissions.readable(viewer, AdapterFacts)]
     if filters.base_model:
         found.append(AdapterFacts.base == base_models.names(session).get(filters.base_model, filters.base_model))
     if filters.method:
@@ -160,7 +160,7 @@ def matching(session: Session, viewer: Viewer | None, filters: Filters) -> list[
         found.append(AdapterFacts.visibility == filters.visibility)
         if filters.visibility == "private" and viewer and not viewer.is_admin:
             # Follows from the rest, which the planner cannot see: it would expect a share of all that is private.
-            found.append(AdapterFacts.namespace.in_(teams.member_of(viewer)))
+            found.append(AdapterFacts.namespace.in_(permissions.member_of(viewer)))
     for word in text_index.searchable(filters.text or "").split():
         found.append(text_index.has_word(word))
     return found

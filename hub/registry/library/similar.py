@@ -11,7 +11,8 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry import teams
+from hub.registry.access import permissions
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos
 from hub.registry.content.repos import StoredFile
@@ -22,7 +23,6 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.similarity import DUPLICATE, WIDTH, Doubles, Floats, clusters, near_duplicates, sketched_cosines
 
 MAX_MODULES = 1_000  # a map's table of cosines has the square of it
@@ -70,7 +70,7 @@ def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: S
     query = (
         select(name, AdapterFacts.folder, AdapterFacts.commit_id, AdapterFacts.sketch)
         .where(AdapterFacts.base == base_models.names(session).get(base, base))
-        .where(AdapterFacts.current, ~AdapterFacts.deleted, teams.readable(viewer, AdapterFacts))
+        .where(AdapterFacts.current, ~AdapterFacts.deleted, permissions.readable(viewer, AdapterFacts))
         .order_by(name, AdapterFacts.folder)
     )
     if namespaces:
@@ -86,7 +86,7 @@ def bases_of(session: Session, viewer: Viewer | None) -> list[tuple[str, int]]:
     query = (
         select(base, func.count())
         .join(Repo, Repo.id == AdapterFacts.repo_id)
-        .where(AdapterFacts.current, base.is_not(None), Repo.deleted_at.is_(None), teams.readable(viewer))
+        .where(AdapterFacts.current, base.is_not(None), Repo.deleted_at.is_(None), permissions.readable(viewer))
         .group_by(base)
         .order_by(func.count().desc(), base)
         .limit(200)

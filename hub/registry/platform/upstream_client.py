@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 import httpx2 as httpx
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.content.blobs import Checked
 from hub.registry.content.refs import COMMIT_ID
 from hub.registry.content.repos import FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
@@ -29,7 +30,6 @@ from hub.registry.models.access import Namespace
 from hub.registry.platform.errors import HubError, NotFound, Unavailable
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK, MAX_OBJECT_BYTES, Storage
-from hub.registry.teams import Viewer
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from hub.registry import teams
+from hub.registry.access import users
 from hub.registry.models.access import DeviceLogin, Token
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -24,7 +24,7 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 def test_whoami(client: TestClient, services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        teams.create_namespace(session, "weavers", "organization", ann.viewer.id)
+        users.create_namespace(session, "weavers", "organization", ann.viewer.id)
     told = client.get("/api/whoami-v2", headers=ann.headers).json()
     assert (told["name"], [org["name"] for org in told["orgs"]]) == ("ann", ["weavers"])
     assert told["auth"]["accessToken"] == {"displayName": "test", "role": "write"}

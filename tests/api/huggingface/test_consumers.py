@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry import teams
+from hub.registry.access import users
+from hub.registry.access.viewer import Viewer
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.registry.teams import Viewer
 from hub.starter import seed
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
@@ -142,9 +142,9 @@ def test_a_starter_module_and_its_base_come_from_the_hub_alone(
 ) -> None:
     """What a fresh instance offers: both with nothing but HF_ENDPOINT set, without a token."""
     with transaction(services.sessions) as session:
-        admin = teams.ensure_user(session, "admin", is_admin=True)
+        admin = users.ensure_user(session, "admin", is_admin=True)
         for name in (seed.NAMESPACE, "loraloom"):
-            teams.create_namespace(session, name, "organization", admin.id)
+            users.create_namespace(session, name, "organization", admin.id)
         session.flush()
         viewer = Viewer(admin.id, admin.name, is_admin=True)
     seed.publish_base(services, viewer, built_in_folder)

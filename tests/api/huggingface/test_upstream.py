@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.app import create_app
-from hub.registry import teams
+from hub.registry.access import users
 from hub.registry.library import importing
 from hub.registry.operations import sweep
 from hub.registry.platform import upstream_client
@@ -159,7 +159,7 @@ def test_only_who_is_signed_in_and_only_what_is_listed(
     talk.told(talk.commit(client, ann, "labs/base", talk.inline("a", b"a")), 404, "RepoNotFound")
     other.asked.clear()
     with transaction(services.sessions) as session:
-        teams.create_namespace(session, "labs", "organization", ann.viewer.id)
+        users.create_namespace(session, "labs", "organization", ann.viewer.id)
     for path in paths:  # now the namespace is one of this hub
         talk.told(client.get(path.format("labs/base"), headers=ann.headers), 404, "RepoNotFound")
     assert other.asked == []

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub import xet_format
-from hub.registry.access import signing
+from hub.registry.access import instance_keys
 from hub.registry.content import xet
 from hub.registry.content.xet import Place
 from hub.registry.models.content import Blob, Holding
@@ -328,7 +328,7 @@ def peak_mib(work: Callable[[], object]) -> float:
 
 def test_memory_does_not_grow_with_the_xorb_or_the_file(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        place = xet.grant(signing.key(session), "ann").place
+        place = xet.grant(instance_keys.key(session), "ann").place
     datas = [bytes([number]) * 131_072 for number in range(200)]
     body = b"".join(chunk(data) for data in datas)
     pieces = (body[at : at + 2**20] for at in range(0, len(body), 2**20))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
@@ -16,7 +17,6 @@ from hub.registry.jobs.lifecycle import Submission
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
-from hub.registry.teams import Viewer
 
 Template = Literal["chat", "plain"]
 

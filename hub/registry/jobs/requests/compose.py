@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.lifecycle import Input, Submission
@@ -24,7 +25,6 @@ from hub.registry.jobs.requests.common import (
     pin_module,
     without_facts,
 )
-from hub.registry.teams import Viewer
 
 Form = Literal["sum", "product", "svd"]
 Merge = Literal[

@@ -7,12 +7,12 @@ from typing import Literal, Self
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import PICKLE_ENDINGS
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.jobs.requests.common import AmbiguousFile, Examples, Module, NotAnAdapter, ResultRequest, Strict
-from hub.registry.teams import Viewer
 
 # Where a folder holds more than one file of weights, the adapter's: named by its tool, not a checkpoint's or an optimizer's.
 USUAL = (

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.jobs.requests.common import (
     Examples,
@@ -17,7 +18,6 @@ from hub.registry.jobs.requests.common import (
     pin_module,
     without_facts,
 )
-from hub.registry.teams import Viewer
 
 
 class GenerateRequest(Request):

@@ -6,11 +6,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.jobs.requests.common import Examples, Module, ResultRequest, Strict, Template, agree, pin_examples
 from hub.registry.jobs.requests.train import check_targets
-from hub.registry.teams import Viewer
 
 Schedule = Literal["linear", "cosine", "constant"]
 Reward = Literal["exact_match", "numeric_match", "integer", "strict_format", "soft_format", "tags", "length"]

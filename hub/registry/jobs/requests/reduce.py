@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.jobs.requests.common import (
     Examples,
@@ -18,7 +19,6 @@ from hub.registry.jobs.requests.common import (
     pin_examples,
     without_facts,
 )
-from hub.registry.teams import Viewer
 
 OF_A_BASE = ("tail_taylor", "grad_sum", "neg_count")
 OF_A_MODULE = ("fisher", "tail_taylor", "energy")

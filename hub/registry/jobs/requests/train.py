@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
+from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.jobs.requests.common import (
@@ -21,7 +22,6 @@ from hub.registry.jobs.requests.common import (
     without_facts,
 )
 from hub.registry.platform.errors import InvalidInput
-from hub.registry.teams import Viewer
 
 # What a module that is trained further decides by itself.
 GIVEN_BY_START = ("rank", "alpha", "targets", "dropout", "init", "rslora", "dora")

@@ -1,0 +1,44 @@
+"""The signed-in user as far as access is concerned."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+from hub.registry.models.access import User
+from hub.registry.models.columns import Role
+
+ROLES: tuple[Role, ...] = ("read", "write", "admin")  # each may do what those before it may
+
+Scope = Literal["read", "write", "jobs", "admin"]
+SCOPES: tuple[Scope, ...] = ("read", "write", "jobs", "admin")
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A signed-in user as far as access is concerned: plain values, so that no session needs to stay open.
+
+    `scopes` and `repos` are those of the token that was shown: what it is good for, and the repos ("namespace/name" or "namespace/*")
+    beyond the public ones that it is limited to, or None. An administrator is one only with a token of scope admin.
+    """
+
+    id: uuid.UUID
+    name: str
+    is_admin: bool
+    scopes: frozenset[str] = frozenset(SCOPES)
+    repos: tuple[str, ...] | None = None
+    service_of: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        """Where what nobody named goes: a person's own namespace, and a service account's organisation."""
+        return self.service_of or self.name
+
+    def limited_from(self, namespace: str, name: str | None) -> bool:
+        """Whether the token's limits leave this repo out, or, without a name, anything in the namespace."""
+        allowed = (f"{namespace}/*", f"{namespace}/{name}") if name else (f"{namespace}/*",)
+        return self.repos is not None and not any(pattern in self.repos for pattern in allowed)
+
+
+def viewer_of(user: User) -> Viewer:
+    """The user himself, with no token between."""
+    return Viewer(user.id, user.name, user.is_admin, service_of=user.service_of)
