@@ -9,7 +9,7 @@ from api import schemas
 from api.download import send_file, send_zip
 from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import repos
+from hub.registry.content import repo_visibility, repos
 from hub.registry.content.repos import RepoType
 from hub.registry.models.content import Commit
 
@@ -64,7 +64,9 @@ def change_visibility(
 ) -> schemas.Repo:
     """Make a repo more or less visible. Widening past its inputs must be confirmed: the error lists what it reveals."""
     full_name = f"{namespace}/{name}"
-    repo = repos.change_visibility(session, viewer, TYPES[kind], full_name, change.visibility, reveal=change.reveal)
+    repo = repo_visibility.change_visibility(
+        session, viewer, TYPES[kind], full_name, change.visibility, reveal=change.reveal
+    )
     return schemas.Repo(repo=repo.full_name, visibility=repo.visibility)
 
 

@@ -18,7 +18,7 @@ from hub.lora.merges import MERGES, merged
 from hub.lora.provenance import surroundings
 from hub.lora.report import Report, check_held_out, report
 from hub.lora.tune import Fit, tune
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import parse_card
 from workers.card import composition_card
 from workers.work import Outcome, Work, module_name

@@ -13,7 +13,7 @@ from torch import Tensor
 from hub.lora.adapter import UnreadableAdapter
 from hub.lora.convert import Converted, NotConvertible, convert, read_pickle
 from hub.peft_format import CONFIG, WEIGHTS, FormatError, load_json
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import Card, CardError, parse_card
 from workers.card import conversion_card
 from workers.compose import input_of

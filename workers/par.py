@@ -23,7 +23,7 @@ from hub.lora.rewards import answered
 from hub.lora.systems import System, check_labelled, drawn, of_system, read_labels
 from hub.lora.train import Trained
 from hub.lora.voting import Tally, Trust, tried, vote
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from workers.card import par_card
 from workers.compose import dataset_template, input_of
 from workers.paired import METRICS, paired_report

@@ -20,7 +20,7 @@ from hub.lora.reduced import as_adapter, merged
 from hub.lora.report import SLACK, check_held_out, longest_target
 from hub.lora.scan import VARIANTS, Reduction, scan
 from hub.lora.smaller import smaller
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from workers.card import reduction_card
 from workers.compose import dataset_template, input_of
 from workers.paired import METRICS, paired_report, registered

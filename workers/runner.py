@@ -28,7 +28,7 @@ from hub.lora.errors import LoraError
 from hub.lora.memory import NotEnoughMemory
 from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
-from hub.registry.content import blobs, repos
+from hub.registry.content import blobs, history, repos
 from hub.registry.inspection.inspect import inspect, require_adapter
 from hub.registry.jobs import lifecycle, requests
 from hub.registry.jobs.lifecycle import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
@@ -279,7 +279,7 @@ class Runner:
                     visibility: Any = job.visibility
                     repo = repos.ensure(session, viewer, "model", job.params["result"], visibility)
                     requests.check_not_wider(repo, visibility)
-                    commit_id = repos.publish(
+                    commit_id = history.publish(
                         session,
                         repo,
                         entries(files),

@@ -16,7 +16,7 @@ from hub.lora.lr_search import Search, search_rate
 from hub.lora.provenance import surroundings
 from hub.lora.report import SLACK, check_held_out, longest_target
 from hub.lora.train import Recipe, Trained, train
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from workers.card import training_card
 from workers.compose import dataset_template, input_of
 from workers.paired import METRICS, paired_report, registered

@@ -13,7 +13,7 @@ from hub.lora.decompose import Decompose
 from hub.lora.errors import LoraError
 from hub.lora.examples import Example, parse_jsonl
 from hub.lora.train import Checkpoints
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from hub.registry.platform.settings import Settings
 
 Parsed = TypeVar("Parsed")

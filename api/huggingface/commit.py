@@ -19,7 +19,7 @@ from hub.http import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import commits, refs, repos, trees
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.commits import Copied, Deleted, DeletedFolder, Held, Inline
-from hub.registry.content.repos import Entry
+from hub.registry.content.history import Entry
 from hub.registry.content.trees import check_path, is_lfs
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, TooLarge

@@ -12,13 +12,13 @@ from api.huggingface.tree import POINTER_BYTES
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry.content import refs, repos
 from hub.registry.content.refs import Place
-from hub.registry.content.repos import RepoNotFound
 from hub.registry.content.trees import is_lfs
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, parse_card
 from hub.registry.library import hub_listing
 from hub.registry.library.hub_listing import Filters, Sort
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import TreeEntry
+from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.storage import Storage
 
 router = APIRouter(prefix="/api/{kind}", route_class=ReadThrough)

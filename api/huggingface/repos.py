@@ -11,7 +11,7 @@ from api.huggingface.errors import NotOffered
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import refs, rename_copy, repos
+from hub.registry.content import refs, rename_copy, repo_visibility, repos
 from hub.registry.content.repos import RepoType
 from hub.registry.library import hub_listing
 
@@ -101,7 +101,7 @@ def settings(
     repo = refs.writable(session, viewer, repo_type, full_name)
     wanted = visibility(body.visibility, body.private)
     if wanted is not None:
-        repo = repos.change_visibility(session, viewer, repo_type, full_name, wanted, reveal=False)
+        repo = repo_visibility.change_visibility(session, viewer, repo_type, full_name, wanted, reveal=False)
     return {"private": repo.visibility != "public", "visibility": repo.visibility, "gated": False}
 
 

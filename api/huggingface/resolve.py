@@ -13,9 +13,10 @@ from api.huggingface.common import FullName, revision_and_path
 from api.huggingface.through import serves
 from hub.http import ServicesDep, identify
 from hub.registry.content import refs
-from hub.registry.content.repos import RepoNotFound, RepoType
+from hub.registry.content.repos import RepoType
 from hub.registry.content.trees import is_lfs
 from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services
 
 router = APIRouter()

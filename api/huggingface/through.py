@@ -8,8 +8,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
 from hub.http import identify, root_url
-from hub.registry.content.repos import RepoNotFound
 from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services
 
 MAX_FORM_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import blobs, repos
+from hub.registry.content import blobs, repo_visibility, repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.datasets import peek
 from hub.registry.inspection import archive
@@ -114,7 +114,7 @@ def change_visibility(
     session: SessionDep, viewer: SignedIn, namespace: str, name: str, visibility: Annotated[Visibility, Form()]
 ) -> Response:
     full_name = f"{namespace}/{name}"
-    repos.change_visibility(session, viewer, "dataset", full_name, visibility, reveal=False)
+    repo_visibility.change_visibility(session, viewer, "dataset", full_name, visibility, reveal=False)
     return RedirectResponse(f"/datasets/{full_name}", status_code=303)
 
 

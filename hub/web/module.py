@@ -17,7 +17,7 @@ from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_
 from hub.registry.library import lineage, manifest, provenance, similar
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
-from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.errors import InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
 from hub.similarity import DUPLICATE
@@ -127,7 +127,7 @@ def _snippets(
 def _is_here(session: Session, viewer: Viewer | None, base: str) -> bool:
     try:
         repos.find(session, viewer, "model", base)
-    except (repos.RepoNotFound, InvalidInput):
+    except (RepoNotFound, InvalidInput):
         return False
     return True
 

@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import repos, share_links
-from hub.registry.content.repos import Visibility, WouldReveal
+from hub.registry.content import repo_visibility, repos, share_links
+from hub.registry.content.repo_visibility import WouldReveal
+from hub.registry.content.repos import Visibility
 from hub.registry.library import repair
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn
+from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn, RevisionNotFound
 from hub.web.module import open_module, tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}", include_in_schema=False)
@@ -74,7 +75,7 @@ def change_visibility(
 ) -> Response:
     person = _signed_in(viewer)
     try:
-        repos.change_visibility(session, person, "model", f"{namespace}/{name}", visibility, reveal=reveal)
+        repo_visibility.change_visibility(session, person, "model", f"{namespace}/{name}", visibility, reveal=reveal)
     except WouldReveal as error:
         typed = {"visibility": visibility}
         return _settings(session, viewer, namespace, name, refused=error, section="visibility", typed=typed)
@@ -96,7 +97,7 @@ def share(
     person = _signed_in(viewer)
     try:
         _, secret = share_links.create(session, person, f"{namespace}/{name}", revision.strip(), days, reveal=reveal)
-    except (WouldReveal, repos.RevisionNotFound) as error:
+    except (WouldReveal, RevisionNotFound) as error:
         typed = {"days": days, "revision": revision}
         return _settings(session, viewer, namespace, name, refused=error, section="share", typed=typed)
     return _settings(session, viewer, namespace, name, secret=f"{root_url(request)}/share/{secret}")

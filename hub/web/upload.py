@@ -13,7 +13,8 @@ from fastapi.responses import RedirectResponse
 from hub.http import ServicesDep, SessionDep, SignedIn
 from hub.registry.access import instance_keys, permissions, signing
 from hub.registry.access.viewer import Viewer
-from hub.registry.content.repos import VISIBILITIES, Entry, Visibility
+from hub.registry.content.history import Entry
+from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.library import publishing
 from hub.registry.library.publishing import Shown
 from hub.registry.platform.db import transaction

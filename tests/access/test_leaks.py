@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry.content import repos
+from hub.registry.content import history, repos
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
@@ -138,11 +138,11 @@ def test_knowing_a_hash_gives_nothing(
 
     assert "actions" not in batch(ann, SECRET)  # its own namespace is told that it is there already
     assert "upload" in batch(bob, "bob/mine")["actions"]
-    entry = repos.Entry("adapter_model.safetensors", oid, len(weights), "0" * 40)
+    entry = history.Entry("adapter_model.safetensors", oid, len(weights), "0" * 40)
     with transaction(services.sessions) as session:
         repo = repos.find(session, bob.viewer, "model", "bob/mine")
-        with pytest.raises(repos.BytesMissing):
-            repos.publish(session, repo, [entry], author_id=bob.viewer.id, message="theft")
+        with pytest.raises(history.BytesMissing):
+            history.publish(session, repo, [entry], author_id=bob.viewer.id, message="theft")
 
 
 def test_a_commit_s_id_opens_it_in_its_own_repo_alone(

@@ -15,6 +15,7 @@ from api.app import create_app
 from hub.registry.content import repos
 from hub.registry.models.content import Blob, Repo
 from hub.registry.platform.db import transaction
+from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import peft_folder, published, upload
@@ -238,7 +239,7 @@ def test_delete_and_restore(client: TestClient, services: Services, ann: Person,
     assert client.get("/v1/adapters/ann/gone", headers=ann.headers).json()["commit"] == first["commit"]
     assert names(client, ann.headers) == ["ann/gone"]
     client.delete("/v1/adapters/ann/gone", headers=ann.headers)
-    with transaction(services.sessions) as session, pytest.raises(repos.RepoNotFound):
+    with transaction(services.sessions) as session, pytest.raises(RepoNotFound):
         repos.restore(session, admin.viewer, "model", "ann/gone", days=0)
 
 

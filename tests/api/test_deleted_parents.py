@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from hub.registry.content.repos import Parent
+from hub.registry.content.history import Parent
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter

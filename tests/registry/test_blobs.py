@@ -10,11 +10,11 @@ import pytest
 from botocore.exceptions import ClientError
 from sqlalchemy import func, select, text, update
 
-from hub.registry.content import blobs, repos
+from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.library import publishing
 from hub.registry.models.content import Blob, Holding
-from hub.registry.operations import sweep
+from hub.registry.operations import garbage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound, Unavailable
 from hub.registry.platform.services import Services
@@ -115,8 +115,8 @@ def test_knowing_a_hash_gives_nothing(services: Services, ann: Person, bob: Pers
         assert blobs.held(session, bob.name, [file.sha256]) == set()
         assert blobs.held(session, ann.name, [file.sha256]) == {file.sha256}
         repo = repos.ensure(session, bob.viewer, "model", "bob/stolen", None)
-        with pytest.raises(repos.BytesMissing, match=r"notes\.txt"):
-            repos.publish(session, repo, publishing.entries([file]), author_id=bob.viewer.id, message="mine")
+        with pytest.raises(history.BytesMissing, match=r"notes\.txt"):
+            history.publish(session, repo, publishing.entries([file]), author_id=bob.viewer.id, message="mine")
 
 
 def test_what_is_not_stored_yet_cannot_be_published(services: Services, ann: Person) -> None:
@@ -127,8 +127,8 @@ def test_what_is_not_stored_yet_cannot_be_published(services: Services, ann: Per
         session.add(Holding(namespace=ann.name, sha256=file.sha256))
         session.flush()
         repo = repos.ensure(session, ann.viewer, "model", "ann/early", None)
-        with pytest.raises(repos.BytesMissing):
-            repos.publish(session, repo, publishing.entries([file]), author_id=ann.viewer.id, message="early")
+        with pytest.raises(history.BytesMissing):
+            history.publish(session, repo, publishing.entries([file]), author_id=ann.viewer.id, message="early")
 
 
 def mark(services: Services, sha256: str, state: str) -> None:
@@ -146,7 +146,7 @@ def test_an_upload_that_meets_a_deletion_waits_and_then_stores_anew(services: Se
     time.sleep(0.5)
     assert upload.is_alive()
     assert state(services, file.sha256) == "deleting"
-    assert sweep.collect(services, timedelta(hours=48)) == 1
+    assert garbage.collect(services, timedelta(hours=48)) == 1
     upload.join(10)
     assert not upload.is_alive()
     assert state(services, file.sha256) == "stored"

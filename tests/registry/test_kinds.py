@@ -15,7 +15,7 @@ from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.requests.train import UnknownTarget
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import Forbidden, InvalidInput
+from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
@@ -287,7 +287,7 @@ def test_the_file_of_a_data_set_must_be_clear(services: Services, ann: Person, r
         resolve(compose("ann/a", examples={"dataset": "ann/two"}))
     chosen = {"dataset": "ann/two", "path": "test.jsonl"}
     assert resolve(compose("ann/a", examples=chosen)).params["examples"]["path"] == "test.jsonl"
-    with pytest.raises(repos.FileNotInRepo, match=r"absent\.jsonl"):
+    with pytest.raises(FileNotInRepo, match=r"absent\.jsonl"):
         resolve(compose("ann/a", examples={"dataset": "ann/two", "path": "absent.jsonl"}))
 
 
@@ -305,7 +305,7 @@ def test_inputs_that_one_may_not_read_are_not_there(
         {"kind": "generate", "prompt": "hi", "module": {"repo": "bob/secret"}},
         {"kind": "evaluate", "modules": [{"repo": "bob/secret"}], "datasets": [{"dataset": "ann/task"}]},
     ):
-        with pytest.raises(repos.RepoNotFound):
+        with pytest.raises(RepoNotFound):
             resolve(body)
 
 

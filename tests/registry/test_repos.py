@@ -12,15 +12,15 @@ from sqlalchemy.orm import Session
 from hub.registry.access import users
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.content import blobs, repos
-from hub.registry.content.repos import Parent
+from hub.registry.content import blobs, history, repo_visibility, repos
+from hub.registry.content.history import Parent
 from hub.registry.inspection.inspect import inspect
 from hub.registry.library import provenance
 from hub.registry.library.publishing import entries
 from hub.registry.models.adapters import AdapterFacts, Lineage
 from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import Forbidden, InvalidInput
+from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput, RepoNotFound, RevisionNotFound
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming
@@ -96,7 +96,7 @@ def test_two_publishers_at_once_give_two_versions(services: Services, ann: Perso
         assert repo.versions == 1
         second = adapter(services, ann, "ann/a", seed=2)
         inspection = inspect({file.path: file for file in files}, ())
-        third = repos.publish(
+        third = history.publish(
             session, repo, entries(files), author_id=ann.viewer.id, message="third", inspection=inspection
         )
     assert third.parent == second.id
@@ -112,7 +112,7 @@ def test_a_branch_a_version_and_a_whole_commit_id_name_a_commit(services: Servic
     assert resolved(services, ann, "ann/a", "v1") == first.id
     assert resolved(services, ann, "ann/a", first.id) == first.id
     for wrong in ("v3", "dev", first.id[:12], other.id, ""):
-        with pytest.raises(repos.RevisionNotFound, match="ann/a"):
+        with pytest.raises(RevisionNotFound, match="ann/a"):
             resolved(services, ann, "ann/a", wrong)
 
 
@@ -120,7 +120,7 @@ def test_a_file_is_found_by_its_path(services: Services, ann: Person) -> None:
     commit = adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
         assert repos.file(session, commit, "README.md").path == "README.md"
-        with pytest.raises(repos.FileNotInRepo, match=r"absent\.txt"):
+        with pytest.raises(FileNotInRepo, match=r"absent\.txt"):
             repos.file(session, commit, "absent.txt")
 
 
@@ -159,9 +159,9 @@ def test_who_may_not_read_a_repo_hears_what_he_would_hear_if_it_were_not_there(
     adapter(services, ann, "ann/public", visibility="public")
     hidden = [(bob.viewer, "ann/private"), (None, "ann/private"), (None, "ann/internal")]
     for viewer, name in hidden:
-        with pytest.raises(repos.RepoNotFound) as refused:
+        with pytest.raises(RepoNotFound) as refused:
             found(services, viewer, name)
-        with pytest.raises(repos.RepoNotFound) as absent:
+        with pytest.raises(RepoNotFound) as absent:
             found(services, viewer, "ann/absent")
         assert refused.value.message.replace(name, "ann/absent") == absent.value.message
         assert (refused.value.status, refused.value.details) == (404, absent.value.details)
@@ -174,14 +174,14 @@ def test_unreadable_is_not_found_and_unwritable_is_forbidden(services: Services,
     adapter(services, ann, "ann/private", visibility="private")
     adapter(services, ann, "ann/internal")
     with transaction(services.sessions) as session:
-        with pytest.raises(repos.RepoNotFound):
+        with pytest.raises(RepoNotFound):
             repos.delete(session, bob.viewer, "model", "ann/private")
-        with pytest.raises(repos.RepoNotFound):
-            repos.change_visibility(session, bob.viewer, "model", "ann/private", "public", reveal=True)
+        with pytest.raises(RepoNotFound):
+            repo_visibility.change_visibility(session, bob.viewer, "model", "ann/private", "public", reveal=True)
         with pytest.raises(Forbidden):
             repos.delete(session, bob.viewer, "model", "ann/internal")
         with pytest.raises(Forbidden):
-            repos.change_visibility(session, bob.viewer, "model", "ann/internal", "public", reveal=True)
+            repo_visibility.change_visibility(session, bob.viewer, "model", "ann/internal", "public", reveal=True)
         # A name in a namespace that one may not write in is refused before anything is said of it.
         messages = set()
         for name in ("ann/private", "ann/internal", "ann/absent"):
@@ -198,7 +198,7 @@ def test_a_deleted_repo_is_gone_for_all_and_its_name_is_held(
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "ann/a")
     for person in (ann, bob, admin):
-        with pytest.raises(repos.RepoNotFound):
+        with pytest.raises(RepoNotFound):
             found(services, person.viewer, "ann/a")
     with pytest.raises(repos.RepoExists):
         adapter(services, ann, "ann/a", seed=2)
@@ -210,11 +210,11 @@ def test_only_an_administrator_restores_and_only_within_the_days(
     commit = adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "ann/a")
-    with transaction(services.sessions) as session, pytest.raises(repos.RepoNotFound):
+    with transaction(services.sessions) as session, pytest.raises(RepoNotFound):
         repos.restore(session, ann.viewer, "model", "ann/a", days=7)
     with transaction(services.sessions) as session:
         session.execute(update(Repo).values(deleted_at=datetime.now(UTC) - timedelta(days=7, minutes=1)))
-    with transaction(services.sessions) as session, pytest.raises(repos.RepoNotFound):
+    with transaction(services.sessions) as session, pytest.raises(RepoNotFound):
         repos.restore(session, admin.viewer, "model", "ann/a", days=7)
     with transaction(services.sessions) as session:
         session.execute(update(Repo).values(deleted_at=datetime.now(UTC) - timedelta(days=6, hours=23)))
@@ -229,22 +229,24 @@ def composed(services: Services, person: Person, name: str, *inputs: Commit) -> 
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, person.viewer, "model", name, "private")
         parents = [Parent(commit.id, "module", 0.5) for commit in inputs]
-        return repos.publish(session, repo, entries(files), author_id=person.viewer.id, message="made", parents=parents)
+        return history.publish(
+            session, repo, entries(files), author_id=person.viewer.id, message="made", parents=parents
+        )
 
 
 def widen(services: Services, person: Person, name: str, to: repos.Visibility, *, reveal: bool = False) -> str:
     with transaction(services.sessions) as session:
-        return repos.change_visibility(session, person.viewer, "model", name, to, reveal=reveal).visibility
+        return repo_visibility.change_visibility(session, person.viewer, "model", name, to, reveal=reveal).visibility
 
 
 def test_widening_a_result_past_its_inputs_lists_the_names_it_would_reveal(services: Services, ann: Person) -> None:
     secret = adapter(services, ann, "ann/secret", seed=1, visibility="private")
     internal = adapter(services, ann, "ann/internal", seed=2)
     composed(services, ann, "ann/result", secret, internal)
-    with pytest.raises(repos.WouldReveal) as refused:
+    with pytest.raises(repo_visibility.WouldReveal) as refused:
         widen(services, ann, "ann/result", "internal")
     assert refused.value.details == {"reveals": ["ann/secret"]}
-    with pytest.raises(repos.WouldReveal) as refused:
+    with pytest.raises(repo_visibility.WouldReveal) as refused:
         widen(services, ann, "ann/result", "public")
     assert refused.value.details == {"reveals": ["ann/internal", "ann/secret"]}
     assert found(services, ann.viewer, "ann/result").visibility == "private"
@@ -286,7 +288,7 @@ def test_each_adapter_of_a_repo_has_its_own_findings(services: Services, ann: Pe
     with transaction(services.sessions) as session:
         inspection = inspect({file.path: file for file in files}, base_models.known(session))
         repo = repos.ensure(session, ann.viewer, "model", "ann/several", None)
-        commit = repos.publish(
+        commit = history.publish(
             session, repo, entries(files), author_id=ann.viewer.id, message="three", inspection=inspection
         )
         found = {facts.folder: {item["code"] for item in facts.findings} for facts in repos.facts(session, commit)}
@@ -335,10 +337,10 @@ def test_the_least_visible_input_decides(services: Services, ann: Person) -> Non
     internal = adapter(services, ann, "ann/internal", seed=2)
     public = adapter(services, ann, "ann/public", seed=3, visibility="public")
     with transaction(services.sessions) as session:
-        assert repos.least_visible(session, []) == "public"
-        assert repos.least_visible(session, [public.id]) == "public"
-        assert repos.least_visible(session, [public.id, internal.id]) == "internal"
-        assert repos.least_visible(session, [internal.id, private.id, public.id]) == "private"
+        assert repo_visibility.least_visible(session, []) == "public"
+        assert repo_visibility.least_visible(session, [public.id]) == "public"
+        assert repo_visibility.least_visible(session, [public.id, internal.id]) == "internal"
+        assert repo_visibility.least_visible(session, [internal.id, private.id, public.id]) == "private"
 
 
 def test_a_listing_has_every_readable_repo_once_in_the_order_of_names(

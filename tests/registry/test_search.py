@@ -4,7 +4,7 @@ import pytest
 
 from hub.registry.access import users
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import rename_copy, repos
+from hub.registry.content import rename_copy, repo_visibility, repos
 from hub.registry.library import scores, search
 from hub.registry.library.search import SORTS, Filters, Sort
 from hub.registry.models.content import Commit, Repo
@@ -171,7 +171,7 @@ def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: 
     adapter(services, ann, "ann/a", seed=2)
     with transaction(services.sessions) as session:
         users.create_namespace(session, "weavers", "organization", ann.viewer.id)
-        repo = repos.change_visibility(session, ann.viewer, "model", "ann/a", "private", reveal=False)
+        repo = repo_visibility.change_visibility(session, ann.viewer, "model", "ann/a", "private", reveal=False)
     assert (names(services, bob.viewer), names(services, ann.viewer, visibility="private")) == ([], ["ann/a"])
     with transaction(services.sessions) as session:
         rename_copy.move(session, ann.viewer, session.get_one(Repo, repo.id), "weavers/b")
@@ -180,7 +180,7 @@ def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: 
         ["weavers/b"],
     )
     with transaction(services.sessions) as session:
-        repos.change_visibility(session, ann.viewer, "model", "weavers/b", "public", reveal=False)
+        repo_visibility.change_visibility(session, ann.viewer, "model", "weavers/b", "public", reveal=False)
     assert names(services, None) == ["weavers/b"]
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "weavers/b")

@@ -9,15 +9,14 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
-from hub.registry.content import repos
-from hub.registry.content.repos import RepoNotFound
+from hub.registry.content import repo_visibility, repos
 from hub.registry.jobs import lifecycle, requests
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Job, JobInput
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import Forbidden
+from hub.registry.platform.errors import Forbidden, RepoNotFound
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
@@ -104,7 +103,7 @@ def test_inline_examples_are_as_visible_as_the_result(
     services: Services, ann: Person, send: Send, module: repos.Visibility, wanted: str | None, given: str
 ) -> None:
     with transaction(services.sessions) as session:
-        repos.change_visibility(session, ann.viewer, "model", "ann/a", module, reveal=False)
+        repo_visibility.change_visibility(session, ann.viewer, "model", "ann/a", module, reveal=False)
     job = send(compose(visibility=wanted))
     assert job.visibility == given
     with transaction(services.sessions) as session:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
-from hub.registry.content import blobs, lfs, repos
+from hub.registry.content import blobs, history, lfs, repos
 from hub.registry.content.lfs import Grant
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.lifecycle import Input, Submission
 from hub.registry.library.publishing import entries
 from hub.registry.models.content import Blob, Commit, Holding, Ref, Repo, Tree, TreeEntry
 from hub.registry.models.jobs import Job
-from hub.registry.operations import sweep
+from hub.registry.operations import expiry, garbage, sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.services import Services, connect
@@ -176,7 +176,7 @@ def deleted(services: Services, person: Person, name: str, when: str) -> None:
 
 def purge(services: Services) -> int:
     with transaction(services.sessions) as session:
-        return sweep.purge(session, timedelta(days=7))
+        return expiry.purge(session, timedelta(days=7))
 
 
 def tree(services: Services, commit: Commit) -> str | None:
@@ -189,7 +189,7 @@ def test_a_repo_that_can_still_be_restored_is_kept_whole(services: Services, ann
     deleted(services, ann, "ann/a", "interval '6 days 23 hours'")
     age(services)
     assert purge(services) == 0
-    assert sweep.collect(services, GRACE) == 0
+    assert garbage.collect(services, GRACE) == 0
     with transaction(services.sessions) as session:
         repo = repos.restore(session, admin.viewer, "model", "ann/a", days=7)
         assert len(repos.files(session, repos.resolve(session, repo))) == 3
@@ -204,7 +204,7 @@ def test_a_purged_repo_gives_up_its_name_and_files_and_stays_an_ancestor(service
     assert tree(services, commit) is None
     assert rows(services, Ref) == 0
     age(services)
-    assert sweep.collect(services, GRACE) == 3
+    assert garbage.collect(services, GRACE) == 3
     assert rows(services, Tree) == rows(services, TreeEntry) == rows(services, Blob) == rows(services, Holding) == 0
     anew = adapter(services, ann, "ann/a", seed=1)  # the same bytes, under the same name
     assert anew.id != commit.id
@@ -225,7 +225,7 @@ def test_what_an_unfinished_job_pinned_is_kept_until_it_ends(
     deleted(services, ann, "ann/a", "interval '8 days'")
     age(services)
     assert purge(services) == 1
-    sweep.collect(services, GRACE)
+    garbage.collect(services, GRACE)
     assert tree(services, loose) is None
     assert tree(services, pinned) is not None
     with transaction(services.sessions) as session:
@@ -234,7 +234,7 @@ def test_what_an_unfinished_job_pinned_is_kept_until_it_ends(
     change(services, job_id, state="failed")
     purge(services)
     assert tree(services, pinned) is None
-    assert sweep.collect(services, GRACE) == 3
+    assert garbage.collect(services, GRACE) == 3
     assert rows(services, Blob) == 0
 
 
@@ -249,10 +249,10 @@ def test_bytes_that_no_tree_needs_go_after_their_grace_and_not_before(services: 
     (file,) = incoming({"x": b"nobody needs this"})
     uploaded(services, file)
     age(services, "47 hours")
-    assert sweep.collect(services, GRACE) == 0
+    assert garbage.collect(services, GRACE) == 0
     assert services.storage.exists(file.sha256)
     age(services, "49 hours")
-    assert sweep.collect(services, GRACE) == 1
+    assert garbage.collect(services, GRACE) == 1
     assert not services.storage.exists(file.sha256)
     assert rows(services, Blob) == rows(services, Holding) == 0
 
@@ -261,7 +261,7 @@ def test_bytes_that_a_tree_needs_stay_however_old(services: Services, ann: Perso
     first = adapter(services, ann, "ann/a", seed=1)
     adapter(services, ann, "ann/a", seed=2)  # the first is no longer main's, and still a commit
     age(services, "10 years")
-    assert sweep.collect(services, GRACE) == 0
+    assert garbage.collect(services, GRACE) == 0
     with transaction(services.sessions) as session:
         assert all(services.storage.exists(entry.sha256) for entry in repos.files(session, first))
 
@@ -273,12 +273,12 @@ def test_naming_bytes_in_a_new_commit_saves_them_from_a_collection_under_way(ser
     age(services)
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, ann.viewer, "model", "ann/a", None)
-        repos.publish(session, repo, entries([file]), author_id=ann.viewer.id, message="again")
-        assert sweep.collect(services, GRACE) == 0
+        history.publish(session, repo, entries([file]), author_id=ann.viewer.id, message="again")
+        assert garbage.collect(services, GRACE) == 0
     with transaction(services.sessions) as session:  # touched: a sweep that chose it before looks again, and leaves it
         assert session.scalar(select(Blob.touched_at > func.now() - timedelta(minutes=1)))
     age(services)
-    assert sweep.collect(services, GRACE) == 0
+    assert garbage.collect(services, GRACE) == 0
     assert services.storage.exists(file.sha256)
 
 
@@ -306,11 +306,11 @@ def test_a_collection_that_was_killed_gives_nobody_bytes_that_are_gone_and_is_fi
         services.settings, services.sessions, DyingStorage(services, after=after), services.queue, services.upstream
     )
     with pytest.raises(InterruptedError):
-        sweep.collect(dying, GRACE)
+        garbage.collect(dying, GRACE)
     with transaction(services.sessions) as session:
         assert session.scalar(select(Blob.state)) == "deleting"
         assert blobs.held(session, "ann", [file.sha256]) == set()
-    assert sweep.collect(services, GRACE) == 1
+    assert garbage.collect(services, GRACE) == 1
     assert not services.storage.exists(file.sha256)
     assert rows(services, Blob) == 0
 
@@ -322,10 +322,10 @@ def test_a_tree_that_is_published_again_while_it_is_collected_stays(services: Se
     purge(services)
     files = incoming(peft_folder(seed=1))
     uploaded(services, *files)
-    collecting = threading.Thread(target=sweep.collect, args=(services, GRACE))
+    collecting = threading.Thread(target=garbage.collect, args=(services, GRACE))
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, ann.viewer, "model", "ann/b", None)
-        commit = repos.publish(session, repo, entries(files), author_id=ann.viewer.id, message="again")
+        commit = history.publish(session, repo, entries(files), author_id=ann.viewer.id, message="again")
         collecting.start()
         time.sleep(0.5)
         assert not collecting.is_alive()  # it waits for nobody: the tree can go in another round
@@ -412,8 +412,8 @@ def test_of_two_sweeps_one_works_and_the_other_takes_over(services: Services, su
 def test_parts_of_an_upload_that_nobody_completed_go_after_the_grace_period(services: Services) -> None:
     grant = Grant("ann", "0" * 64, 5, 0)
     lfs.receive_part(services, grant, 1, 5, iter([b"12345"]))
-    sweep.drop_old(services, lfs.PARTS, timedelta(hours=1))
+    garbage.drop_old(services, lfs.PARTS, timedelta(hours=1))
     assert b"".join(services.storage.stream_key(f"parts/ann/{'0' * 64}/1")) == b"12345"
-    sweep.drop_old(services, lfs.PARTS, -timedelta(hours=1))
+    garbage.drop_old(services, lfs.PARTS, -timedelta(hours=1))
     with pytest.raises(NotFound):
         services.storage.stream_key(f"parts/ann/{'0' * 64}/1")

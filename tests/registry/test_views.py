@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import blobs, repos
-from hub.registry.content.repos import Parent, Visibility
+from hub.registry.content import blobs, history, repo_visibility, repos
+from hub.registry.content.history import Parent
+from hub.registry.content.repos import Visibility
 from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.lifecycle import Input, Submission
@@ -16,7 +17,7 @@ from hub.registry.library.provenance import PRIVATE
 from hub.registry.library.publishing import entries
 from hub.registry.library.scores import keep as keep_score
 from hub.registry.models.content import Commit
-from hub.registry.operations import sweep
+from hub.registry.operations import expiry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
@@ -31,7 +32,7 @@ def woven(services: Services, person: Person, name: str, visibility: Visibility,
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, person.viewer, "model", name, visibility)
         inspection = inspect({file.path: file for file in files}, ())
-        return repos.publish(
+        return history.publish(
             session,
             repo,
             entries(files),
@@ -58,7 +59,7 @@ def test_parents_that_one_may_not_see_keep_their_part_and_lose_their_name(
 ) -> None:
     open_, secret = adapter(services, ann, "ann/open", seed=1), adapter(services, ann, "ann/secret", seed=2)
     with transaction(services.sessions) as session:
-        repos.change_visibility(session, ann.viewer, "model", "ann/secret", "private", reveal=False)
+        repo_visibility.change_visibility(session, ann.viewer, "model", "ann/secret", "private", reveal=False)
     task = dataset(services, ann, "ann/task")
     made = woven(
         services,
@@ -110,7 +111,7 @@ def test_what_lost_an_input_cannot_be_made_again_until_that_is_restored(
     assert lost() == 0
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "ann/gone")
-        sweep.purge(session, timedelta(0))
+        expiry.purge(session, timedelta(0))
     assert lost() == 1
 
 
@@ -187,10 +188,10 @@ def test_an_input_that_its_owner_may_no_longer_read_stops_a_job(services: Servic
 
     assert not unreadable()
     with transaction(services.sessions) as session:
-        repos.change_visibility(session, bob.viewer, "model", "bob/lent", "private", reveal=False)
+        repo_visibility.change_visibility(session, bob.viewer, "model", "bob/lent", "private", reveal=False)
     assert unreadable()
     with transaction(services.sessions) as session:
-        repos.change_visibility(session, bob.viewer, "model", "bob/lent", "internal", reveal=False)
+        repo_visibility.change_visibility(session, bob.viewer, "model", "bob/lent", "internal", reveal=False)
     assert not unreadable()
     with transaction(services.sessions) as session:
         repos.delete(session, bob.viewer, "model", "bob/lent")

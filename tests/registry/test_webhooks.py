@@ -19,7 +19,7 @@ from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
 from hub import up
-from hub.registry.content import repos
+from hub.registry.content import history, repos
 from hub.registry.jobs import lifecycle, webhooks
 from hub.registry.jobs.lifecycle import Lease, Submission
 from hub.registry.models.jobs import Job, WebhookEvent
@@ -242,7 +242,7 @@ def test_the_result_is_named_while_it_is_the_namespace_s_own(
             lifecycle.succeed(session, lease, {})
             files = entries_of(services, commit.id)
             repo = repos.find(session, ann.viewer, "model", f"ann/{name}")
-            made = repos.publish(session, repo, files, author_id=ann.viewer.id, message="made", job_id=lease.job_id)
+            made = history.publish(session, repo, files, author_id=ann.viewer.id, message="made", job_id=lease.job_id)
         results[str(lease.job_id)] = (f"ann/{name}", made.id) if name == "kept" else (None, None)
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "ann/deleted")

@@ -8,23 +8,16 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.content import blobs, refs, repos
+from hub.registry.content import blobs, history, refs, repos
 from hub.registry.content.blobs import Incoming, WrongBytes
-from hub.registry.content.repos import (
-    BytesMissing,
-    Entry,
-    FileNotInRepo,
-    HeadMoved,
-    RepoType,
-    RevisionNotFound,
-    StoredFile,
-)
+from hub.registry.content.history import BytesMissing, Entry, HeadMoved
+from hub.registry.content.repos import RepoType, StoredFile
 from hub.registry.content.trees import check_path
 from hub.registry.inspection.findings import BROKEN, Finding
 from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect
 from hub.registry.models.content import Blob, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import InvalidInput
+from hub.registry.platform.errors import FileNotInRepo, InvalidInput, RevisionNotFound
 from hub.registry.platform.services import Services
 
 ATTEMPTS = (
@@ -110,7 +103,7 @@ def commit(
             _refuse_broken(inspection)
         try:
             with transaction(services.sessions) as session:
-                made = repos.publish(
+                made = history.publish(
                     session,
                     refs.writable(session, viewer, repo_type, full_name),
                     entries,

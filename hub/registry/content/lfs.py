@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from hub.registry.access import instance_keys, signing
 from hub.registry.content import blobs
 from hub.registry.content.blobs import Checked, WrongBytes
-from hub.registry.content.repos import BytesMissing
+from hub.registry.content.history import BytesMissing
 from hub.registry.models.content import Blob
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge

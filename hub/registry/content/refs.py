@@ -12,9 +12,9 @@ from hub.registry.access import permissions
 from hub.registry.access.users import BadName
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
-from hub.registry.content.repos import MAIN, FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
+from hub.registry.content.repos import MAIN, RepoType
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
-from hub.registry.platform.errors import Conflict, Forbidden
+from hub.registry.platform.errors import Conflict, FileNotInRepo, Forbidden, RepoNotFound, RevisionNotFound
 
 COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"v\d+")

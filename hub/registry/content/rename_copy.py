@@ -7,9 +7,10 @@ from sqlalchemy.orm import Session
 from hub.registry.access import audit, permissions, quota
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.content import repos, text_index
+from hub.registry.content import history, repos, text_index
+from hub.registry.content.history import Entry
 from hub.registry.content.refs import Place
-from hub.registry.content.repos import VISIBILITIES, Entry, RepoExists, RepoType, StoredFile, Visibility
+from hub.registry.content.repos import VISIBILITIES, RepoExists, RepoType, StoredFile, Visibility
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
@@ -24,7 +25,7 @@ def create(
     if repos.check_target(session, viewer, repo_type, full_name) is not None:
         raise RepoExists(f"There is a {repo_type} repo {full_name!r} already.", repo=full_name, type=repo_type)
     repo = repos.ensure(session, viewer, repo_type, full_name, visibility)
-    repos.publish(session, repo, [], author_id=viewer.id, message="initial commit")
+    history.publish(session, repo, [], author_id=viewer.id, message="initial commit")
     return repo
 
 
@@ -67,7 +68,7 @@ def duplicate(
     repo = repos.ensure(session, viewer, repo_type, full_name, wanted)
     files = repos.files(session, source.commit)
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.id == source.commit.id))
-    repos.publish(
+    history.publish(
         session,
         repo,
         [Entry(file.path, file.sha256, file.size, file.git_oid) for file in files],

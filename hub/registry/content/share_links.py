@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access import audit, credentials, permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import repos
+from hub.registry.content import repo_visibility, repos
 from hub.registry.models.content import Commit, Repo, ShareLink
 from hub.registry.platform.errors import NotFound
 
@@ -27,7 +27,7 @@ def create(
     permissions.require_write(session, viewer, repo.namespace, repo.name)
     commit = repos.resolve(session, repo, revision)
     if not reveal:
-        repos.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {full_name}")
+        repo_visibility.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {full_name}")
     secret = secrets.token_urlsafe(32)
     made = ShareLink(
         hash=credentials.hash_secret(secret),

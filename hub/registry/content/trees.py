@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import CTE, Text, and_, collate, column, func, literal, select, values
 from sqlalchemy.orm import Session
 
-from hub.registry.content.repos import FileNotInRepo
 from hub.registry.inspection.archive import UnsafePath
 from hub.registry.models.content import Commit, TreeEntry
+from hub.registry.platform.errors import FileNotInRepo
 
 # Kinds of file that are large or never read as text: clients send them by LFS or Xet, and name them by their SHA-256.
 LFS_ENDINGS = tuple(

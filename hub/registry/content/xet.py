@@ -21,7 +21,7 @@ from hub import xet_format
 from hub.registry.access import signing
 from hub.registry.content import blobs, lfs
 from hub.registry.content.blobs import Checked
-from hub.registry.content.repos import BytesMissing
+from hub.registry.content.history import BytesMissing
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.platform.services import Services

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import blobs, repos
+from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.jobs import lifecycle
 from hub.registry.jobs.requests import Examples, ExampleText, Request, check_not_wider
@@ -59,5 +59,5 @@ def _publish_inline(
     visibility = request.examples_visibility(session, viewer)
     repo = repos.ensure(session, viewer, "dataset", repo_name, visibility)
     check_not_wider(repo, visibility)
-    entries = [repos.Entry(file.path, file.sha256, file.size, file.git_oid) for file in files.values()]
-    repos.publish(session, repo, entries, author_id=viewer.id, message=f"Examples of a {request.kind} job")
+    entries = [history.Entry(file.path, file.sha256, file.size, file.git_oid) for file in files.values()]
+    history.publish(session, repo, entries, author_id=viewer.id, message=f"Examples of a {request.kind} job")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sqlalchemy import select
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import blobs, repos
+from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.repos import Visibility
 from hub.registry.inspection.findings import CONVERTIBLE
@@ -170,7 +170,7 @@ def _imported(services: Services, viewer: Viewer, name: str, folder: Path, visib
 
 def _came_before(services: Services, viewer: Viewer, name: str, ways: Sequence[Sequence[Incoming]]) -> bool:
     """Whether the repo ever had just these files. What has been repaired or converted since is not undone by importing it again."""
-    trees = [repos.hash_tree(publishing.entries(files)) for files in ways]
+    trees = [history.hash_tree(publishing.entries(files)) for files in ways]
     with transaction(services.sessions) as session:
         try:
             repo = repos.find(session, viewer, "model", name)

@@ -9,9 +9,10 @@ from hub.peft_format import RangedFile
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.content import blobs, repos
+from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
-from hub.registry.content.repos import VISIBILITIES, Entry, RepoType, StoredFile, Visibility
+from hub.registry.content.history import Entry
+from hub.registry.content.repos import VISIBILITIES, RepoType, StoredFile, Visibility
 from hub.registry.inspection.archive import MAC_EXTRAS, without_top
 from hub.registry.inspection.findings import Finding
 from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
@@ -61,7 +62,7 @@ def publish_adapter(
     blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, viewer, "model", name, visibility)
-        commit = repos.publish(
+        commit = history.publish(
             session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
         )
         version = repos.version_of(session, commit)
@@ -126,7 +127,7 @@ def publish_shown(
     with transaction(services.sessions) as session:
         _check_target(session, viewer, "model", name, visibility)
         repo = repos.ensure(session, viewer, "model", name, visibility)
-        repos.publish(session, repo, shown.entries, author_id=viewer.id, message=message, inspection=shown.inspection)
+        history.publish(session, repo, shown.entries, author_id=viewer.id, message=message, inspection=shown.inspection)
         return repo
 
 
@@ -147,7 +148,7 @@ def publish_model(
     blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, viewer, "model", name, visibility)
-        return repo, repos.publish(
+        return repo, history.publish(
             session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
         )
 
@@ -169,7 +170,7 @@ def publish_dataset(
     blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
     with transaction(services.sessions) as session:
         repo = repos.ensure(session, viewer, "dataset", name, visibility)
-        return repo, repos.publish(session, repo, entries(files), author_id=viewer.id, message=message)
+        return repo, history.publish(session, repo, entries(files), author_id=viewer.id, message=message)
 
 
 def _check_target(

@@ -47,3 +47,15 @@ class Unavailable(HubError):
     """A service we stand on (database, broker, S3) does not answer; trying again is right."""
 
     status, code = 503, "unavailable"
+
+
+class RepoNotFound(NotFound):
+    code = "repo_not_found"
+
+
+class RevisionNotFound(NotFound):
+    code = "revision_not_found"
+
+
+class FileNotInRepo(NotFound):
+    code = "file_not_found"

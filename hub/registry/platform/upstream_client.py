@@ -25,9 +25,9 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.content.blobs import Checked
 from hub.registry.content.refs import COMMIT_ID
-from hub.registry.content.repos import FileNotInRepo, RepoNotFound, RepoType, RevisionNotFound
+from hub.registry.content.repos import RepoType
 from hub.registry.models.access import Namespace
-from hub.registry.platform.errors import HubError, NotFound, Unavailable
+from hub.registry.platform.errors import FileNotInRepo, HubError, NotFound, RepoNotFound, RevisionNotFound, Unavailable
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK, MAX_OBJECT_BYTES, Storage
 

@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.huggingface import tree as tree_route
-from hub.registry.content import repos, trees
-from hub.registry.content.repos import Entry
+from hub.registry.content import history, repos, trees
+from hub.registry.content.history import Entry
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -138,7 +138,7 @@ def test_ten_thousand_files_come_in_pages(client: TestClient, services: Services
         repo = repos.find(session, ann.viewer, "model", "ann/r")
         some = repos.files(session, repos.resolve(session, repo))[0]
         entries = [Entry(f"data/{n // 100:03}/{n:05}.txt", some.sha256, some.size, some.git_oid) for n in range(10_000)]
-        repos.publish(session, repo, entries, author_id=ann.viewer.id, message="many")
+        history.publish(session, repo, entries, author_id=ann.viewer.id, message="many")
     pages = listed(client, ann, "tree/main?recursive=true")
     assert [sum(path.endswith(".txt") for path in page) for page in pages] == [1_000] * 10
     assert len(listed(client, ann, "tree/main/data")[0]) == 100

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.app import create_app
 from hub.registry.access import users
 from hub.registry.library import importing
-from hub.registry.operations import sweep
+from hub.registry.operations import garbage
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, Unavailable
@@ -61,7 +61,7 @@ def settings(settings: Settings, other: Other, head: str) -> Iterator[Settings]:
 @pytest.fixture(autouse=True)
 def nothing_kept(services: Services) -> Iterator[None]:
     yield
-    sweep.drop_old(services, upstream_client.KEPT, timedelta(seconds=-60))  # the bucket is that of all tests
+    garbage.drop_old(services, upstream_client.KEPT, timedelta(seconds=-60))  # the bucket is that of all tests
 
 
 def test_off_by_default(base_settings: Settings) -> None:
@@ -348,9 +348,9 @@ def test_what_is_asked_of_a_branch_is_not_kept(client: TestClient, other: Other,
 def test_what_came_is_removed_in_time(client: TestClient, services: Services, ann: Person) -> None:
     client.get("/labs/base/resolve/main/large.npz", headers=ann.headers)
     assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")]
-    sweep.drop_old(services, upstream_client.KEPT, timedelta(days=1))
+    garbage.drop_old(services, upstream_client.KEPT, timedelta(days=1))
     assert [*services.storage.keys(f"{upstream_client.KEPT}bytes/")]
-    sweep.drop_old(services, upstream_client.KEPT, timedelta(seconds=-60))
+    garbage.drop_old(services, upstream_client.KEPT, timedelta(seconds=-60))
     assert [*services.storage.keys(upstream_client.KEPT)] == []
 
 

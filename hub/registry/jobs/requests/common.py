@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.content import repos
+from hub.registry.content import repo_visibility, repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.lifecycle import Submission
@@ -235,7 +235,7 @@ def check_not_wider(target: Repo | None, visibility: Visibility) -> None:
 
 def result_visibility(session: Session, commit_ids: Sequence[str], wanted: Visibility | None) -> Visibility:
     """At most as visible as the least visible input; internal by default."""
-    limit = repos.least_visible(session, commit_ids)
+    limit = repo_visibility.least_visible(session, commit_ids)
     if wanted is None:
         return min(limit, "internal", key=VISIBILITIES.index)
     if VISIBILITIES.index(wanted) > VISIBILITIES.index(limit):

@@ -1,0 +1,61 @@
+"""Who may see a repo: changing that, and what a change would reveal."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session, aliased
+
+from hub.registry.access import audit, permissions
+from hub.registry.access.viewer import Viewer
+from hub.registry.content.repos import VISIBILITIES, RepoType, Visibility, find
+from hub.registry.models.adapters import Lineage
+from hub.registry.models.content import Commit, Repo
+from hub.registry.platform.errors import Conflict
+
+
+class WouldReveal(Conflict):
+    code = "would_reveal"
+
+
+def change_visibility(
+    session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility, *, reveal: bool
+) -> Repo:
+    """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not say so."""
+    repo = find(session, viewer, repo_type, full_name)
+    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    if not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
+        check_reveals_nothing(session, Commit.repo_id == repo.id, visibility, f"Making {full_name} {visibility}")
+    audit.record(
+        session, viewer, "visibility.set", full_name, namespace=repo.namespace, now=visibility, before=repo.visibility
+    )
+    repo.visibility = visibility
+    return repo
+
+
+def check_reveals_nothing(session: Session, which: ColumnElement[bool], visibility: Visibility, act: str) -> None:
+    """Raise WouldReveal, listing them, if one of these commits was made from something that is less visible than this."""
+    parent = aliased(Commit)
+    inputs = session.scalars(
+        select(Repo)
+        .join(parent, parent.repo_id == Repo.id)
+        .join(Lineage, Lineage.parent == parent.id)
+        .join(Commit, Commit.id == Lineage.child)
+        .where(which)
+    ).unique()
+    narrower = sorted(r.full_name for r in inputs if VISIBILITIES.index(r.visibility) < VISIBILITIES.index(visibility))
+    if narrower:
+        raise WouldReveal(
+            f"{act} shows that it was made from {', '.join(narrower)}, named in its card and manifest; "
+            "repeat with `reveal` to confirm.",
+            reveals=narrower,
+        )
+
+
+def least_visible(session: Session, commit_ids: Sequence[str]) -> Visibility:
+    """The visibility of the least visible repo among these commits; public if there are none."""
+    found = set(
+        session.scalars(
+            select(Repo.visibility).join(Commit, Commit.repo_id == Repo.id).where(Commit.id.in_(commit_ids))
+        )
+    )
+    return next((level for level in VISIBILITIES if level in found), "public")
