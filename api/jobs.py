@@ -15,7 +15,7 @@ from api import schemas
 from api.adapters import score_infos
 from api.watch import Watcher
 from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import job_queries, queueing
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.library import provenance
@@ -52,19 +52,21 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[schemas.Job]:
     """Your jobs and those of your organisations, newest first."""
-    found = lifecycle.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit)
+    found = job_queries.listing(
+        session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit
+    )
     return [describe(session, job) for job, _ in found]
 
 
 @router.get("/jobs/{job_id}")
 def get_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
-    return describe(session, lifecycle.find(session, viewer, job_id))
+    return describe(session, job_queries.find(session, viewer, job_id))
 
 
 @router.post("/jobs/{job_id}/cancel")
 def cancel_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
     """A queued job ends at once, a running one within one evaluation. 409 once it has succeeded or failed."""
-    return describe(session, lifecycle.cancel(session, viewer, job_id))
+    return describe(session, queueing.cancel(session, viewer, job_id))
 
 
 @router.get("/jobs/{job_id}/events")
@@ -72,8 +74,8 @@ def list_events(
     session: SessionDep, viewer: SignedIn, job_id: uuid.UUID, after: Annotated[int, Query(ge=0)] = 0
 ) -> list[schemas.JobEvent]:
     """Events with a sequence number above `after`, up to a thousand."""
-    job = lifecycle.find(session, viewer, job_id)
-    return [_event(event) for event in lifecycle.events(session, job.id, after)]
+    job = job_queries.find(session, viewer, job_id)
+    return [_event(event) for event in job_queries.events(session, job.id, after)]
 
 
 @router.get("/jobs/{job_id}/stream", response_class=StreamingResponse)
@@ -93,7 +95,7 @@ async def stream_events(
 
     def check() -> None:
         with transaction(services.sessions) as session:
-            lifecycle.find(session, viewer, job_id)
+            job_queries.find(session, viewer, job_id)
 
     await run_in_threadpool(check)
     watcher: Watcher = request.app.state.watcher
@@ -116,7 +118,7 @@ async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: 
                 yield f"id: {item.seq}\nevent: progress\ndata: {_event(item).model_dump_json()}\n\n"
             else:
                 yield f"event: state\ndata: {json.dumps({'state': item})}\n\n"
-                if item in (*lifecycle.FINISHED, "gone"):
+                if item in (*job_queries.FINISHED, "gone"):
                     return
 
 
@@ -127,7 +129,7 @@ def list_scores(session: SessionDep, viewer: ViewerDep) -> list[schemas.ScoreInf
 
 
 def describe(session: Session, job: Job) -> schemas.Job:
-    found = lifecycle.result_commit(session, job)
+    found = job_queries.result_commit(session, job)
     repo, commit = found or (None, None)
     error = {"code": job.error_code, "message": job.error_message or ""} if job.error_code else None
     return schemas.Job(

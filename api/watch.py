@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import job_queries
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 
@@ -71,9 +71,11 @@ class Watcher:
         with transaction(self._sessions) as session:
             for subscription in watched:
                 # The state first: events written before a final state are then certain to be seen with it.
-                query = select(Job.state).where(Job.id == subscription.job_id, lifecycle.readable(subscription.viewer))
+                query = select(Job.state).where(
+                    Job.id == subscription.job_id, job_queries.readable(subscription.viewer)
+                )
                 state = session.scalar(query) or "gone"
-                events = lifecycle.events(session, subscription.job_id, subscription.after) if state != "gone" else []
+                events = job_queries.events(session, subscription.job_id, subscription.after) if state != "gone" else []
                 more_to_come = len(events) == 1000
                 news: list[News] = list(events)
                 if state != subscription.state and not more_to_come:

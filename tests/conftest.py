@@ -19,7 +19,7 @@ from api.app import create_app
 from hub import local, up
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs.lifecycle import Worker
+from hub.registry.jobs.leases import Worker
 from hub.registry.platform import schema
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hub.registry.jobs import checkpoints
-from hub.registry.jobs.lifecycle import Lease
+from hub.registry.jobs.leases import Lease
 from hub.registry.platform.services import Services
 
 

@@ -6,7 +6,7 @@ import threading
 from sqlalchemy.exc import OperationalError
 
 from hub.registry.jobs import usage
-from hub.registry.jobs.lifecycle import Worker
+from hub.registry.jobs.leases import Worker
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 

@@ -30,8 +30,8 @@ from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
 from hub.registry.inspection.inspect import inspect, require_adapter
-from hub.registry.jobs import lifecycle, requests
-from hub.registry.jobs.lifecycle import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
+from hub.registry.jobs import leases, requests
+from hub.registry.jobs.leases import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.library import scores
 from hub.registry.library.publishing import entries
 from hub.registry.models.access import User
@@ -96,7 +96,7 @@ class Progress:
         if self.lost:
             raise LeaseLost
         with transaction(self.services.sessions) as session:
-            lifecycle.record(session, self.lease, self.seq, self.phase, step, total, numbers)
+            leases.record(session, self.lease, self.seq, self.phase, step, total, numbers)
         self.seq += 1
         self.last_step = time.monotonic()
 
@@ -122,7 +122,7 @@ class Heartbeat(threading.Thread):
                 os.kill(os.getpid(), signal.SIGKILL)
             try:
                 with transaction(self.services.sessions) as session:
-                    if not lifecycle.renew(session, self.progress.lease, lease_seconds):
+                    if not leases.renew(session, self.progress.lease, lease_seconds):
                         self.progress.lost = True
                         return
             except OperationalError:
@@ -165,7 +165,7 @@ class Runner:
             with transaction(self.services.sessions) as session:
                 job = session.get_one(Job, job_id)
                 spoilt = job.params["base"]["id"] if "base" in job.params else ""
-                if lifecycle.unreadable_input(session, job):
+                if leases.unreadable_input(session, job):
                     raise InputGone("An input was deleted or is no longer readable by you; choose another.")
             with Heartbeat(self.services, progress, STALL_SECONDS[job.kind]), tempfile.TemporaryDirectory() as out:
                 outcome = self._work(job, progress, Path(out))
@@ -174,11 +174,11 @@ class Runner:
             log.info("lease lost; nothing registered", extra={"job_id": str(job_id)})
         except CancelRequested:
             with transaction(self.services.sessions) as session:
-                lifecycle.end_cancelled(session, lease)
+                leases.end_cancelled(session, lease)
         except TimeLimitReached as error:
             log.info("time limit reached", extra={"job_id": str(job_id)})
             with transaction(self.services.sessions) as session:
-                lifecycle.fail(session, lease, error.code, str(error))
+                leases.fail(session, lease, error.code, str(error))
         except Exception as error:
             # The one place where any error of a job becomes its row's: the worker itself goes on to the next.
             code = self._fail(lease, error)
@@ -192,7 +192,7 @@ class Runner:
 
     def _claim(self, job_id: uuid.UUID) -> Lease | None:
         with transaction(self.services.sessions) as session:
-            return lifecycle.claim_fairly(session, job_id, self.worker, self.services.settings.lease_seconds)
+            return leases.claim_fairly(session, job_id, self.worker, self.services.settings.lease_seconds)
 
     def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
         progress.enter("load")
@@ -271,7 +271,7 @@ class Runner:
                     require_adapter(inspection)
                 blobs.store(self.services.sessions, self.services.storage, job.namespace, files)
             with transaction(self.services.sessions) as session:
-                lifecycle.succeed(session, lease, outcome.result)
+                leases.succeed(session, lease, outcome.result)
                 commit_id = None
                 if files:
                     owner = session.get_one(User, job.owner_id)
@@ -300,7 +300,7 @@ class Runner:
         code, message = explain(error)
         log.error("job failed", extra={"job_id": str(lease.job_id), "code": code}, exc_info=error)
         with transaction(self.services.sessions) as session:
-            lifecycle.fail(session, lease, code, message)
+            leases.fail(session, lease, code, message)
         return code
 
 

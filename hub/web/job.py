@@ -15,7 +15,7 @@ from hub import pictures
 from hub.http import SessionDep, ViewerDep
 from hub.registry.access import users
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs import lifecycle, usage
+from hub.registry.jobs import job_queries, queueing, usage
 from hub.registry.models.access import User
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.errors import NotSignedIn
@@ -52,7 +52,7 @@ def list_jobs(
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
     asked = {"kind": kind, "state": state, "namespace": namespace}
-    found = lifecycle.listing(
+    found = job_queries.listing(
         session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=PAGE + 1
     )
     shown = found[:PAGE]
@@ -81,9 +81,9 @@ def list_jobs(
 def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
-    found = lifecycle.find(session, viewer, job_id)
-    result = lifecycle.result_commit(session, found)
-    live = found.state not in lifecycle.FINISHED
+    found = job_queries.find(session, viewer, job_id)
+    result = job_queries.result_commit(session, found)
+    live = found.state not in job_queries.FINISHED
     return page(
         "job.html",
         viewer,
@@ -93,7 +93,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         owner=session.get_one(User, found.owner_id).name,
         repo=result[0].full_name if result else None,
         commit=result[1].id if result else None,
-        log=lifecycle.newest_events(session, found.id, LOG),
+        log=job_queries.newest_events(session, found.id, LOG),
         live=_live(session, viewer, found) if live else None,
         taken=_taken(found),
         inputs=list(_inputs(found.params)),
@@ -109,7 +109,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
 def cancel(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to cancel a job.")
-    lifecycle.cancel(session, viewer, job_id)
+    queueing.cancel(session, viewer, job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 
@@ -131,7 +131,7 @@ def title(job: Job) -> str:
 
 def _live(session: Session, viewer: Viewer, job: Job) -> dict[str, Any]:
     """How far it is; what was reported so far, for a plot that scripts carry on; and for a queued one what is before it."""
-    events = lifecycle.sampled_events(session, job.id, POINTS)
+    events = job_queries.sampled_events(session, job.id, POINTS)
     points = [
         {"seq": event.seq, "phase": event.phase, "step": event.step, **_drawn(event)}
         for event in events
@@ -147,7 +147,7 @@ def _live(session: Session, viewer: Viewer, job: Job) -> dict[str, Any]:
         "phase": phases[-1] if phases else None,
         "plot": progress_curve(part),
         "wait": usage.wait(session, job) if job.state == "queued" else None,
-        "may_cancel": lifecycle.may_cancel(session, viewer, job),
+        "may_cancel": queueing.may_cancel(session, viewer, job),
     }
 
 
@@ -169,7 +169,7 @@ def _seconds_left(events: Sequence[JobEvent]) -> float | None:
 
 
 def _last(session: Session, job: Job) -> JobEvent | None:
-    newest = lifecycle.newest_events(session, job.id, 1)
+    newest = job_queries.newest_events(session, job.id, 1)
     return newest[0] if newest else None
 
 

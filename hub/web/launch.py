@@ -18,7 +18,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.datasets import preview
 from hub.registry.datasets.preview import Preview
-from hub.registry.jobs import eligibility, lifecycle
+from hub.registry.jobs import eligibility, job_queries
 from hub.registry.jobs.estimates import Estimate, estimate
 from hub.registry.jobs.requests import Examples
 from hub.registry.jobs.requests.common import Module
@@ -93,7 +93,7 @@ def new_job(
     if again is None:
         return _page(services, viewer, form, typed)
     with transaction(services.sessions) as session:
-        job = lifecycle.find(session, viewer, again)
+        job = job_queries.find(session, viewer, again)
     if job.kind != kind and job.kind in FORMS:
         return RedirectResponse(f"/new/{job.kind}?again={again}", status_code=303)
     if job.request is None or job.kind != kind:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from hub.registry.datasets import parse_examples
+from hub.registry.datasets.examples import Strict
 from hub.registry.jobs.requests import ExampleText, Request
-from hub.registry.jobs.requests.common import Strict
 from hub.registry.jobs.requests.compose import ComposeRequest
 from hub.registry.jobs.requests.evaluate import EvaluateRequest
 from hub.registry.jobs.requests.par import ParRequest, Reward

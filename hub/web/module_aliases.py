@@ -11,7 +11,7 @@ from hub.http import SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate
-from hub.registry.jobs.requests.common import Template
+from hub.registry.datasets.examples import Template
 from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hub.http import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import job_queries
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.generate import GenerateRequest
 from hub.registry.jobs.submit import submit
@@ -41,10 +41,10 @@ def form(
     opened = open_module(session, viewer, namespace, name, revision)
     if job is None:
         return _tab(opened, viewer, {})
-    found = lifecycle.find(session, viewer, job)
+    found = job_queries.find(session, viewer, job)
     asked = found.params.get("module") if found.kind == "generate" else None
     if not asked or asked["repo"] != opened.repo.full_name:
-        raise lifecycle.JobNotFound(f"There is no try of {opened.repo.full_name} in the job {job}.")
+        raise job_queries.JobNotFound(f"There is no try of {opened.repo.full_name} in the job {job}.")
     typed = {"prompt": found.params["prompt"], "tokens": found.params["max_new_tokens"], "folder": asked["folder"]}
     return _tab(opened, viewer, typed, found)
 
@@ -102,7 +102,7 @@ def _tab(
         status=problem.status if problem else 200,
         typed={"prompt": "", "tokens": TOKENS, "folder": "", **typed},
         job=job,
-        waiting=job is not None and job.state not in lifecycle.FINISHED,
+        waiting=job is not None and job.state not in job_queries.FINISHED,
         answers=(job.result or {}).get("answers") if job else None,
         problem=problem.message if problem else "",
     )

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import viewer_of
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import queueing
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.access import Membership
@@ -62,7 +62,7 @@ class Instance:
         }
         job = submit(self.services, owner.viewer, TypeAdapter(JobRequest).validate_python(body))
         with transaction(self.services.sessions) as session:
-            lifecycle.cancel(session, owner.viewer, job.id)
+            queueing.cancel(session, owner.viewer, job.id)
         return str(job.id)
 
 

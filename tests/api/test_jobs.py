@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import leases
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from tests.conftest import WORKER, Person
@@ -34,9 +34,9 @@ def submitted(client: TestClient, person: Person, body: Mapping[str, Any] = ASK)
     return str(answer.json()["id"])
 
 
-def claimed(services: Services, job_id: str) -> lifecycle.Lease:
+def claimed(services: Services, job_id: str) -> leases.Lease:
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, uuid.UUID(job_id), WORKER, 30)
+        lease = leases.claim(session, uuid.UUID(job_id), WORKER, 30)
     assert lease is not None
     return lease
 
@@ -107,7 +107,7 @@ def test_events_after_a_sequence_number(client: TestClient, services: Services, 
     lease = claimed(services, job_id)
     with transaction(services.sessions) as session:
         for seq in (1, 2, 3):
-            lifecycle.record(session, lease, seq, "search", seq, 3, {"loss": 1 / seq})
+            leases.record(session, lease, seq, "search", seq, 3, {"loss": 1 / seq})
     events = client.get(f"/v1/jobs/{job_id}/events", headers=ann.headers).json()
     assert [(event["seq"], event["phase"], event["step"], event["total"]) for event in events] == [
         (1, "search", 1, 3),
@@ -130,7 +130,7 @@ def test_a_job_is_cancelled_until_it_has_ended(client: TestClient, services: Ser
     answer = client.post(f"/v1/jobs/{running}/cancel", headers=ann.headers).json()
     assert (answer["state"], answer["cancel_requested"]) == ("running", True)
     with transaction(services.sessions) as session:
-        lifecycle.fail(session, lease, "out_of_memory", "The base does not fit.")
+        leases.fail(session, lease, "out_of_memory", "The base does not fit.")
     refused = client.post(f"/v1/jobs/{running}/cancel", headers=ann.headers)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_finished")
     ended = client.get(f"/v1/jobs/{running}", headers=ann.headers).json()

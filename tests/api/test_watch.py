@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Lease, Submission
+from hub.registry.jobs import leases, queueing
+from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -28,8 +29,8 @@ def start(services: Services, ann: Person) -> Start:
     def start() -> Lease:
         submission = Submission("generate", "interactive", {}, [], ann.name, "private")
         with transaction(services.sessions) as session:
-            job = lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
-            lease = lifecycle.claim(session, job.id, WORKER, 300)
+            job = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
+            lease = leases.claim(session, job.id, WORKER, 300)
         assert lease is not None
         return lease
 
@@ -39,12 +40,12 @@ def start(services: Services, ann: Person) -> Start:
 def record(services: Services, lease: Lease, *seqs: int) -> None:
     with transaction(services.sessions) as session:
         for seq in seqs:
-            lifecycle.record(session, lease, seq, "search", seq, 9, {"loss": float(seq)})
+            leases.record(session, lease, seq, "search", seq, 9, {"loss": float(seq)})
 
 
 def succeed(services: Services, lease: Lease) -> None:
     with transaction(services.sessions) as session:
-        lifecycle.succeed(session, lease, {"answer": 42})
+        leases.succeed(session, lease, {"answer": 42})
 
 
 def parsed(text: str) -> list[dict[str, Any]]:
@@ -161,8 +162,8 @@ def test_a_job_with_more_events_than_one_reading_holds_is_told_whole(
 def test_a_cancelled_job_ends_its_stream(client: TestClient, services: Services, ann: Person, start: Start) -> None:
     lease = start()
     with transaction(services.sessions) as session:
-        lifecycle.cancel(session, ann.viewer, lease.job_id)
-        lifecycle.end_cancelled(session, lease)
+        queueing.cancel(session, ann.viewer, lease.job_id)
+        leases.end_cancelled(session, lease)
     assert states(watch(client, ann, lease.job_id)) == ["cancelled"]
 
 

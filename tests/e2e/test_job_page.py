@@ -13,8 +13,9 @@ import uvicorn
 from playwright.sync_api import Browser, Page, Route, expect
 
 from api.app import create_app
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Lease, Submission
+from hub.registry.jobs import leases, queueing
+from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
@@ -60,10 +61,10 @@ def begin(services: Services, person: Person) -> Lease:
     result = {"result": f"{person.name}/woven", "l1": 0.05}
     submission = Submission("compose", "gpu", result, [], person.name, "private")
     with transaction(services.sessions) as session:
-        job_id = lifecycle.submit(
+        job_id = queueing.submit(
             session, services.queue, person.viewer, submission, idempotency_key=None, request={}
         ).id
-        lease = lifecycle.claim(session, job_id, WORKER, 300)
+        lease = leases.claim(session, job_id, WORKER, 300)
     assert lease is not None
     return lease
 
@@ -72,7 +73,7 @@ def step(services: Services, lease: Lease, *seqs: int, phase: str = "search", of
     for seq in seqs:
         numbers: Mapping[str, float] = {"loss": 3.0 / seq, "best": 3.0 / seq}
         with transaction(services.sessions) as session:
-            lifecycle.record(session, lease, seq, phase, seq, of, numbers)
+            leases.record(session, lease, seq, phase, seq, of, numbers)
 
 
 def log_of(page: Page) -> list[str]:
@@ -104,7 +105,7 @@ def test_a_cut_line_loses_nothing_and_the_end_comes_by_itself(page: Page, servic
         expect(page.locator("#plotted")).to_have_text("Search")
         page.locator("summary", has_text="As JSON").focus()
         with transaction(services.sessions) as session:
-            lifecycle.succeed(session, lease, {"weights": {"ann/a@01234567": 0.5}, "warnings": ["Mind the gap."]})
+            leases.succeed(session, lease, {"weights": {"ann/a@01234567": 0.5}, "warnings": ["Mind the gap."]})
         expect(page.get_by_role("heading", name="Weights")).to_be_visible()
         expect(page.locator("#state")).to_have_text("succeeded")
         expect(page.get_by_role("status")).to_have_text("The job has succeeded.")

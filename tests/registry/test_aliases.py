@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import queueing
 from hub.registry.library import scores
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
@@ -41,8 +41,8 @@ def back(client: TestClient, person: Person, alias: str = "prod"):
 def measure(services: Services, person: Person, commit: Commit, exam: Commit, values: list[float], **what: str) -> None:
     """Keep the figures that an `evaluate` job of the module would register."""
     with transaction(services.sessions) as session:
-        made = lifecycle.Submission("evaluate", "interactive", {}, [], person.name, "private")
-        job = lifecycle.submit(session, services.queue, person.viewer, made, idempotency_key=None, request={})
+        made = queueing.Submission("evaluate", "interactive", {}, [], person.name, "private")
+        job = queueing.submit(session, services.queue, person.viewer, made, idempotency_key=None, request={})
         figures = {"value": sum(values) / len(values), "low": 0.0, "high": 1.0, "examples": len(values), "each": values}
         row = {"dataset_path": "train.jsonl", "template": "plain", "metric": "exact_match", **what}
         pins = {"commit_id": commit.id, "base_id": TINY, "dataset_commit": exam.id, "job_id": job.id}

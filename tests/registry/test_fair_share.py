@@ -5,8 +5,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Lease, Submission
+from hub.registry.jobs import leases, queueing
+from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -18,14 +19,14 @@ def submit(services: Services, person: Person, count: int = 1, queue: str = "gpu
     ids = []
     for _ in range(count):
         with transaction(services.sessions) as session:
-            job = lifecycle.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
+            job = queueing.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
             ids.append(job.id)
     return ids
 
 
 def claim(services: Services, message: uuid.UUID) -> Lease | None:
     with transaction(services.sessions) as session:
-        return lifecycle.claim_fairly(session, message, WORKER, 30)
+        return leases.claim_fairly(session, message, WORKER, 30)
 
 
 def namespace(services: Services, lease: Lease | None) -> str:
@@ -37,7 +38,7 @@ def namespace(services: Services, lease: Lease | None) -> str:
 def finish(services: Services, lease: Lease | None) -> None:
     assert lease is not None
     with transaction(services.sessions) as session:
-        lifecycle.succeed(session, lease, {})
+        leases.succeed(session, lease, {})
 
 
 def test_one_job_does_not_wait_for_twenty_of_another_namespace(services: Services, ann: Person, bob: Person) -> None:
@@ -100,7 +101,7 @@ def test_of_many_workers_each_message_finds_a_job_and_none_finds_it_twice(
         list(pool.map(work, messages))
     # A worker may lose a race twice; the sweep sends what is left again.
     with transaction(services.sessions) as session:
-        left = lifecycle.unsent(session, "gpu", -1)
+        left = leases.unsent(session, "gpu", -1)
     for message in left:
         work(message)
     assert set(taken) == set(messages)

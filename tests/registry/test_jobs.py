@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Lease, Submission
+from hub.registry.jobs import job_queries, leases, queueing
+from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
@@ -24,7 +25,7 @@ def submit(services: Services, ann: Person) -> Submit:
     def submit(key: str | None = None, request: Mapping[str, Any] | None = None) -> uuid.UUID:
         submission = Submission("generate", "interactive", {"prompt": "hi"}, [], ann.name, "private")
         with transaction(services.sessions) as session:
-            return lifecycle.submit(
+            return queueing.submit(
                 session,
                 services.queue,
                 ann.viewer,
@@ -38,7 +39,7 @@ def submit(services: Services, ann: Person) -> Submit:
 
 def claim(services: Services, job_id: uuid.UUID) -> Lease | None:
     with transaction(services.sessions) as session:
-        return lifecycle.claim(session, job_id, WORKER, 30)
+        return leases.claim(session, job_id, WORKER, 30)
 
 
 def expire(services: Services, job_id: uuid.UUID) -> None:
@@ -70,14 +71,14 @@ def test_a_lease_that_is_over_can_be_claimed_and_the_old_holder_writes_nothing(
     assert new is not None
     assert new.attempt == 2
     with transaction(services.sessions) as session:
-        assert not lifecycle.renew(session, old, 30)
-        lifecycle.fail(session, old, "late", "too late")
-    with pytest.raises(lifecycle.LeaseLost), transaction(services.sessions) as session:
-        lifecycle.record(session, old, 1, "search", 1, 2, {})
-    with pytest.raises(lifecycle.LeaseLost), transaction(services.sessions) as session:
-        lifecycle.succeed(session, old, {})
+        assert not leases.renew(session, old, 30)
+        leases.fail(session, old, "late", "too late")
+    with pytest.raises(leases.LeaseLost), transaction(services.sessions) as session:
+        leases.record(session, old, 1, "search", 1, 2, {})
+    with pytest.raises(leases.LeaseLost), transaction(services.sessions) as session:
+        leases.succeed(session, old, {})
     with transaction(services.sessions) as session:
-        lifecycle.succeed(session, new, {"by": "the new holder"})
+        leases.succeed(session, new, {"by": "the new holder"})
     assert state(services, job_id).result == {"by": "the new holder"}
 
 
@@ -86,20 +87,20 @@ def test_events_go_on_where_the_attempt_before_stopped(services: Services, submi
     first = claim(services, job_id)
     assert first is not None
     with transaction(services.sessions) as session:
-        lifecycle.record(session, first, first.next_seq, "search", 1, 2, {"loss": 1.5})
-        lifecycle.record(session, first, first.next_seq + 1, "search", 2, 2, {"loss": 1.25})
+        leases.record(session, first, first.next_seq, "search", 1, 2, {"loss": 1.5})
+        leases.record(session, first, first.next_seq + 1, "search", 2, 2, {"loss": 1.25})
     expire(services, job_id)
     second = claim(services, job_id)
     assert second is not None
     assert second.next_seq == 3
     with transaction(services.sessions) as session:
-        assert [event.seq for event in lifecycle.events(session, job_id, after=1)] == [2]
+        assert [event.seq for event in job_queries.events(session, job_id, after=1)] == [2]
 
 
 def test_the_same_key_gives_the_same_job_and_another_request_is_refused(services: Services, submit: Submit) -> None:
     first = submit("key")
     assert submit("key") == first
-    with pytest.raises(lifecycle.IdempotencyMismatch):
+    with pytest.raises(queueing.IdempotencyMismatch):
         submit("key", {"prompt": "something else"})
     assert submit() != submit()
 
@@ -107,7 +108,7 @@ def test_the_same_key_gives_the_same_job_and_another_request_is_refused(services
 def test_a_queued_job_is_cancelled_at_once(services: Services, submit: Submit, ann: Person) -> None:
     job_id = submit()
     with transaction(services.sessions) as session:
-        assert lifecycle.cancel(session, ann.viewer, job_id).state == "cancelled"
+        assert queueing.cancel(session, ann.viewer, job_id).state == "cancelled"
     assert claim(services, job_id) is None
 
 
@@ -118,11 +119,11 @@ def test_a_running_job_learns_of_its_cancellation_at_its_next_step(
     lease = claim(services, job_id)
     assert lease is not None
     with transaction(services.sessions) as session:
-        assert lifecycle.cancel(session, ann.viewer, job_id).state == "running"
-    with pytest.raises(lifecycle.CancelRequested), transaction(services.sessions) as session:
-        lifecycle.record(session, lease, 1, "search", 1, 2, {})
+        assert queueing.cancel(session, ann.viewer, job_id).state == "running"
+    with pytest.raises(leases.CancelRequested), transaction(services.sessions) as session:
+        leases.record(session, lease, 1, "search", 1, 2, {})
     with transaction(services.sessions) as session:
-        lifecycle.end_cancelled(session, lease)
+        leases.end_cancelled(session, lease)
     assert state(services, job_id).state == "cancelled"
 
 
@@ -131,17 +132,17 @@ def test_a_job_that_succeeded_cannot_be_cancelled(services: Services, submit: Su
     lease = claim(services, job_id)
     assert lease is not None
     with transaction(services.sessions) as session:
-        lifecycle.succeed(session, lease, {})
-    with pytest.raises(lifecycle.AlreadyFinished) as refused, transaction(services.sessions) as session:
-        lifecycle.cancel(session, ann.viewer, job_id)
+        leases.succeed(session, lease, {})
+    with pytest.raises(queueing.AlreadyFinished) as refused, transaction(services.sessions) as session:
+        queueing.cancel(session, ann.viewer, job_id)
     assert refused.value.status == 409
 
 
 def test_others_neither_see_nor_cancel_a_job(services: Services, submit: Submit, bob: Person) -> None:
     job_id = submit()
     with transaction(services.sessions) as session:
-        for attempt in (lifecycle.find, lifecycle.cancel):
-            with pytest.raises(lifecycle.JobNotFound):
+        for attempt in (job_queries.find, queueing.cancel):
+            with pytest.raises(job_queries.JobNotFound):
                 attempt(session, bob.viewer, job_id)
 
 
@@ -170,7 +171,7 @@ def test_a_dead_worker_s_job_that_was_to_be_cancelled_is(services: Services, sub
     job_id = submit()
     claim(services, job_id)
     with transaction(services.sessions) as session:
-        lifecycle.cancel(session, ann.viewer, job_id)
+        queueing.cancel(session, ann.viewer, job_id)
     expire(services, job_id)
     sweep.sweep(services)
     assert state(services, job_id).state == "cancelled"
@@ -180,7 +181,7 @@ def test_a_job_that_is_rolled_back_is_never_sent(services: Services, ann: Person
     submission = Submission("generate", "interactive", {}, [], ann.name, "private")
     session: Session
     with services.sessions() as session:
-        lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
+        queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
         session.rollback()
     assert services.queue.depth("interactive") == 0
 
@@ -204,8 +205,8 @@ def test_prompts_and_answers_are_gone_after_a_day(services: Services, submit: Su
     lease = claim(services, job_id)
     assert lease is not None
     with transaction(services.sessions) as session:
-        lifecycle.record(session, lease, 1, "answer", 1, 1, {})
-        lifecycle.succeed(session, lease, {"answers": {"base": "secret"}})
+        leases.record(session, lease, 1, "answer", 1, 1, {})
+        leases.succeed(session, lease, {"answers": {"base": "secret"}})
     sweep.sweep(services)
     assert state(services, job_id).result is not None
     with transaction(services.sessions) as session:

@@ -11,7 +11,7 @@ from hub.registry.bases.base_models import BaseNotFound
 from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import requests
-from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.requests.train import UnknownTarget
 from hub.registry.platform.db import transaction

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from hub.registry.content import repo_visibility, repos
-from hub.registry.jobs import lifecycle, requests
+from hub.registry.jobs import queueing, requests
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.content import Commit, Repo
@@ -143,7 +143,7 @@ def test_the_same_key_and_request_give_the_same_job_and_one_message(
     first = send(compose(), key="k")
     assert send(compose(), key="k").id == first.id
     assert services.queue.depth("gpu") == 1
-    with pytest.raises(lifecycle.IdempotencyMismatch):
+    with pytest.raises(queueing.IdempotencyMismatch):
         send(compose(seed=1), key="k")
     assert send(compose(name="bob/result"), bob, key="k").id != first.id  # keys are each user's own
     assert send(compose()).id != first.id

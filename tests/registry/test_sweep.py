@@ -12,8 +12,8 @@ from sqlalchemy import func, select, text, update
 
 from hub.registry.content import blobs, history, lfs, repos
 from hub.registry.content.lfs import Grant
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs import leases, queueing
+from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.library.publishing import entries
 from hub.registry.models.content import Blob, Commit, Holding, Ref, Repo, Tree, TreeEntry
 from hub.registry.models.jobs import Job
@@ -36,7 +36,7 @@ def submit(services: Services, ann: Person) -> Submit:
         pinned = [Input(commit.id, "module") for commit in inputs]
         submission = Submission(kind, queue, {"prompt": "what Ann asked"}, pinned, ann.name, "private")
         with transaction(services.sessions) as session:
-            return lifecycle.submit(
+            return queueing.submit(
                 session, services.queue, ann.viewer, submission, idempotency_key=None, request={"prompt": "hi"}
             ).id
 
@@ -53,9 +53,9 @@ def change(services: Services, job_id: uuid.UUID, **values: Any) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(**values))
 
 
-def claim(services: Services, job_id: uuid.UUID) -> lifecycle.Lease:
+def claim(services: Services, job_id: uuid.UUID) -> leases.Lease:
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, job_id, WORKER, 30)
+        lease = leases.claim(session, job_id, WORKER, 30)
     assert lease is not None
     return lease
 
@@ -106,7 +106,7 @@ def test_without_a_broker_a_job_is_accepted_and_sent_when_the_broker_is_back(ser
     submission = Submission("generate", "interactive", {"prompt": "hi"}, [], ann.name, "private")
     try:
         with transaction(cut_off.sessions) as session:
-            job_id = lifecycle.submit(
+            job_id = queueing.submit(
                 session, cut_off.queue, ann.viewer, submission, idempotency_key=None, request={}
             ).id
         change(services, job_id, sent_at=text("now() - interval '1 minute'"))
@@ -138,8 +138,8 @@ def test_a_dead_worker_s_job_is_settled(
     over = text("now() - interval '1 second'")
     change(services, job_id, attempt=attempt, cancel_requested=cancel, lease_until=over)
     with transaction(services.sessions) as session:
-        assert lifecycle.end_dead(session) == 1
-        assert lifecycle.end_dead(session) == 0
+        assert leases.end_dead(session) == 1
+        assert leases.end_dead(session) == 0
     ended = job(services, job_id)
     assert (ended.state, ended.error_code) == ends
     assert (ended.finished_at is None) is (ended.state == "queued")
@@ -150,8 +150,8 @@ def test_a_worker_that_renews_its_lease_keeps_its_job(services: Services, submit
     lease = claim(services, job_id)
     change(services, job_id, lease_until=text("now() - interval '1 second'"))
     with transaction(services.sessions) as session:
-        assert lifecycle.renew(session, lease, 30)
-        assert lifecycle.end_dead(session) == 0
+        assert leases.renew(session, lease, 30)
+        assert leases.end_dead(session) == 0
     assert job(services, job_id).state == "running"
 
 

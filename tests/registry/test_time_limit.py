@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import leases
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -49,19 +49,17 @@ def test_a_job_over_its_limit_ends_at_its_next_step(client: TestClient, services
     base(services)
     job_id = submit(client, ann, time_limit_minutes=1)
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, job_id, WORKER, 300)
+        lease = leases.claim(session, job_id, WORKER, 300)
     assert lease is not None
     started_ago(services, job_id, 50)
     with transaction(services.sessions) as session:
-        lifecycle.record(session, lease, 1, "search", 1, 40, {})
+        leases.record(session, lease, 1, "search", 1, 40, {})
     started_ago(services, job_id, 61)
     with (
-        pytest.raises(
-            lifecycle.TimeLimitReached, match=r"limit of 1 minutes\. It had reached step 2 of 40 of 'search'"
-        ),
+        pytest.raises(leases.TimeLimitReached, match=r"limit of 1 minutes\. It had reached step 2 of 40 of 'search'"),
         transaction(services.sessions) as session,
     ):
-        lifecycle.record(session, lease, 2, "search", 2, 40, {})
+        leases.record(session, lease, 2, "search", 2, 40, {})
 
 
 def test_a_dead_worker_s_job_over_its_limit_does_not_run_again(
@@ -71,10 +69,10 @@ def test_a_dead_worker_s_job_over_its_limit_does_not_run_again(
     ids = [submit(client, ann, time_limit_minutes=minutes) for minutes in (1, 2)]
     for job_id in ids:
         with transaction(services.sessions) as session:
-            assert lifecycle.claim(session, job_id, WORKER, 300)
+            assert leases.claim(session, job_id, WORKER, 300)
         started_ago(services, job_id, 70, dead=True)
     with transaction(services.sessions) as session:
-        assert lifecycle.end_dead(session) == 2
+        assert leases.end_dead(session) == 2
     late, again = (client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json() for job_id in ids)
     assert (late["state"], late["error"]["code"]) == ("failed", "time_limit")
     assert "its limit of 1 minutes" in late["error"]["message"]

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import lifecycle, usage
-from hub.registry.jobs.lifecycle import Lease, Submission, Worker
+from hub.registry.jobs import leases, queueing, usage
+from hub.registry.jobs.leases import Lease, Worker
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
@@ -23,14 +24,14 @@ CPU, CARD = Worker("gpu@one", "cpu"), Worker("gpu@two", "cuda NVIDIA H100 80GB H
 def submit(services: Services, person: Person, kind: str = "train", queue: str = "gpu") -> uuid.UUID:
     submission = Submission(kind, queue, {}, [], person.name, "private")
     with transaction(services.sessions) as session:
-        job = lifecycle.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
+        job = queueing.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
         return job.id
 
 
 def claim(services: Services, job_id: uuid.UUID, worker: Worker = CPU, *, ago: float = 0) -> Lease:
     """Claimed so many seconds ago, as far as the counting of seconds is concerned."""
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, job_id, worker, 30)
+        lease = leases.claim(session, job_id, worker, 30)
         assert lease is not None
         session.flush()
         long_ago = text(f"now() - interval '{ago} seconds'")
@@ -57,13 +58,13 @@ def test_an_attempt_counts_to_its_end_whatever_that_is_or_to_its_last_heartbeat(
     lease = claim(services, submit(services, ann), ago=100)
     with transaction(services.sessions) as session:
         if ending == "succeed":
-            lifecycle.succeed(session, lease, {})
+            leases.succeed(session, lease, {})
         elif ending == "fail":
-            lifecycle.fail(session, lease, "out_of_memory", "no")
+            leases.fail(session, lease, "out_of_memory", "no")
         elif ending == "cancel":
-            lifecycle.end_cancelled(session, lease)
+            leases.end_cancelled(session, lease)
         else:
-            assert lifecycle.renew(session, lease, 30)
+            assert leases.renew(session, lease, 30)
     (row,) = used(client, ann)
     month = datetime.now(UTC) - timedelta(seconds=100)
     assert row.pop("seconds") == pytest.approx(100, abs=2)
@@ -78,15 +79,15 @@ def test_a_worker_that_died_is_counted_to_its_last_heartbeat_and_the_next_attemp
     job_id = submit(services, ann)
     first = claim(services, job_id, ago=60)
     with transaction(services.sessions) as session:
-        assert lifecycle.renew(session, first, 30)
+        assert leases.renew(session, first, 30)
     die(services, job_id)
     with transaction(services.sessions) as session:
-        lifecycle.end_dead(session)
+        leases.end_dead(session)
     second = claim(services, job_id, CARD, ago=5)
     with transaction(services.sessions) as session:
-        assert not lifecycle.renew(session, first, 30)  # it wakes up again, and counts no further
+        assert not leases.renew(session, first, 30)  # it wakes up again, and counts no further
     with transaction(services.sessions) as session:
-        lifecycle.succeed(session, second, {})
+        leases.succeed(session, second, {})
     told = {row["device"]: (row["attempts"], row["seconds"]) for row in used(client, ann)}
     assert told == {"cpu": (1, pytest.approx(60, abs=2)), CARD.device: (1, pytest.approx(5, abs=2))}
 
@@ -95,7 +96,7 @@ def test_one_that_died_before_its_first_heartbeat_counts_as_an_attempt_of_no_len
     client: TestClient, services: Services, ann: Person
 ) -> None:
     job_id = submit(services, ann)
-    for _ in range(lifecycle.MAX_ATTEMPTS):
+    for _ in range(leases.MAX_ATTEMPTS):
         claim(services, job_id, ago=10)
         die(services, job_id)
         sweep.sweep(services)
@@ -110,7 +111,7 @@ def test_sums_are_by_month_device_and_kind_and_each_namespace_sees_its_own(
         for _ in range(count):
             lease = claim(services, submit(services, person, kind), ago=10)
             with transaction(services.sessions) as session:
-                lifecycle.succeed(session, lease, {})
+                leases.succeed(session, lease, {})
     with transaction(services.sessions) as session:
         old = text("started_at - interval '400 days'")
         one = select(Attempt.job_id).where(Attempt.namespace == "ann", Attempt.kind == "train").limit(1)

@@ -10,8 +10,8 @@ from hub.registry.content import blobs, history, repo_visibility, repos
 from hub.registry.content.history import Parent
 from hub.registry.content.repos import Visibility
 from hub.registry.inspection.inspect import inspect
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs import leases, queueing
+from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.library import provenance
 from hub.registry.library.provenance import PRIVATE
 from hub.registry.library.publishing import entries
@@ -128,7 +128,7 @@ def test_children_that_one_may_not_see_are_not_counted(services: Services, ann: 
 def job_id(services: Services, ann: Person) -> Any:
     with transaction(services.sessions) as session:
         submission = Submission("evaluate", "interactive", {}, [], ann.name, "private")
-        return lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
+        return queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
 
 
 def keep(services: Services, job_id: Any, module: Commit | None, task: Commit, value: float) -> None:
@@ -180,11 +180,11 @@ def test_an_input_that_its_owner_may_no_longer_read_stops_a_job(services: Servic
     module = adapter(services, bob, "bob/lent")
     with transaction(services.sessions) as session:
         submission = Submission("generate", "interactive", {}, [Input(module.id, "module")], "ann", "private")
-        job = lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
+        job = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
 
     def unreadable() -> bool:
         with transaction(services.sessions) as session:
-            return lifecycle.unreadable_input(session, job)
+            return leases.unreadable_input(session, job)
 
     assert not unreadable()
     with transaction(services.sessions) as session:

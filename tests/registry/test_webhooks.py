@@ -20,8 +20,9 @@ from starlette.testclient import TestClient
 
 from hub import up
 from hub.registry.content import history, repos
-from hub.registry.jobs import lifecycle, webhooks
-from hub.registry.jobs.lifecycle import Lease, Submission
+from hub.registry.jobs import leases, queueing, webhooks
+from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
@@ -101,13 +102,13 @@ def register(client: TestClient, person: Person, url: str, namespace: str = "ann
 def submit(services: Services, person: Person) -> uuid.UUID:
     submission = Submission("generate", "interactive", {"prompt": PROMPT}, [], person.name, "private")
     with transaction(services.sessions) as session:
-        job = lifecycle.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
+        job = queueing.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
         return job.id
 
 
 def claim(services: Services, job_id: uuid.UUID) -> Lease:
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, job_id, WORKER, 30)
+        lease = leases.claim(session, job_id, WORKER, 30)
     assert lease is not None
     return lease
 
@@ -115,7 +116,7 @@ def claim(services: Services, job_id: uuid.UUID) -> Lease:
 def ended(services: Services, person: Person) -> uuid.UUID:
     job_id = submit(services, person)
     with transaction(services.sessions) as session:
-        lifecycle.cancel(session, person.viewer, job_id)
+        queueing.cancel(session, person.viewer, job_id)
     return job_id
 
 
@@ -145,7 +146,7 @@ def test_an_ended_job_is_told_once_signed_and_without_a_word_of_what_it_was_abou
     secret = register(client, ann, f"{receiver.url}/hook?for=ann")
     lease = claim(services, submit(services, ann))
     with transaction(services.sessions) as session:
-        lifecycle.fail(session, lease, "out_of_memory", f"The worker ran out of memory at {PROMPT}.")
+        leases.fail(session, lease, "out_of_memory", f"The worker ran out of memory at {PROMPT}.")
     assert receiver.got == [], "sent after the commit, by the sweep"
     assert webhooks.send_due(services) == 1
     assert webhooks.send_due(services) == 0
@@ -190,23 +191,23 @@ def test_however_a_job_ends_there_is_one_event(
         change: dict[str, Any] = {}
         match ending:
             case "succeeds":
-                lifecycle.succeed(session, lease, {})
+                leases.succeed(session, lease, {})
             case "is cancelled while it waits":
-                lifecycle.cancel(session, ann.viewer, job_id)
+                queueing.cancel(session, ann.viewer, job_id)
             case "is cancelled while it runs":
-                lifecycle.end_cancelled(session, lease)
+                leases.end_cancelled(session, lease)
             case "lost its workers":
-                change = {"attempt": lifecycle.MAX_ATTEMPTS}
+                change = {"attempt": leases.MAX_ATTEMPTS}
             case "lost its worker after a cancel":
                 change = {"cancel_requested": True}
             case _:
                 change = {"started_at": text("now() - interval '2 days'")}
         if change:
             session.execute(update(Job).values(lease_until=text("now() - interval '1 second'"), **change))
-            lifecycle.end_dead(session)
+            leases.end_dead(session)
     for _ in range(2):
         with transaction(services.sessions) as session:
-            lifecycle.end_dead(session)
+            leases.end_dead(session)
         webhooks.send_due(services)
     ((_, _, body),) = receiver.got
     assert (json.loads(body)["job"], json.loads(body)["state"]) == (str(job_id), state)
@@ -218,14 +219,14 @@ def test_what_goes_on_is_not_told_and_an_end_that_is_rolled_back_neither(
     register(client, ann, receiver.url)
     lease = claim(services, submit(services, ann))
     with transaction(services.sessions) as session:
-        lifecycle.record(session, lease, 1, "search", 1, 2, {})
-        assert lifecycle.renew(session, lease, 30)
+        leases.record(session, lease, 1, "search", 1, 2, {})
+        assert leases.renew(session, lease, 30)
     with services.sessions() as session:
-        lifecycle.succeed(session, lease, {})
+        leases.succeed(session, lease, {})
         session.rollback()
     with transaction(services.sessions) as session:  # a dead worker's job goes back to the queue
         session.execute(update(Job).values(lease_until=text("now() - interval '1 second'")))
-        assert lifecycle.end_dead(session) == 1
+        assert leases.end_dead(session) == 1
     assert webhooks.send_due(services) == 0
     assert events(client, ann) == []
 
@@ -239,7 +240,7 @@ def test_the_result_is_named_while_it_is_the_namespace_s_own(
         lease = claim(services, submit(services, ann))
         commit = adapter(services, ann, f"ann/{name}", visibility="private", seed=len(results))
         with transaction(services.sessions) as session:
-            lifecycle.succeed(session, lease, {})
+            leases.succeed(session, lease, {})
             files = entries_of(services, commit.id)
             repo = repos.find(session, ann.viewer, "model", f"ann/{name}")
             made = history.publish(session, repo, files, author_id=ann.viewer.id, message="made", job_id=lease.job_id)
@@ -468,7 +469,7 @@ def test_a_webhook_removed_while_a_job_ends_does_not_undo_the_end(
 
     def end() -> None:
         with transaction(services.sessions) as session:
-            lifecycle.succeed(session, lease, {})
+            leases.succeed(session, lease, {})
 
     ending = threading.Thread(target=end)
     with transaction(services.sessions) as session:

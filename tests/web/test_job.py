@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import lifecycle, usage
-from hub.registry.jobs.lifecycle import Lease, Submission
+from hub.registry.jobs import leases, queueing, usage
+from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -29,7 +30,7 @@ def submit(services: Services) -> Submit:
     def submit(person: Person, kind: str = "train", queue: str = "gpu", **params: Any) -> uuid.UUID:
         submission = Submission(kind, queue, {"result": f"{person.name}/x", **params}, [], person.name, "private")
         with transaction(services.sessions) as session:
-            return lifecycle.submit(
+            return queueing.submit(
                 session, services.queue, person.viewer, submission, idempotency_key=None, request={}
             ).id
 
@@ -38,10 +39,10 @@ def submit(services: Services) -> Submit:
 
 def run(services: Services, job_id: uuid.UUID, *events: tuple[str, int, int, Mapping[str, float]]) -> Lease:
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, job_id, WORKER, 300)
+        lease = leases.claim(session, job_id, WORKER, 300)
         assert lease is not None
         for seq, event in enumerate(events, lease.next_seq):
-            lifecycle.record(session, lease, seq, *event)
+            leases.record(session, lease, seq, *event)
     return lease
 
 
@@ -79,8 +80,8 @@ def test_a_waiting_job_says_whether_a_worker_is_there(
     assert "It is the next one of the queue <code>gpu</code>" in page
     assert "No worker of that queue is known." in page
     with transaction(services.sessions) as session:
-        usage.announce(session, lifecycle.Worker("elsewhere", "cpu"), ["interactive"])
-        usage.announce(session, lifecycle.Worker("here", "cpu"), ["gpu"])
+        usage.announce(session, leases.Worker("elsewhere", "cpu"), ["interactive"])
+        usage.announce(session, leases.Worker("here", "cpu"), ["gpu"])
     assert "No worker" not in client.get(f"/jobs/{job_id}").text
     with transaction(services.sessions) as session:
         session.execute(update(WorkerProcess).values(seen_at=func.now() - timedelta(minutes=3)))
@@ -127,11 +128,11 @@ def test_time_left_is_reckoned_from_the_steps_of_this_part(
 ) -> None:
     job_id = submit(ann, kind="compose")
     with transaction(services.sessions) as session:
-        lease = lifecycle.claim(session, job_id, WORKER, 300)
+        lease = leases.claim(session, job_id, WORKER, 300)
     assert lease is not None
     for seq, event in enumerate([("search", 0, 0, {}), ("search", 1, 5, {"loss": 1.0})], 1):
         with transaction(services.sessions) as session:
-            lifecycle.record(session, lease, seq, *event)
+            leases.record(session, lease, seq, *event)
     sign_in(client, ann)
     (left,) = re.findall(r'id="left">about ([\d.]+) s<', client.get(f"/jobs/{job_id}").text)
     assert 0 <= float(left) < 60

@@ -7,8 +7,8 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Submission
+from hub.registry.jobs import queueing
+from hub.registry.jobs.queueing import Submission
 from hub.registry.library import scores
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -78,7 +78,7 @@ def score(services: Services, ann: Person) -> Score:
     """Keep a figure as an evaluation would."""
     submission = Submission("evaluate", "interactive", {}, [], "ann", "private")
     with transaction(services.sessions) as session:
-        job_id = lifecycle.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
+        job_id = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
 
     def score(commit: str | None, on: str, value: float, low: float, high: float, metric: str = "exact_match") -> None:
         what = {"commit_id": commit, "base_id": TINY, "dataset_commit": on, "dataset_path": "train.jsonl"}

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from hub.http import COOKIE
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import queueing
 from hub.registry.library import scores
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
@@ -107,11 +107,11 @@ def test_jobs_need_a_signed_in_user(client: TestClient) -> None:
 
 @pytest.fixture
 def queued(client: TestClient, services: Services, ann: Person) -> uuid.UUID:
-    submission = lifecycle.Submission(
+    submission = queueing.Submission(
         "generate", "interactive", {"prompt": EVIL, "result": "ann/x"}, [], "ann", "private"
     )
     with transaction(services.sessions) as session:
-        return lifecycle.submit(
+        return queueing.submit(
             session, services.queue, ann.viewer, submission, idempotency_key=None, request={"prompt": EVIL}
         ).id
 

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub import up
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import leases
 from hub.registry.models.adapters import Lineage, Score
 from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Attempt, Job, JobEvent
@@ -189,7 +189,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(
         outcome = original(*args)
         with transaction(services.sessions) as session:
             session.execute(update(Job).values(lease_until=text("now() - interval '1 second'")))
-            assert lifecycle.claim(session, job_id, WORKER, 30) is not None
+            assert leases.claim(session, job_id, WORKER, 30) is not None
         return outcome
 
     monkeypatch.setattr(runner, "_work", work_while_another_takes_over)
@@ -218,7 +218,7 @@ def test_cancel_ends_a_running_job_within_one_evaluation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job_id = submit(composition(library, budget=50))
-    record = lifecycle.record
+    record = leases.record
 
     def record_and_cancel(session: Any, lease: Any, seq: int, phase: str, step: int, *rest: Any) -> None:
         record(session, lease, seq, phase, step, *rest)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from hub import up
 from hub.lora.loraplus import INITS, Schedule
 from hub.lora.train import Recipe
-from hub.registry.jobs import checkpoints, lifecycle
+from hub.registry.jobs import checkpoints, leases
 from hub.registry.jobs.requests.train import TrainRequest
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.jobs import Job, JobEvent
@@ -192,12 +192,12 @@ def test_a_worker_that_lost_its_lease_keeps_no_place(
     def lose_the_lease_first(*args: Any) -> Any:
         with transaction(services.sessions) as session:
             session.execute(update(Job).values(lease_until=text("now() - interval '1 second'")))
-            assert lifecycle.claim(session, job_id, WORKER, 30) is not None
+            assert leases.claim(session, job_id, WORKER, 30) is not None
         return work(*args)
 
     # The first event would notice too, so it is let through: what is tested is the place itself.
     monkeypatch.setattr(runner, "_work", lose_the_lease_first)
-    monkeypatch.setattr(lifecycle, "record", lambda *_: None)
+    monkeypatch.setattr(leases, "record", lambda *_: None)
     runner.run(job_id)
     assert job_of(services, job_id).state == "running", "it is the other's now"
     assert not list(services.storage.keys_older_than(f"checkpoints/{job_id}/", the_future()))
@@ -238,7 +238,7 @@ def test_cancel_ends_training_within_one_step_and_the_base_serves_the_next_job(
     services: Services, submit: Submit, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = submit(training(steps=50))
-    record = lifecycle.record
+    record = leases.record
 
     def record_and_cancel(session: Any, lease: Any, seq: int, phase: str, step: int, *rest: Any) -> None:
         record(session, lease, seq, phase, step, *rest)
@@ -246,7 +246,7 @@ def test_cancel_ends_training_within_one_step_and_the_base_serves_the_next_job(
             session.execute(update(Job).values(cancel_requested=True))
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifecycle, "record", record_and_cancel)
+        patch.setattr(leases, "record", record_and_cancel)
         runner.run(job_id)
     assert job_of(services, job_id).state == "cancelled"
     assert last_step(services, job_id, attempt=1) == ("train module", 3)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from hub.registry.jobs.requests.common import ExampleText
+from hub.registry.datasets.examples import ExampleText
 
 MAX_PROBLEMS = 100  # told at once; more would be the same one
 

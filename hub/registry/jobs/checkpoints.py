@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from hub.registry.jobs import lifecycle
-from hub.registry.jobs.lifecycle import Lease, LeaseLost
+from hub.registry.jobs import leases
+from hub.registry.jobs.leases import Lease, LeaseLost
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound
@@ -27,7 +27,7 @@ def key(job_id: uuid.UUID, stage: str, attempt: int) -> str:
 def keep(services: Services, lease: Lease, stage: str, file: Path) -> None:
     """Store a stage's place. Raises LeaseLost, and stores nothing, if the lease is gone."""
     with transaction(services.sessions) as session:
-        if not lifecycle.renew(session, lease, services.settings.lease_seconds):
+        if not leases.renew(session, lease, services.settings.lease_seconds):
             raise LeaseLost
     with file.open("rb") as content:
         services.storage.put_stream(key(lease.job_id, stage, lease.attempt), content, file.stat().st_size)

@@ -12,7 +12,7 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
-from hub.registry.jobs import lifecycle
+from hub.registry.jobs import queueing
 from hub.registry.jobs.requests import Examples, ExampleText, Request, check_not_wider
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
@@ -26,7 +26,7 @@ def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_
     inline = {path: _jsonl(path, source.inline) for path, source in request.sources().items() if source.inline}
     repo_name = request.examples_repo(viewer)
     with transaction(services.sessions) as session:
-        made_before = lifecycle.existing(session, viewer, idempotency_key, body) if idempotency_key else None
+        made_before = queueing.existing(session, viewer, idempotency_key, body) if idempotency_key else None
         if made_before:
             return made_before
         if inline:  # before any bytes are stored for it, and by the name that was given before the one made from it
@@ -41,7 +41,7 @@ def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_
         asked = 60 * (request.time_limit_minutes or math.inf)
         limit = min(asked, 3_600 * services.settings.job_hours)
         submission = replace(request.resolve(session, viewer), time_limit=limit)
-        job = lifecycle.submit(
+        job = queueing.submit(
             session, services.queue, viewer, submission, idempotency_key=idempotency_key, request=body
         )
         job.request = request.model_dump(mode="json", by_alias=True, exclude_unset=True)

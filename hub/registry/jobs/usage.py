@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs.lifecycle import Worker
+from hub.registry.jobs.leases import Worker
 from hub.registry.models.content import Blob, Holding
 from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.platform.errors import NotFound

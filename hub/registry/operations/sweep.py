@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import text
 
 from hub.registry.content import lfs, xet
-from hub.registry.jobs import checkpoints, lifecycle, webhooks
+from hub.registry.jobs import checkpoints, leases, webhooks
 from hub.registry.library import similar
 from hub.registry.operations.expiry import expire_answers, purge
 from hub.registry.operations.garbage import collect, drop_old
@@ -51,7 +51,7 @@ def run(services: Services, *, stop: Callable[[], bool]) -> None:
 def sweep(services: Services) -> None:
     """One round."""
     with transaction(services.sessions) as session:
-        settled = lifecycle.end_dead(session)
+        settled = leases.end_dead(session)
     if settled:
         log.info("settled jobs of dead workers", extra={"count": settled})
     resend(services)
@@ -80,6 +80,6 @@ def resend(services: Services) -> int:
             log.warning("broker unreachable", extra={"queue": queue})
             continue
         with transaction(services.sessions) as session:
-            late = lifecycle.unsent(session, queue, RESEND_SECONDS)
+            late = leases.unsent(session, queue, RESEND_SECONDS)
         sent += sum(services.queue.send(queue, job_id) for job_id in late)
     return sent

@@ -4,10 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from hub.registry.datasets.examples import AmbiguousFile, Examples, ExampleText
 from hub.registry.jobs.requests.common import (
-    AmbiguousFile,
-    Examples,
-    ExampleText,
     IncompatibleModules,
     NotAnAdapter,
     Request,

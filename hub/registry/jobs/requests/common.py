@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -12,13 +12,12 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repo_visibility, repos
 from hub.registry.content.repos import VISIBILITIES, Visibility
+from hub.registry.datasets.examples import Examples, Strict, pin_examples
 from hub.registry.inspection.inspect import NOT_PLAIN
-from hub.registry.jobs.lifecycle import Submission
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
-
-Template = Literal["chat", "plain"]
 
 # What a job keeps of its base: what it is called, where it is, and which weights it must have.
 PINNED = ("id", "path", "upstream", "revision", "dtype", "fingerprint", "licence")
@@ -32,45 +31,8 @@ class IncompatibleModules(InvalidInput):
     code = "incompatible_modules"
 
 
-class AmbiguousFile(InvalidInput):
-    code = "ambiguous_file"
-
-
 class WiderThanInputs(Forbidden):
     code = "wider_than_inputs"
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*")
-    @classmethod
-    def storable(cls, value: Any) -> Any:
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("a NUL character cannot be kept; leave it out")
-        return value
-
-
-class ExampleText(Strict):
-    input: str = Field(min_length=1, max_length=20_000)
-    target: str = Field(min_length=1, max_length=20_000)
-    choices: list[str] = Field(default=[], max_length=50)
-    system: Literal[1, 2] | None = Field(None, description="fast (1) or slow (2) thinking, for jobs of the kind par")
-
-
-class Examples(Strict):
-    """Either written out here, or a JSONL file of a data set at a revision, which is pinned to its commit."""
-
-    inline: list[ExampleText] | None = Field(None, min_length=1, max_length=5_000)
-    dataset: str | None = Field(None, description="namespace/name of a data set repo")
-    revision: str = "main"
-    path: str | None = Field(None, description="the .jsonl file; may be left out where there is only one")
-
-    @model_validator(mode="after")
-    def one_source(self) -> "Examples":
-        if (self.inline is None) == (self.dataset is None):
-            raise ValueError("give either inline examples or a data set, not both and not neither")
-        return self
 
 
 class Module(Strict):
@@ -166,19 +128,6 @@ def pin_module(session: Session, viewer: Viewer, module: Module) -> dict[str, An
 
 def without_facts(module: dict[str, Any]) -> dict[str, Any]:
     return {key: module[key] for key in ("repo", "commit", "folder", "template", "licence")}
-
-
-def pin_examples(session: Session, viewer: Viewer, source: Examples) -> dict[str, Any]:
-    repo = repos.find(session, viewer, "dataset", source.dataset or "")
-    commit = repos.resolve(session, repo, source.revision)
-    names = [entry.path for entry in repos.files(session, commit) if entry.path.endswith(".jsonl")]
-    if source.path is None and len(names) != 1:
-        raise AmbiguousFile(
-            f"{repo.full_name} has {len(names)} .jsonl files ({', '.join(names) or 'none'}); name one as `path`."
-        )
-    path = source.path or names[0]
-    repos.file(session, commit, path)
-    return {"repo": repo.full_name, "commit": commit.id, "path": path}
 
 
 def agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | None) -> dict[str, Any]:

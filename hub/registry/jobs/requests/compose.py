@@ -9,19 +9,16 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
+from hub.registry.datasets.examples import Examples, Strict, Template, pin_examples
 from hub.registry.inspection.inspect import NOT_PLAIN
-from hub.registry.jobs.lifecycle import Input, Submission
+from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import (
-    Examples,
     IncompatibleModules,
     Module,
     ResultRequest,
-    Strict,
-    Template,
     agree,
     check_plain,
     common_template,
-    pin_examples,
     pin_module,
     without_facts,
 )

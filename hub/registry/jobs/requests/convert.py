@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos
+from hub.registry.datasets.examples import AmbiguousFile, Examples, Strict
 from hub.registry.inspection.inspect import PICKLE_ENDINGS
-from hub.registry.jobs.lifecycle import Input, Submission
-from hub.registry.jobs.requests.common import AmbiguousFile, Examples, Module, NotAnAdapter, ResultRequest, Strict
+from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.requests.common import Module, NotAnAdapter, ResultRequest
 
 # Where a folder holds more than one file of weights, the adapter's: named by its tool, not a checkpoint's or an optimizer's.
 USUAL = (

@@ -7,18 +7,9 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs.lifecycle import Input, Submission
-from hub.registry.jobs.requests.common import (
-    Examples,
-    Module,
-    Request,
-    Template,
-    agree,
-    common_template,
-    pin_examples,
-    pin_module,
-    without_facts,
-)
+from hub.registry.datasets.examples import Examples, Template, pin_examples
+from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.requests.common import Module, Request, agree, common_template, pin_module, without_facts
 
 Metric = Literal["exact_match", "contains", "numeric", "choice", "target_loss"]
 

@@ -7,17 +7,9 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs.lifecycle import Input, Submission
-from hub.registry.jobs.requests.common import (
-    Examples,
-    Module,
-    Request,
-    Template,
-    agree,
-    common_template,
-    pin_module,
-    without_facts,
-)
+from hub.registry.datasets.examples import Examples, Template
+from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.requests.common import Module, Request, agree, common_template, pin_module, without_facts
 
 
 class GenerateRequest(Request):

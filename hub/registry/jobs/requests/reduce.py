@@ -7,18 +7,9 @@ from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.jobs.lifecycle import Input, Submission
-from hub.registry.jobs.requests.common import (
-    Examples,
-    Module,
-    ResultRequest,
-    Template,
-    agree,
-    check_plain,
-    common_template,
-    pin_examples,
-    without_facts,
-)
+from hub.registry.datasets.examples import Examples, Template, pin_examples
+from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.requests.common import Module, ResultRequest, agree, check_plain, common_template, without_facts
 
 OF_A_BASE = ("tail_taylor", "grad_sum", "neg_count")
 OF_A_MODULE = ("fisher", "tail_taylor", "energy")

@@ -8,19 +8,9 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.jobs.lifecycle import Input, Submission
-from hub.registry.jobs.requests.common import (
-    Examples,
-    Module,
-    ResultRequest,
-    Strict,
-    Template,
-    agree,
-    common_template,
-    pin_examples,
-    pin_module,
-    without_facts,
-)
+from hub.registry.datasets.examples import Examples, Strict, Template, pin_examples
+from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.requests.common import Module, ResultRequest, agree, common_template, pin_module, without_facts
 from hub.registry.platform.errors import InvalidInput
 
 # What a module that is trained further decides by itself.

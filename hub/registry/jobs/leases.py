@@ -1,7 +1,5 @@
 """The life of a job. Its row is the truth; a lease, not a lock, says who works on it; every write of a worker carries the lease's token."""
 
-import hashlib
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,33 +7,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.dialects.postgresql import distinct_on, insert
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry.access import audit, permissions, quota
-from hub.registry.access.viewer import Viewer, viewer_of
+from hub.registry.access import permissions
+from hub.registry.access.viewer import viewer_of
 from hub.registry.jobs import webhooks
-from hub.registry.models.access import Membership, User
+from hub.registry.models.access import User
 from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Attempt, Job, JobEvent, JobInput
-from hub.registry.platform.errors import Conflict, Forbidden, NotFound
-from hub.registry.platform.job_queue import Queue
 
 MAX_ATTEMPTS = 3
 LAST_SEQ = 2**31 - 1  # the largest number that its column holds
-FINISHED = ("succeeded", "failed", "cancelled")
-
-
-class JobNotFound(NotFound):
-    code = "job_not_found"
-
-
-class IdempotencyMismatch(Conflict):
-    code = "idempotency_key_reused"
-
-
-class AlreadyFinished(Conflict):
-    code = "job_finished"
 
 
 class LeaseLost(Exception):
@@ -53,25 +36,6 @@ class TimeLimitReached(Exception):
 
 
 @dataclass(frozen=True)
-class Input:
-    commit_id: str
-    role: str
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A request whose inputs exist, are readable by its owner and fit together: what `kinds` makes of a body."""
-
-    kind: str
-    queue: str
-    params: Mapping[str, Any]
-    inputs: Sequence[Input]
-    namespace: str
-    visibility: str
-    time_limit: float = 86_400.0  # seconds from its first start
-
-
-@dataclass(frozen=True)
 class Worker:
     """Who claims: the process's name, and the device that it computes on ("cpu", or "cuda" and the card's name)."""
 
@@ -85,161 +49,6 @@ class Lease:
     token: uuid.UUID
     attempt: int
     next_seq: int
-
-
-def submit(
-    session: Session,
-    queue: Queue,
-    viewer: Viewer,
-    submission: Submission,
-    *,
-    idempotency_key: str | None,
-    request: Mapping[str, Any],
-) -> Job:
-    """Queue a job and wake a worker once it is committed.
-
-    The same key with the same request gives the job made first; with another request it raises IdempotencyMismatch.
-    """
-    request_hash = hash_request(request)
-    values = {
-        "kind": submission.kind,
-        "queue": submission.queue,
-        "params": submission.params,
-        "owner_id": viewer.id,
-        "namespace": submission.namespace,
-        "visibility": submission.visibility,
-        "time_limit": submission.time_limit,
-        "idempotency_key": idempotency_key,
-        "request_hash": request_hash,
-    }
-    quota.require_slot(session, submission.namespace)
-    made = insert(Job).values(**values).on_conflict_do_nothing(index_elements=["owner_id", "idempotency_key"])
-    job_id = session.scalar(made.returning(Job.id))
-    if job_id is None:
-        return existing(session, viewer, idempotency_key or "", request) or _vanished()
-    for commit_id, role in {(item.commit_id, item.role) for item in submission.inputs}:
-        session.add(JobInput(job_id=job_id, commit_id=commit_id, role=role))
-    audit.record(session, viewer, "job.submitted", str(job_id), namespace=submission.namespace, kind=submission.kind)
-    queue.send_after_commit(session, submission.queue, job_id)
-    return session.get_one(Job, job_id)
-
-
-def _vanished() -> Job:
-    raise JobNotFound("A job with this Idempotency-Key was there a moment ago and is gone; send the request again.")
-
-
-def hash_request(request: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-
-
-def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Mapping[str, Any]) -> Job | None:
-    """The job that this key made before, if any. Raises IdempotencyMismatch if the request was another one."""
-    job = session.scalar(select(Job).where(Job.owner_id == viewer.id, Job.idempotency_key == idempotency_key))
-    if job is not None and job.request_hash != hash_request(request):
-        raise IdempotencyMismatch(
-            f"The Idempotency-Key {idempotency_key!r} was used for another request; use a new key for a new job."
-        )
-    return job
-
-
-def readable(viewer: Viewer | None) -> ColumnElement[bool]:
-    """Who may see a job: its owner, the members of its namespace, and administrators.
-
-    A token limited to repos sees those whose inputs it may read.
-    """
-    if viewer is None:
-        return Job.id.is_(None)
-    if viewer.is_admin:
-        seen: ColumnElement[bool] = Job.id.is_not(None)
-    else:
-        own = select(Membership.namespace).where(Membership.user_id == viewer.id)
-        seen = or_(Job.owner_id == viewer.id, Job.namespace.in_(own))
-    if viewer.repos is None:
-        return seen
-    hidden = (
-        select(JobInput.job_id)
-        .join(Commit, Commit.id == JobInput.commit_id)
-        .join(Repo, Repo.id == Commit.repo_id)
-        .where(JobInput.job_id == Job.id, ~permissions.readable(viewer))
-    )
-    return and_(seen, ~hidden.exists())
-
-
-def find(session: Session, viewer: Viewer | None, job_id: uuid.UUID) -> Job:
-    job = session.scalar(select(Job).where(Job.id == job_id, readable(viewer)))
-    if job is None:
-        raise JobNotFound(f"There is no job {job_id} that you can see.")
-    return job
-
-
-def listing(
-    session: Session,
-    viewer: Viewer,
-    *,
-    kind: str | None = None,
-    state: str | None = None,
-    namespace: str | None = None,
-    before: uuid.UUID | None = None,
-    limit: int = 50,
-) -> list[tuple[Job, str]]:
-    """Jobs with the names of their owners, newest first, from below the job `before` on. Ids are in the order of time."""
-    query = select(Job, User.name).join(User, User.id == Job.owner_id).where(readable(viewer))
-    for column, value in ((Job.kind, kind), (Job.state, state), (Job.namespace, namespace)):
-        if value:
-            query = query.where(column == value)
-    if before:
-        query = query.where(Job.id < before)
-    return [(job, owner) for job, owner in session.execute(query.order_by(Job.id.desc()).limit(limit))]
-
-
-def result_commit(session: Session, job: Job) -> tuple[Repo, Commit] | None:
-    row = session.execute(
-        select(Repo, Commit).join(Commit, Commit.repo_id == Repo.id).where(Commit.job_id == job.id)
-    ).one_or_none()
-    return (row[0], row[1]) if row else None
-
-
-def events(session: Session, job_id: uuid.UUID, after: int = 0, limit: int = 1000) -> Sequence[JobEvent]:
-    """Events with a sequence number above `after`, in order."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > min(after, LAST_SEQ))
-    return session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
-
-
-def newest_events(session: Session, job_id: uuid.UUID, limit: int) -> Sequence[JobEvent]:
-    """The last ones, newest first."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc()).limit(limit)
-    return session.scalars(query).all()
-
-
-def sampled_events(session: Session, job_id: uuid.UUID, points: int) -> Sequence[JobEvent]:
-    """Events for a plot, in order: up to about so many of them, evenly, and the first of every phase."""
-    last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id)) or 0
-    chosen = or_(JobEvent.seq % max(1, last // points) == 0, JobEvent.step == 0, JobEvent.seq == last)
-    return session.scalars(select(JobEvent).where(JobEvent.job_id == job_id, chosen).order_by(JobEvent.seq)).all()
-
-
-def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
-    return job.owner_id == viewer.id or permissions.role(session, viewer, job.namespace) in ("write", "admin")
-
-
-def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
-    """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
-    job = find(session, viewer, job_id)
-    permissions.require_scope(viewer, "jobs")
-    if not may_cancel(session, viewer, job):
-        raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
-    job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
-    if job.state == "queued":
-        job.state, job.finished_at = "cancelled", func.now()
-        webhooks.jobs_ended(session, job.id)
-    elif job.state == "running":
-        job.cancel_requested = True
-    elif job.state != "cancelled":
-        raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
-    audit.record(session, viewer, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
-    session.flush()
-    session.refresh(job)
-    return job
 
 
 # What a worker does. Each write is one statement that names the lease; no rows means that the lease is gone.

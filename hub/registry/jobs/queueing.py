@@ -1,0 +1,126 @@
+"""How a job enters the queue, and how its owner cancels it."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from hub.registry.access import audit, permissions, quota
+from hub.registry.access.viewer import Viewer
+from hub.registry.jobs import webhooks
+from hub.registry.jobs.job_queries import JobNotFound, find
+from hub.registry.models.jobs import Job, JobInput
+from hub.registry.platform.errors import Conflict, Forbidden
+from hub.registry.platform.job_queue import Queue
+
+
+class IdempotencyMismatch(Conflict):
+    code = "idempotency_key_reused"
+
+
+class AlreadyFinished(Conflict):
+    code = "job_finished"
+
+
+@dataclass(frozen=True)
+class Input:
+    commit_id: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request whose inputs exist, are readable by its owner and fit together: what `kinds` makes of a body."""
+
+    kind: str
+    queue: str
+    params: Mapping[str, Any]
+    inputs: Sequence[Input]
+    namespace: str
+    visibility: str
+    time_limit: float = 86_400.0  # seconds from its first start
+
+
+def submit(
+    session: Session,
+    queue: Queue,
+    viewer: Viewer,
+    submission: Submission,
+    *,
+    idempotency_key: str | None,
+    request: Mapping[str, Any],
+) -> Job:
+    """Queue a job and wake a worker once it is committed.
+
+    The same key with the same request gives the job made first; with another request it raises IdempotencyMismatch.
+    """
+    request_hash = hash_request(request)
+    values = {
+        "kind": submission.kind,
+        "queue": submission.queue,
+        "params": submission.params,
+        "owner_id": viewer.id,
+        "namespace": submission.namespace,
+        "visibility": submission.visibility,
+        "time_limit": submission.time_limit,
+        "idempotency_key": idempotency_key,
+        "request_hash": request_hash,
+    }
+    quota.require_slot(session, submission.namespace)
+    made = insert(Job).values(**values).on_conflict_do_nothing(index_elements=["owner_id", "idempotency_key"])
+    job_id = session.scalar(made.returning(Job.id))
+    if job_id is None:
+        return existing(session, viewer, idempotency_key or "", request) or _vanished()
+    for commit_id, role in {(item.commit_id, item.role) for item in submission.inputs}:
+        session.add(JobInput(job_id=job_id, commit_id=commit_id, role=role))
+    audit.record(session, viewer, "job.submitted", str(job_id), namespace=submission.namespace, kind=submission.kind)
+    queue.send_after_commit(session, submission.queue, job_id)
+    return session.get_one(Job, job_id)
+
+
+def _vanished() -> Job:
+    raise JobNotFound("A job with this Idempotency-Key was there a moment ago and is gone; send the request again.")
+
+
+def hash_request(request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Mapping[str, Any]) -> Job | None:
+    """The job that this key made before, if any. Raises IdempotencyMismatch if the request was another one."""
+    job = session.scalar(select(Job).where(Job.owner_id == viewer.id, Job.idempotency_key == idempotency_key))
+    if job is not None and job.request_hash != hash_request(request):
+        raise IdempotencyMismatch(
+            f"The Idempotency-Key {idempotency_key!r} was used for another request; use a new key for a new job."
+        )
+    return job
+
+
+def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
+    return job.owner_id == viewer.id or permissions.role(session, viewer, job.namespace) in ("write", "admin")
+
+
+def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
+    """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
+    job = find(session, viewer, job_id)
+    permissions.require_scope(viewer, "jobs")
+    if not may_cancel(session, viewer, job):
+        raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
+    job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
+    if job.state == "queued":
+        job.state, job.finished_at = "cancelled", func.now()
+        webhooks.jobs_ended(session, job.id)
+    elif job.state == "running":
+        job.cancel_requested = True
+    elif job.state != "cancelled":
+        raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
+    audit.record(session, viewer, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
+    session.flush()
+    session.refresh(job)
+    return job
