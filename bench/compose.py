@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from bench.harness import Cell, alternating
-from hub.lora.adapter import Adapter, Pair, applied, read, write
-from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.compose import compose, encoded, mean_loss
-from hub.lora.examples import Batch, Example, tokenize
+from hub.lora.core.adapter import Adapter, Pair, applied, read, write
+from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.examples import Batch, Example, tokenize
 from hub.lora.forms import Form, Mixture, truncated
 from hub.lora.gradient import compose_by_gradient
 from hub.lora.population import mean_losses

@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bench import compose, train
 from bench.harness import Cell
 from bench.train import BUILT_IN, FOLDER, KEPT, ON_CARD, PEERS, Setting, base_of, speed_cells, speeds
-from hub.lora.bases import Base
-from hub.lora.examples import tokenize
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import tokenize
 from hub.lora.grpo import Reinforcement, reinforce
 from hub.lora.importance import layout, score
 from hub.lora.partition import partition

@@ -19,11 +19,11 @@ from transformers.utils import logging
 from bench.few_shot_tasks import NEW, TRAINED
 from bench.harness import Cell, Row
 from hub.intervals import bootstrap_interval
-from hub.lora.adapter import Adapter, applied, read, write
-from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.compose import compose, encoded, mean_loss, weighed
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter, applied, read, write
+from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import Example
 from hub.lora.forms import Form, target_names
 from hub.lora.gradient import compose_by_gradient
 from hub.lora.report import SLACK, longest_target

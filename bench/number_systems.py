@@ -12,10 +12,10 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from bench.harness import Cell
-from hub.lora.adapter import Adapter
-from hub.lora.bases import BUILT_IN_ID, Base, convert_built_in, load
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import Example
 from hub.lora.grpo import Reinforced, Reinforcement
 from hub.lora.par import ArmName, Settings, Systems, run_arm
 from hub.lora.systems import drawn, of_system

@@ -25,7 +25,7 @@ import torch
 
 from bench.harness import Cell, alternating
 from bench.number_systems import number_cells
-from hub.lora.evaluate import evaluate
+from hub.lora.core.evaluate import evaluate
 from hub.lora.grpo import Reinforcement
 from hub.lora.importance import Moments, importance
 from hub.lora.par import Settings, Systems, described, run_arm

@@ -32,12 +32,12 @@ from transformers.utils import logging
 
 from bench.harness import RESULTS, Cell, Row, table
 from hub import pictures
-from hub.lora.adapter import Adapter, Pair, applied, read
-from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.decompose import svd
-from hub.lora.evaluate import Scores, evaluate
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter, Pair, applied, read
+from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.decompose import svd
+from hub.lora.core.evaluate import Scores, evaluate
+from hub.lora.core.examples import Example
 from hub.lora.objective import batches_of
 from hub.lora.reduce import Cut, edited, gains, gradients, matrices
 from hub.lora.scan import GRADED_ROWS, VARIANTS, grid, scan, scored

@@ -34,12 +34,12 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.harness import Cell
 from hub.intervals import paired_bootstrap
-from hub.lora.adapter import applied, read, write
-from hub.lora.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
-from hub.lora.batches import split
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example, tokenize
+from hub.lora.core.adapter import applied, read, write
+from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.batches import split
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import Example, tokenize
 from hub.lora.train import Recipe, Trained, train
 from hub.starter.tasks import TASKS
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hub import peft_format
-from hub.lora.errors import LoraError
+from hub.lora.core.errors import LoraError
 from hub.registry.bases import upstream_bases
 from hub.registry.content.refs import COMMIT_ID
 from hub.registry.platform.upstream_client import File, Upstream

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import yaml
 
-from hub.lora.evaluate import Metric
+from hub.lora.core.evaluate import Metric
 from hub.registry.inspection.model_card import Card
 from workers.work import module_name
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from hub.lora import adapter
-from hub.lora.adapter import Adapter, applied
 from hub.lora.compose import Composition, compose, encoded, mean_loss, weighed
 from hub.lora.controls import ArmName, Control, Setting, full, largest_rank, quick
-from hub.lora.examples import Example
+from hub.lora.core import adapter
+from hub.lora.core.adapter import Adapter, applied
+from hub.lora.core.examples import Example
+from hub.lora.core.provenance import surroundings
 from hub.lora.gradient import compose_by_gradient
 from hub.lora.merges import MERGES, merged
-from hub.lora.provenance import surroundings
 from hub.lora.report import Report, check_held_out, report
 from hub.lora.tune import Fit, tune
 from hub.registry.content.history import Parent

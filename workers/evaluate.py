@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hub.lora.evaluate import evaluate
+from hub.lora.core.evaluate import evaluate
 from workers.work import Outcome, Work, module_name
 
 

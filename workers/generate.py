@@ -1,7 +1,7 @@
 """Job kind `generate`: one prompt, answered by the base alone and with an adapter. Nothing is published."""
 
-from hub.lora.adapter import Adapter, applied
-from hub.lora.examples import generate
+from hub.lora.core.adapter import Adapter, applied
+from hub.lora.core.examples import generate
 from workers.work import Outcome, Work
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hub.intervals import paired_bootstrap
-from hub.lora.evaluate import Estimate, Metric, Scores
+from hub.lora.core.evaluate import Estimate, Metric, Scores
 from hub.lora.report import ENOUGH
 from workers.work import Work
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from hub.intervals import share_interval
-from hub.lora import adapter
-from hub.lora.adapter import Adapter
-from hub.lora.batches import split
-from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
-from hub.lora.examples import Example, exact_match, numeric_match
+from hub.lora.core import adapter
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.batches import split
+from hub.lora.core.evaluate import Estimate, Metric, Scores, evaluate
+from hub.lora.core.examples import Example, exact_match, numeric_match
+from hub.lora.core.provenance import surroundings
 from hub.lora.grpo import Reinforced
 from hub.lora.par import Arm, Settings, Systems, as_json, changed, described, run_arm
-from hub.lora.provenance import surroundings
 from hub.lora.report import SLACK, check_held_out, longest_target
 from hub.lora.rewards import answered
 from hub.lora.systems import System, check_labelled, drawn, of_system, read_labels

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from hub import pictures
-from hub.lora import adapter, factored
-from hub.lora.adapter import Adapter, applied
-from hub.lora.bases import as_stored
-from hub.lora.evaluate import Metric, Scores, evaluate
-from hub.lora.examples import Example
+from hub.lora import factored
+from hub.lora.core import adapter
+from hub.lora.core.adapter import Adapter, applied
+from hub.lora.core.bases import as_stored
+from hub.lora.core.evaluate import Metric, Scores, evaluate
+from hub.lora.core.examples import Example
+from hub.lora.core.provenance import surroundings
 from hub.lora.objective import has_choices
-from hub.lora.provenance import surroundings
 from hub.lora.reduce import edited, matrices
 from hub.lora.reduced import as_adapter, merged
 from hub.lora.report import SLACK, check_held_out, longest_target

@@ -22,10 +22,10 @@ import torch
 from sqlalchemy.exc import OperationalError
 from transformers.utils.logging import disable_progress_bar
 
-from hub.lora.bases import Base, WarmBases, convert_built_in
-from hub.lora.decompose import Kept
-from hub.lora.errors import LoraError
-from hub.lora.memory import NotEnoughMemory
+from hub.lora.core.bases import Base, WarmBases, convert_built_in
+from hub.lora.core.decompose import Kept
+from hub.lora.core.errors import LoraError
+from hub.lora.core.memory import NotEnoughMemory
 from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos

@@ -14,8 +14,8 @@ import httpx2 as httpx
 import torch
 from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel, SecretStr
 
-from hub.lora.bases import DTYPES, WarmBases
-from hub.lora.errors import LoraError
+from hub.lora.core.bases import DTYPES, WarmBases
+from hub.lora.core.errors import LoraError
 from hub.lora.voting import BATCH, BaseTeacher, Teacher
 from workers.work import Work
 

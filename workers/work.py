@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from hub.lora import adapter
-from hub.lora.adapter import Adapter
-from hub.lora.bases import Base
-from hub.lora.decompose import Decompose
-from hub.lora.errors import LoraError
-from hub.lora.examples import Example, parse_jsonl
+from hub.lora.core import adapter
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.bases import Base
+from hub.lora.core.decompose import Decompose
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import Example, parse_jsonl
 from hub.lora.train import Checkpoints
 from hub.registry.content.history import Parent
 from hub.registry.platform.settings import Settings

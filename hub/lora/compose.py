@@ -21,10 +21,10 @@ import numpy
 import torch
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, applied, layers_of
-from hub.lora.bases import Base
-from hub.lora.errors import LoraError
-from hub.lora.examples import IGNORED, Batch, Example, OnProgress, encode, target_loss
+from hub.lora.core.adapter import Adapter, applied, layers_of
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, encode, target_loss
 from hub.lora.forms import Form, IncompatibleModules, Mixture, mixed, truncated
 from hub.lora.population import mean_losses
 

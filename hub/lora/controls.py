@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hub.lora.adapter import Adapter, applied
-from hub.lora.bases import Base
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.examples import Example, OnProgress
+from hub.lora.core.adapter import Adapter, applied
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example, OnProgress
 from hub.lora.forms import Form, mixed, target_names
 from hub.lora.train import Recipe, train
 from hub.lora.tune import tune

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from hub import peft_format
-from hub.lora.adapter import Adapter, Pair, peft_config
-from hub.lora.errors import LoraError
+from hub.lora.core.adapter import Adapter, Pair, peft_config
+from hub.lora.core.errors import LoraError
 from hub.peft_format import PREFIX, AdapterConfig, FormatError, Style, parse_key, printable
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hub.lora.bases import Base
-from hub.lora.decompose import Decompose, svd
-from hub.lora.errors import LoraError
+from hub.lora.core.bases import Base
+from hub.lora.core.decompose import Decompose, svd
+from hub.lora.core.errors import LoraError
 from hub.lora.reduce import Cut, cut_weight, kept, matrices
 from hub.lora.rows import row_groups
 

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter
-from hub.lora.bases import Base
-from hub.lora.errors import LoraError
+from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
 
 Form = Literal["sum", "product", "svd"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, applied, layers_of
-from hub.lora.bases import Base
 from hub.lora.compose import Composition, Trace, composed, encoded
-from hub.lora.examples import IGNORED, Batch, Example, OnProgress, target_loss
+from hub.lora.core.adapter import Adapter, applied, layers_of
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, target_loss
 from hub.lora.forms import Form, Mixture
 
 

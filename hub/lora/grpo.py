@@ -21,15 +21,15 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from hub.lora import checkpoint
-from hub.lora.checkpoint import Standing
-from hub.lora.errors import LoraError
-from hub.lora.examples import Example, OnProgress, tokenize
+from hub.lora.core import checkpoint
+from hub.lora.core.checkpoint import Standing
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import Example, OnProgress, tokenize
+from hub.lora.core.memory import said_with_what_to_lower
+from hub.lora.core.repeatable import repeatable_attention
 from hub.lora.loraplus import Schedule, make_optimizer, share_of_rate
 from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
-from hub.lora.memory import said_with_what_to_lower
 from hub.lora.partition import Mask
-from hub.lora.repeatable import repeatable_attention
 from hub.lora.rewards import FUNCTIONS, Answer, RewardName
 from hub.lora.train import Checkpoints, TrainingDiverged
 from hub.lora.tuned import NothingToTrain, Tuned

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hub.lora.examples import Tokens, pad, target_loss
+from hub.lora.core.examples import Tokens, pad, target_loss
 from hub.lora.partition import Layout, NothingToPartition
 from hub.lora.tuned import Tuned
 

@@ -15,10 +15,10 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, Pair, layers_of
-from hub.lora.bases import Base
 from hub.lora.compose import Composition
-from hub.lora.errors import LoraError
+from hub.lora.core.adapter import Adapter, Pair, layers_of
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
 from hub.lora.forms import IncompatibleModules, check_compatible, target_names, truncated
 
 Merge = Literal[

@@ -16,11 +16,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hub.lora.adapter import Adapter
-from hub.lora.bases import Base
-from hub.lora.batches import fitting
-from hub.lora.checkpoint import CheckpointMismatch
-from hub.lora.examples import Example, OnProgress
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.bases import Base
+from hub.lora.core.batches import fitting
+from hub.lora.core.checkpoint import CheckpointMismatch
+from hub.lora.core.examples import Example, OnProgress
 from hub.lora.grpo import Reinforced, Reinforcement, reinforce
 from hub.lora.importance import Start, layout, passes, score
 from hub.lora.loraplus import DEFAULT_RATIO

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hub.lora.errors import LoraError
+from hub.lora.core.errors import LoraError
 
 Bools = NDArray[numpy.bool_]
 Floats = NDArray[numpy.float32]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hub.lora.bases import Base
-from hub.lora.examples import IGNORED, Batch, target_losses
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import IGNORED, Batch, target_losses
 from hub.lora.forms import Mixture
 
 

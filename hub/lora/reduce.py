@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from hub.lora import objective
-from hub.lora.bases import Base
-from hub.lora.decompose import Decompose, svd
-from hub.lora.errors import LoraError
-from hub.lora.examples import Batch
+from hub.lora.core.bases import Base
+from hub.lora.core.decompose import Decompose, svd
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import Batch
 from hub.lora.rows import Grouping, row_groups
 
 Score = Literal["tail_taylor", "grad_sum", "neg_count"]

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, Pair, layers_of
-from hub.lora.bases import Base
-from hub.lora.decompose import Decompose, svd
+from hub.lora.core.adapter import Adapter, Pair, layers_of
+from hub.lora.core.bases import Base
+from hub.lora.core.decompose import Decompose, svd
 from hub.lora.forms import target_names
 from hub.lora.reduce import Cut, NothingToReduce, kept, matrices
 from hub.lora.rows import row_groups

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.intervals import paired_bootstrap
-from hub.lora.bases import Base
 from hub.lora.controls import ArmName, Control
-from hub.lora.errors import LoraError
-from hub.lora.evaluate import Estimate, Metric, Scores, evaluate
-from hub.lora.examples import Example, OnProgress
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
+from hub.lora.core.evaluate import Estimate, Metric, Scores, evaluate
+from hub.lora.core.examples import Example, OnProgress
 
 ENOUGH = 100  # held-out examples below which no claim is made: at 100, a share near one half is known to about +-0.1
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hub.lora.examples import exact_match, numeric_match
+from hub.lora.core.examples import exact_match, numeric_match
 
 RewardName = Literal["exact_match", "numeric_match", "integer", "strict_format", "soft_format", "tags", "length"]
 REWARDS: tuple[RewardName, ...] = get_args(RewardName)

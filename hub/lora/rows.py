@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hub.lora.decompose import Decompose, svd
+from hub.lora.core.decompose import Decompose, svd
 
 Grouping = Literal["contiguous", "subspace"]
 

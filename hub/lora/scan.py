@@ -14,9 +14,9 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
-from hub.lora.bases import Base
-from hub.lora.decompose import Decompose, svd
-from hub.lora.examples import Batch, Example, OnProgress
+from hub.lora.core.bases import Base
+from hub.lora.core.decompose import Decompose, svd
+from hub.lora.core.examples import Batch, Example, OnProgress
 from hub.lora.objective import batches_of, loss, mean_loss, weight
 from hub.lora.reduce import BLOCKS, SHARES, Cut, NothingToReduce, Score, edited, gains, gradients, matrices
 from hub.lora.rows import Grouping

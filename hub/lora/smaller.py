@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter, applied, layers_of
-from hub.lora.bases import Base
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.examples import IGNORED, Batch, Example, OnProgress, target_losses
+from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, layers_of
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, target_losses
 
 Order = Literal["fisher", "tail_taylor", "energy"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from hub.lora.examples import BadExample, Example
+from hub.lora.core.examples import BadExample, Example
 
 System = Literal[1, 2]
 

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from hub.lora import checkpoint
-from hub.lora.adapter import Adapter
-from hub.lora.bases import Base
-from hub.lora.batches import fitting, plan
-from hub.lora.checkpoint import Ending, Standing
-from hub.lora.errors import LoraError
-from hub.lora.examples import Example, OnProgress, Tokens, pad, target_loss
+from hub.lora.core import checkpoint
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.bases import Base
+from hub.lora.core.batches import fitting, plan
+from hub.lora.core.checkpoint import Ending, Standing
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import Example, OnProgress, Tokens, pad, target_loss
+from hub.lora.core.memory import check_memory, said_with_what_to_lower
+from hub.lora.core.repeatable import repeatable_attention
 from hub.lora.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set_share, share_of_rate
 from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
-from hub.lora.memory import check_memory, said_with_what_to_lower
 from hub.lora.partition import Mask
-from hub.lora.repeatable import repeatable_attention
 from hub.lora.tuned import NothingToTrain, Shape, Tuned, tuned
 
 VALIDATIONS = 10  # how often a run is validated if it is not said otherwise

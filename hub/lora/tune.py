@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hub.lora.adapter import Adapter
-from hub.lora.bases import Base
-from hub.lora.examples import Example, OnProgress
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example, OnProgress
 from hub.lora.forms import truncated
 from hub.lora.train import Recipe, train
 

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from hub.intervals import share_interval
-from hub.lora.bases import Base
-from hub.lora.errors import LoraError
-from hub.lora.examples import Example, OnProgress, generate
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import Example, OnProgress, generate
 from hub.lora.systems import System
 
 BATCH = 8  # ballots that a teacher is given at once

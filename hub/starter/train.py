@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-from hub.lora.adapter import read, write
-from hub.lora.bases import BUILT_IN_ID, Base, convert_built_in, load
-from hub.lora.evaluate import Estimate, Scores, evaluate
-from hub.lora.examples import Example
-from hub.lora.provenance import surroundings
+from hub.lora.core.adapter import read, write
+from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
+from hub.lora.core.evaluate import Estimate, Scores, evaluate
+from hub.lora.core.examples import Example
+from hub.lora.core.provenance import surroundings
 from hub.lora.train import Recipe, train
 from hub.starter.tasks import TASKS, TEMPLATE, Task, TextPair
 

@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hub.lora import bases
-from hub.lora.bases import Base
+from hub.lora.core import bases
+from hub.lora.core.bases import Base
 
 MakeAdapter = Callable[..., Path]
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.lora.bases import Base
-from hub.lora.examples import Example, pad, target_loss, tokenize
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example, pad, target_loss, tokenize
 from tests.lora.conftest import LETTERS, byte_tokenizer
 
 HABIT = 0.7  # how often a letter moves its usual way

@@ -6,8 +6,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hub.lora.bases import Base
-from hub.lora.examples import Example, pad, target_loss, tokenize
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example, pad, target_loss, tokenize
 from hub.lora.systems import System
 from hub.lora.voting import AGAIN, BALLOT
 

@@ -1,4 +1,4 @@
-"""hub.lora.adapter against stock PEFT: the same files must mean the same model to both."""
+"""hub.lora.core.adapter against stock PEFT: the same files must mean the same model to both."""
 
 import copy
 import hashlib
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from hub.lora.adapter import Adapter, Pair, UnreadableAdapter, UnsupportedAdapter, WrongBase, applied, read, write
+from hub.lora.core.adapter import Adapter, Pair, UnreadableAdapter, UnsupportedAdapter, WrongBase, applied, read, write
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

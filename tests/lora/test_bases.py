@@ -1,4 +1,4 @@
-"""hub.lora.bases: the built-in base against transformers' own reading of the GGUF file, and what loading promises."""
+"""hub.lora.core.bases: the built-in base against transformers' own reading of the GGUF file, and what loading promises."""
 
 import copy
 import importlib.util
@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hub import peft_format
-from hub.lora import bases, memory
-from hub.lora.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
-from hub.lora.examples import generate
-from hub.lora.memory import NotEnoughMemory
+from hub.lora.core import bases, memory
+from hub.lora.core.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
+from hub.lora.core.examples import generate
+from hub.lora.core.memory import NotEnoughMemory
 
 TEXTS = [
     "The capital of France is Paris.",

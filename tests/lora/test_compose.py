@@ -15,8 +15,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hub.lora import compose as lorahub
-from hub.lora.adapter import Adapter, Pair, WrongBase, applied, read, write
-from hub.lora.bases import Base
 from hub.lora.compose import (
     Composition,
     NoFiniteLoss,
@@ -27,7 +25,9 @@ from hub.lora.compose import (
     mean_loss,
     weighed,
 )
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter, Pair, WrongBase, applied, read, write
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example
 from hub.lora.forms import Form, IncompatibleModules, Mixture, mixed
 from hub.lora.population import mean_losses
 from tests.lora.conftest import MakeAdapter, likely_letters

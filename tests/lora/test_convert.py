@@ -25,7 +25,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hub.lora.convert import Converted, FactMissing, NotConvertible, UnreadablePickle, convert, read_pickle
-from hub.lora.errors import LoraError
+from hub.lora.core.errors import LoraError
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed; and it says that it turns fan_in_fan_out on for a Conv1D.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out")

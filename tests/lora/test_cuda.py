@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.adapter import Adapter, applied, read, write
-from hub.lora.bases import Base
 from hub.lora.compose import compose, encoded, mean_loss
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example, generate
+from hub.lora.core.adapter import Adapter, applied, read, write
+from hub.lora.core.bases import Base
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import Example, generate
 from hub.lora.forms import Form, Mixture
 from hub.lora.gradient import compose_by_gradient
 from hub.lora.par import Partition

@@ -1,12 +1,12 @@
-"""hub.lora.decompose: exact for tall and wide matrices, and once for each content."""
+"""hub.lora.core.decompose: exact for tall and wide matrices, and once for each content."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from hub.lora import decompose
-from hub.lora.decompose import Kept, svd
+from hub.lora.core import decompose
+from hub.lora.core.decompose import Kept, svd
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
-from hub.lora.adapter import Adapter, applied, read, write
-from hub.lora.bases import Base, load
 from hub.lora.compose import compose, encoded, mean_loss, weighed
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import IGNORED, Example, encode, generate, target_losses
+from hub.lora.core.adapter import Adapter, applied, read, write
+from hub.lora.core.bases import Base, load
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import IGNORED, Example, encode, generate, target_losses
 from hub.lora.forms import Mixture
 from hub.lora.gradient import compose_by_gradient
 from hub.lora.population import mean_losses

@@ -1,4 +1,4 @@
-"""hub.lora.evaluate: every score against a slow and separate computation of it."""
+"""hub.lora.core.evaluate: every score against a slow and separate computation of it."""
 
 import math
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hub.intervals import bootstrap_interval, share_interval
-from hub.lora.adapter import Adapter, applied, read
-from hub.lora.bases import Base
-from hub.lora.evaluate import NoChoices, NoExamples, evaluate
-from hub.lora.examples import Example, generate
+from hub.lora.core.adapter import Adapter, applied, read
+from hub.lora.core.bases import Base
+from hub.lora.core.evaluate import NoChoices, NoExamples, evaluate
+from hub.lora.core.examples import Example, generate
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven")

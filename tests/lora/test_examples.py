@@ -1,4 +1,4 @@
-"""hub.lora.examples: prompts and labels token by token, the loss against transformers' own, intervals against their definitions."""
+"""hub.lora.core.examples: prompts and labels token by token, the loss against transformers' own, intervals against their definitions."""
 
 import json
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.bases import Base
-from hub.lora.examples import (
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import (
     IGNORED,
     BadExample,
     Batch,

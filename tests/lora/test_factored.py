@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from hub.lora.bases import Base
+from hub.lora.core.bases import Base
 from hub.lora.factored import FILE, FactorsUnfit, load, write
 from hub.lora.reduce import Cut, edited, matrices
 

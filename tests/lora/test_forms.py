@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
-from hub.lora.bases import Base
 from hub.lora.compose import weighed
+from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
+from hub.lora.core.bases import Base
 from hub.lora.forms import Mixture, mixed, truncated
 from tests.lora.conftest import MakeAdapter
 

@@ -10,11 +10,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from hub.lora.adapter import Adapter, UnsupportedAdapter, applied, write
-from hub.lora.bases import Base, NeedsGpu, load
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter, UnsupportedAdapter, applied, write
+from hub.lora.core.bases import Base, NeedsGpu, load
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import Example
 from hub.lora.train import Recipe, train
 from hub.lora.tuned import NothingToTrain
 

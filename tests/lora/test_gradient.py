@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hub.lora import compose as lorahub
-from hub.lora.adapter import Adapter, Pair, applied, read
-from hub.lora.bases import Base
 from hub.lora.compose import Composition, NoFiniteLoss, encoded, mean_loss
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter, Pair, applied, read
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example
 from hub.lora.forms import Form, Mixture, mixed
 from hub.lora.gradient import compose_by_gradient, loss_and_gradient
 from tests.lora.conftest import MakeAdapter, likely_letters

@@ -8,9 +8,9 @@ import torch
 import trl.trainer.base_trainer
 
 from hub.lora import grpo as module
-from hub.lora.bases import Base
-from hub.lora.checkpoint import CheckpointMismatch
-from hub.lora.examples import Example, tokenize
+from hub.lora.core.bases import Base
+from hub.lora.core.checkpoint import CheckpointMismatch
+from hub.lora.core.examples import Example, tokenize
 from hub.lora.grpo import NotReinforceable, Reinforced, Reinforcement, reinforce
 from hub.lora.train import NothingToTrain, Recipe, TrainingDiverged, train_layers
 from hub.lora.tuned import Tuned, tuned

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hub.lora.bases import Base
-from hub.lora.batches import fitting
-from hub.lora.examples import Example, Tokens, pad, target_loss
+from hub.lora.core.bases import Base
+from hub.lora.core.batches import fitting
+from hub.lora.core.examples import Example, Tokens, pad, target_loss
 from hub.lora.importance import PROBE, Start, layout, moments, passes, score
 from hub.lora.partition import NothingToPartition
 from hub.lora.tuned import Shape, Tuned, tuned

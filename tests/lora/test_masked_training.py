@@ -8,8 +8,8 @@ import numpy
 import pytest
 import torch
 
-from hub.lora.bases import Base
-from hub.lora.examples import Example
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example
 from hub.lora.importance import layout
 from hub.lora.partition import Mask
 from hub.lora.train import NothingToTrain, Recipe, Trained, train_layers

@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter, read
-from hub.lora.bases import Base
+from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, read
+from hub.lora.core.bases import Base
 from hub.lora.forms import IncompatibleModules
 from hub.lora.merges import MERGES, Merge, UnusableDensity, merged
 from tests.lora.conftest import MakeAdapter

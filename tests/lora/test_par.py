@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.adapter import Adapter
-from hub.lora.bases import Base
-from hub.lora.checkpoint import CheckpointMismatch
-from hub.lora.evaluate import evaluate
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter
+from hub.lora.core.bases import Base
+from hub.lora.core.checkpoint import CheckpointMismatch
+from hub.lora.core.evaluate import evaluate
+from hub.lora.core.examples import Example
 from hub.lora.grpo import Reinforcement
 from hub.lora.par import ARMS, PRESETS, Arm, ArmName, Settings, Systems, as_json, described, run_arm
 from hub.lora.partition import NothingToPartition

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hub.lora.bases import Base
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.examples import Example
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example
 from hub.lora.reduce import (
     BLOCKS,
     SHARES,

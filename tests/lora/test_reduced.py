@@ -7,8 +7,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hub.lora.adapter import read, write
-from hub.lora.bases import Base
+from hub.lora.core.adapter import read, write
+from hub.lora.core.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
 from hub.lora.reduced import as_adapter, merged
 from hub.lora.rows import row_groups

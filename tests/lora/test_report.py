@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from hub.intervals import paired_bootstrap, share_interval
-from hub.lora.adapter import Adapter, applied, read
-from hub.lora.bases import Base
 from hub.lora.compose import Composition, compose, encoded, mean_loss
 from hub.lora.controls import ArmName, Control, Setting, full, losses_of, quick
-from hub.lora.evaluate import Estimate, Scores
-from hub.lora.examples import Example
+from hub.lora.core.adapter import Adapter, applied, read
+from hub.lora.core.bases import Base
+from hub.lora.core.evaluate import Estimate, Scores
+from hub.lora.core.examples import Example
 from hub.lora.forms import mixed
 from hub.lora.report import ENOUGH, HeldOutUnusable, Report, check_held_out, compared, report
 from hub.lora.train import Recipe, train

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hub.lora import scan as module
-from hub.lora.bases import Base
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.examples import Example
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example
 from hub.lora.objective import batches_of
 from hub.lora.reduce import Cut, NothingToReduce, cut_weight, edited, gains, gradients, matrices
 from hub.lora.scan import GRID, VARIANTS, Prefixes, Variant, _promising, grid, scan

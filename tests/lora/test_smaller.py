@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hub.lora.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
-from hub.lora.bases import Base
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.examples import IGNORED, Example
+from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import IGNORED, Example
 from hub.lora.reduce import gradients, matrices
 from hub.lora.smaller import Order, cheapest_first, components, costs, example_slopes, smaller, without
 from hub.lora.train import Recipe, train

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hub.lora.examples import BadExample, Example
+from hub.lora.core.examples import BadExample, Example
 from hub.lora.systems import check_labelled, drawn, of_system, read_labels
 
 

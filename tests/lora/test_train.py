@@ -15,17 +15,17 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hub.lora import memory
 from hub.lora import train as module
-from hub.lora.adapter import Adapter, applied, write
-from hub.lora.bases import Base
-from hub.lora.batches import plan, split
-from hub.lora.checkpoint import CheckpointMismatch
 from hub.lora.compose import encoded, mean_loss
-from hub.lora.examples import Example, encode, generate, target_loss
+from hub.lora.core import memory
+from hub.lora.core.adapter import Adapter, applied, write
+from hub.lora.core.bases import Base
+from hub.lora.core.batches import plan, split
+from hub.lora.core.checkpoint import CheckpointMismatch
+from hub.lora.core.examples import Example, encode, generate, target_loss
+from hub.lora.core.memory import NotEnoughMemory
 from hub.lora.loraplus import DEFAULT_RATIO, INITS, make_optimizer
 from hub.lora.lr_search import search_rate
-from hub.lora.memory import NotEnoughMemory
 from hub.lora.train import NothingToTrain, Recipe, Trained, TrainingDiverged, train
 from hub.lora.tuned import tuned
 from tests.lora.conftest import byte_tokenizer

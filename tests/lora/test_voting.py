@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from hub.lora.bases import Base
-from hub.lora.examples import Example
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example
 from hub.lora.systems import System
 from hub.lora.voting import (
     AGAIN,

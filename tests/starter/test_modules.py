@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.lora.bases import BUILT_IN_ID
+from hub.lora.core.bases import BUILT_IN_ID
 from hub.peft_format import LocalFile
 from hub.registry.inspection.inspect import inspect
 from hub.starter import train

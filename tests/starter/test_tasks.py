@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from hub.lora.bases import Base
-from hub.lora.examples import Example, encode
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example, encode
 from hub.starter import tasks
 from hub.starter.tasks import NEW_TASKS, TASKS, TEMPLATE, Task
 from tests.lora.conftest import built_in, built_in_folder  # noqa: F401 - fixtures

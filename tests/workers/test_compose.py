@@ -8,7 +8,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from hub.lora.adapter import Adapter, read
+from hub.lora.core.adapter import Adapter, read
 from tests.conftest import Person
 from tests.support import upload
 from tests.workers.conftest import HELD_OUT, Submit, composition

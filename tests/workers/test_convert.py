@@ -15,7 +15,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
-from hub.lora.bases import Base
+from hub.lora.core.bases import Base
 from hub.registry.content.repos import Visibility
 from hub.registry.library.publishing import publish_model
 from hub.registry.models.adapters import Lineage

@@ -1,6 +1,6 @@
 """workers.paired: what the figures say in words."""
 
-from hub.lora.evaluate import Scores
+from hub.lora.core.evaluate import Scores
 from workers.paired import paired_report
 
 WORDS = {"base": "the base alone", "start": "the start", "lora": "plain LoRA"}

@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub import up
-from hub.lora.adapter import write
-from hub.lora.bases import Base, load
-from hub.lora.batches import split
-from hub.lora.examples import Example
+from hub.lora.core.adapter import write
+from hub.lora.core.bases import Base, load
+from hub.lora.core.batches import split
+from hub.lora.core.examples import Example
 from hub.lora.grpo import Reinforcement
 from hub.lora.importance import Start
 from hub.lora.par import ARMS, PRESETS, Settings, Systems, changed, run_arm

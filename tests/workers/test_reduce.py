@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub.lora import factored
-from hub.lora.bases import Base
+from hub.lora.core.bases import Base
 from hub.lora.reduce import Cut, edited, matrices
 from hub.registry.models.adapters import Lineage
 from hub.registry.platform.db import transaction

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from hub.lora.bases import Base
+from hub.lora.core.bases import Base
 from hub.lora.voting import BALLOT, BaseTeacher
 from hub.registry.platform.services import Services
 from tests.conftest import Person

@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.app import create_app
-from hub.lora import bases
+from hub.lora.core import bases
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 

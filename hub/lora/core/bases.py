@@ -34,8 +34,8 @@ from transformers import (
 )
 
 from hub import peft_format
-from hub.lora.errors import LoraError
-from hub.lora.memory import available, check_weights, weights_bytes
+from hub.lora.core.errors import LoraError
+from hub.lora.core.memory import available, check_weights, weights_bytes
 
 BUILT_IN_ID = "loraloom/SmolLM2-135M-Instruct-Q4_1"
 # The model that the file was made from, and what else adapters of it call their base.

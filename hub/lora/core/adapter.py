@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from hub import peft_format
-from hub.lora.errors import LoraError
+from hub.lora.core.errors import LoraError
 from hub.peft_format import AdapterConfig
 
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"

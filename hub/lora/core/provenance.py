@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import torch
 
-from hub.lora.bases import Base
+from hub.lora.core.bases import Base
 
 LIBRARIES = ("torch", "transformers", "peft", "nevergrad", "numpy", "safetensors", "tokenizers")
 

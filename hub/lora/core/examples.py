@@ -19,8 +19,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hub.lora.bases import Base
-from hub.lora.errors import LoraError
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
 
 OnProgress = Callable[
     [int, int, dict[str, float]], None

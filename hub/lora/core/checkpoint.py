@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hub.lora.errors import LoraError
+from hub.lora.core.errors import LoraError
 
 Ending = Literal["finished", "stopped_early", "diverged"]
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from hub.lora.errors import LoraError
+from hub.lora.core.errors import LoraError
 from hub.peft_format import LocalFile, read_header
 
 if TYPE_CHECKING:
-    from hub.lora.bases import Base  # which asks here whether it fits
+    from hub.lora.core.bases import Base  # which asks here whether it fits
 
 # Values that each token keeps per layer until its backward pass, in widths of the layer: a floor (inputs of norms and products, the
 # halves of the gated product), so that what is refused could not have worked.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hub.lora.bases import Base
-from hub.lora.examples import Example, Tokens, tokenize
+from hub.lora.core.bases import Base
+from hub.lora.core.examples import Example, Tokens, tokenize
 
 POOL = 50  # batches whose examples are sorted by length together: enough for like lengths, few enough to stay random
 

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from hub.intervals import bootstrap_interval, share_interval
-from hub.lora.adapter import Adapter, applied
-from hub.lora.bases import Base
-from hub.lora.errors import LoraError
-from hub.lora.examples import (
+from hub.lora.core.adapter import Adapter, applied
+from hub.lora.core.bases import Base
+from hub.lora.core.errors import LoraError
+from hub.lora.core.examples import (
     IGNORED,
     Example,
     OnProgress,
