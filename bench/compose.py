@@ -25,14 +25,15 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from bench.harness import Cell, alternating
-from hub.lora.compose import compose, encoded, mean_loss
+from hub.lora.compose.forms import Form, Mixture, truncated
+from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.population import mean_losses
+from hub.lora.compose.search import compose
 from hub.lora.core.adapter import Adapter, Pair, applied, read, write
 from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.core.examples import Batch, Example, tokenize
-from hub.lora.forms import Form, Mixture, truncated
-from hub.lora.gradient import compose_by_gradient
-from hub.lora.population import mean_losses
-from hub.lora.reduce import matrices
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.reduce.gains import matrices
 from hub.starter.tasks import DEMO, TASKS, TEMPLATE
 
 ROOT = Path(__file__).parent.parent

@@ -19,11 +19,11 @@ from bench.harness import Cell
 from bench.train import BUILT_IN, FOLDER, KEPT, ON_CARD, PEERS, Setting, base_of, speed_cells, speeds
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import tokenize
-from hub.lora.grpo import Reinforcement, reinforce
-from hub.lora.importance import layout, score
-from hub.lora.partition import partition
-from hub.lora.train import Recipe
-from hub.lora.tuned import tuned
+from hub.lora.par.grpo import Reinforcement, reinforce
+from hub.lora.par.importance import layout, score
+from hub.lora.par.partition import partition
+from hub.lora.train.loop import Recipe
+from hub.lora.train.trainable_layers import tuned
 
 LARGE = Setting(KEPT / "random-llama-1b", 30, 16)
 SIZE = "random Llama of 1.07 billion parameters"

@@ -19,16 +19,18 @@ from transformers.utils import logging
 from bench.few_shot_tasks import NEW, TRAINED
 from bench.harness import Cell, Row
 from hub.intervals import bootstrap_interval
-from hub.lora.compose import compose, encoded, mean_loss, weighed
+from hub.lora.compose.forms import Form
+from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.report import SLACK, longest_target
+from hub.lora.compose.search import compose, weighed
+from hub.lora.compose.tune import tune
 from hub.lora.core.adapter import Adapter, applied, read, write
 from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
-from hub.lora.forms import Form, target_names
-from hub.lora.gradient import compose_by_gradient
-from hub.lora.report import SLACK, longest_target
-from hub.lora.train import Recipe, train
-from hub.lora.tune import tune
+from hub.lora.core.layer_names import target_names
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.train.loop import Recipe, train
 from hub.starter.tasks import TEMPLATE, Task
 from hub.starter.train import RECIPE, examples
 

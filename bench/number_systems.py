@@ -16,10 +16,10 @@ from hub.lora.core.adapter import Adapter
 from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
-from hub.lora.grpo import Reinforced, Reinforcement
-from hub.lora.par import ArmName, Settings, Systems, run_arm
-from hub.lora.systems import drawn, of_system
-from hub.lora.train import Recipe
+from hub.lora.par.grpo import Reinforced, Reinforcement
+from hub.lora.par.method import ArmName, Settings, Systems, run_arm
+from hub.lora.par.systems import drawn, of_system
+from hub.lora.train.loop import Recipe
 from hub.starter.tasks import TASKS
 
 FOLDER = Path(__file__).parents[1] / "data" / "bench" / "built-in"

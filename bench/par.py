@@ -26,11 +26,12 @@ import torch
 from bench.harness import Cell, alternating
 from bench.number_systems import number_cells
 from hub.lora.core.evaluate import evaluate
-from hub.lora.grpo import Reinforcement
-from hub.lora.importance import Moments, importance
-from hub.lora.par import Settings, Systems, described, run_arm
-from hub.lora.partition import Layout, partition
-from hub.lora.train import Recipe
+from hub.lora.par.grpo import Reinforcement
+from hub.lora.par.importance import Moments, importance
+from hub.lora.par.method import Settings, Systems, described, run_arm
+from hub.lora.par.partition import partition
+from hub.lora.train.loop import Recipe
+from hub.lora.train.masks import Layout
 from tests.lora.habits import HELD_OUT, KNOWN, fast, habitual_base, one_thread, slow
 
 THETA = 0.9

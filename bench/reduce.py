@@ -32,16 +32,16 @@ from transformers.utils import logging
 
 from bench.harness import RESULTS, Cell, Row, table
 from hub import pictures
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.core.decompose import svd
 from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
-from hub.lora.objective import batches_of
-from hub.lora.reduce import Cut, edited, gains, gradients, matrices
-from hub.lora.scan import GRADED_ROWS, VARIANTS, grid, scan, scored
-from hub.lora.smaller import cheapest_first, components, costs, smaller, without
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.reduce.gains import Cut, edited, gains, gradients, matrices
+from hub.lora.reduce.objective import batches_of
+from hub.lora.reduce.scan import GRADED_ROWS, VARIANTS, grid, scan, scored
+from hub.lora.reduce.shrink import cheapest_first, components, costs, smaller, without
 from hub.starter.tasks import TASKS, TEMPLATE
 from hub.starter.words import CAPITALS, REGULAR_NOUNS
 

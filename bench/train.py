@@ -34,13 +34,13 @@ from trl import SFTConfig, SFTTrainer
 
 from bench.harness import Cell
 from hub.intervals import paired_bootstrap
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.adapter import applied, read, write
 from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.core.batches import split
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, tokenize
-from hub.lora.train import Recipe, Trained, train
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.train.loop import Recipe, Trained, train
 from hub.starter.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent

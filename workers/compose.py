@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
-from hub.lora.compose import Composition, compose, encoded, mean_loss, weighed
-from hub.lora.controls import ArmName, Control, Setting, full, largest_rank, quick
+from hub.lora.compose.controls import ArmName, Control, Setting, full, largest_rank, quick
+from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.merges import MERGES, merged
+from hub.lora.compose.report import Report, check_held_out, report
+from hub.lora.compose.search import Composition, compose, weighed
+from hub.lora.compose.tune import Fit, tune
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.examples import Example
+from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.core.provenance import surroundings
-from hub.lora.gradient import compose_by_gradient
-from hub.lora.merges import MERGES, merged
-from hub.lora.report import Report, check_held_out, report
-from hub.lora.tune import Fit, tune
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import parse_card
 from workers.card import composition_card

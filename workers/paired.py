@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from hub.intervals import paired_bootstrap
+from hub.lora.compose.report import ENOUGH
 from hub.lora.core.evaluate import Estimate, Metric, Scores
-from hub.lora.report import ENOUGH
 from workers.work import Work
 
 METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 
 from hub.intervals import share_interval
+from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter
 from hub.lora.core.batches import split
 from hub.lora.core.evaluate import Estimate, Metric, Scores, evaluate
 from hub.lora.core.examples import Example, exact_match, numeric_match
 from hub.lora.core.provenance import surroundings
-from hub.lora.grpo import Reinforced
-from hub.lora.par import Arm, Settings, Systems, as_json, changed, described, run_arm
-from hub.lora.report import SLACK, check_held_out, longest_target
-from hub.lora.rewards import answered
-from hub.lora.systems import System, check_labelled, drawn, of_system, read_labels
-from hub.lora.train import Trained
-from hub.lora.voting import Tally, Trust, tried, vote
+from hub.lora.par.grpo import Reinforced
+from hub.lora.par.method import Arm, Settings, Systems, as_json, changed, described, run_arm
+from hub.lora.par.rewards import answered
+from hub.lora.par.systems import System, check_labelled, drawn, of_system, read_labels
+from hub.lora.par.voting import Tally, Trust, tried, vote
+from hub.lora.train.loop import Trained
 from hub.registry.content.history import Parent
 from workers.card import par_card
 from workers.compose import dataset_template, input_of

@@ -1,4 +1,4 @@
-"""A training run's place in storage, as hub.lora.train wants it."""
+"""A training run's place in storage, as hub.lora.train.loop wants it."""
 
 from dataclasses import dataclass
 from pathlib import Path

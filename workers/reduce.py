@@ -8,19 +8,19 @@ from typing import Any
 import torch
 
 from hub import pictures
-from hub.lora import factored
+from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.bases import as_stored
 from hub.lora.core.evaluate import Metric, Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings
-from hub.lora.objective import has_choices
-from hub.lora.reduce import edited, matrices
-from hub.lora.reduced import as_adapter, merged
-from hub.lora.report import SLACK, check_held_out, longest_target
-from hub.lora.scan import VARIANTS, Reduction, scan
-from hub.lora.smaller import smaller
+from hub.lora.reduce import factored
+from hub.lora.reduce.as_adapter import as_adapter, merged
+from hub.lora.reduce.gains import edited, matrices
+from hub.lora.reduce.objective import has_choices
+from hub.lora.reduce.scan import VARIANTS, Reduction, scan
+from hub.lora.reduce.shrink import smaller
 from hub.registry.content.history import Parent
 from workers.card import reduction_card
 from workers.compose import dataset_template, input_of

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter
 from hub.lora.core.batches import split
 from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings
-from hub.lora.lr_search import Search, search_rate
-from hub.lora.report import SLACK, check_held_out, longest_target
-from hub.lora.train import Recipe, Trained, train
+from hub.lora.train.loop import Recipe, Trained, train
+from hub.lora.train.lr_search import Search, search_rate
 from hub.registry.content.history import Parent
 from workers.card import training_card
 from workers.compose import dataset_template, input_of

@@ -12,7 +12,7 @@ from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, parse_jsonl
-from hub.lora.train import Checkpoints
+from hub.lora.train.loop import Checkpoints
 from hub.registry.content.history import Parent
 from hub.registry.platform.settings import Settings
 

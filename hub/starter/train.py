@@ -19,7 +19,7 @@ from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
 from hub.lora.core.evaluate import Estimate, Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings
-from hub.lora.train import Recipe, train
+from hub.lora.train.loop import Recipe, train
 from hub.starter.tasks import TASKS, TEMPLATE, Task, TextPair
 
 RECIPE: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """bench.par measures two ways to the same masks."""
 
 from bench.par import by_dictionaries, drawn, llama, ours
-from hub.lora.partition import Layout
+from hub.lora.train.masks import Layout
 
 
 def test_both_ways_come_to_the_same_stage() -> None:

@@ -1,4 +1,4 @@
-"""hub.lora.compose against PEFT's exact merge, against the released LoraHub code, and on problems whose answer is known."""
+"""hub.lora.compose.search against PEFT's exact merge, against the released LoraHub code, and on problems whose answer is known."""
 
 import copy
 import hashlib
@@ -14,22 +14,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hub.lora import compose as lorahub
-from hub.lora.compose import (
-    Composition,
-    NoFiniteLoss,
-    OptimizerFailed,
-    UnknownOptimizer,
-    compose,
-    encoded,
-    mean_loss,
-    weighed,
-)
+from hub.lora.compose.forms import Form, IncompatibleModules, Mixture, mixed
+from hub.lora.compose.population import mean_losses
+from hub.lora.compose.search import Composition, NoFiniteLoss, OptimizerFailed, UnknownOptimizer, compose, weighed
 from hub.lora.core.adapter import Adapter, Pair, WrongBase, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.forms import Form, IncompatibleModules, Mixture, mixed
-from hub.lora.population import mean_losses
+from hub.lora.core.losses import encoded, mean_loss
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
@@ -342,7 +333,7 @@ def test_modules_that_do_not_fit_together_are_refused(
 def test_examples_beyond_one_batch_count_by_token(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [Example("a", "b" * length) for length in (1, 30, 2, 17, 5)]
     whole = loss_of(tiny_base, None, examples)
-    monkeypatch.setattr(lorahub, "BATCH_SIZE", 2)
+    monkeypatch.setattr(losses, "BATCH_SIZE", 2)
     assert loss_of(tiny_base, None, examples) == pytest.approx(whole, rel=1e-5)
 
 
@@ -351,7 +342,7 @@ def test_a_population_in_one_pass_has_the_losses_of_its_members(
     tiny_base: Base, twins: list[Adapter], form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = [[0.5, -0.3, 0.2], [0.0, 0.0, 0.0], [-1.1, 0.4, 0.9], [0.0, 1.0, 0.0]]
-    monkeypatch.setattr(lorahub, "BATCH_SIZE", 3)
+    monkeypatch.setattr(losses, "BATCH_SIZE", 3)
     batches = encoded(tiny_base, EXAMPLES, "plain")
     found = mean_losses(tiny_base, Mixture(twins, form, tiny_base.device), points, batches)
     alone = [loss_of(tiny_base, mixed(tiny_base, twins, point, form, "one"), EXAMPLES) for point in points]

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.compose import compose, encoded, mean_loss
+from hub.lora.compose.forms import Form, Mixture
+from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.population import mean_losses
+from hub.lora.compose.search import compose
 from hub.lora.core.adapter import Adapter, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, generate
-from hub.lora.forms import Form, Mixture
-from hub.lora.gradient import compose_by_gradient
-from hub.lora.par import Partition
-from hub.lora.population import mean_losses
-from hub.lora.reduce import matrices
-from hub.lora.scan import VARIANTS, scan
-from hub.lora.smaller import smaller
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.par.method import Partition
+from hub.lora.reduce.gains import matrices
+from hub.lora.reduce.scan import VARIANTS, scan
+from hub.lora.reduce.shrink import smaller
 from tests.lora import test_grpo, test_masked_training
 from tests.lora.conftest import MakeAdapter
 from tests.lora.habits import HELD_OUT, fast, habitual_base, one_thread, slow

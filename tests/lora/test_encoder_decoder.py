@@ -13,15 +13,16 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
-from hub.lora.compose import compose, encoded, mean_loss, weighed
+from hub.lora.compose.forms import Mixture
+from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.population import mean_losses
+from hub.lora.compose.search import compose, weighed
 from hub.lora.core.adapter import Adapter, applied, read, write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import IGNORED, Example, encode, generate, target_losses
-from hub.lora.forms import Mixture
-from hub.lora.gradient import compose_by_gradient
-from hub.lora.population import mean_losses
-from hub.lora.train import Recipe, train
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.train.loop import Recipe, train
 from tests.lora.conftest import byte_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

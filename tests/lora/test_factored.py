@@ -1,4 +1,4 @@
-"""hub.lora.factored: the small form computes what the reduced base computes, at the size that it says."""
+"""hub.lora.reduce.factored: the small form computes what the reduced base computes, at the size that it says."""
 
 import copy
 from dataclasses import replace
@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hub.lora.core.bases import Base
-from hub.lora.factored import FILE, FactorsUnfit, load, write
-from hub.lora.reduce import Cut, edited, matrices
+from hub.lora.reduce.factored import FILE, FactorsUnfit, load, write
+from hub.lora.reduce.gains import Cut, edited, matrices
 
 CUTS = (
     Cut("model.layers.0.mlp.up_proj", 0.2, 1),

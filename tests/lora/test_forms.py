@@ -1,4 +1,4 @@
-"""hub.lora.forms: truncation against a dense SVD and PEFT's, weights by layer against the definition."""
+"""hub.lora.compose.forms: truncation against a dense SVD and PEFT's, weights by layer against the definition."""
 
 import copy
 import math
@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from hub.lora.compose import weighed
+from hub.lora.compose.forms import Mixture, mixed, truncated
+from hub.lora.compose.search import weighed
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
 from hub.lora.core.bases import Base
-from hub.lora.forms import Mixture, mixed, truncated
 from tests.lora.conftest import MakeAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -10,13 +10,13 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.adapter import Adapter, UnsupportedAdapter, applied, write
 from hub.lora.core.bases import Base, NeedsGpu, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
-from hub.lora.train import Recipe, train
-from hub.lora.tuned import NothingToTrain
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.train.loop import Recipe, train
+from hub.lora.train.trainable_layers import NothingToTrain
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 RECIPE = Recipe(rank=4, steps=12, learning_rate=1e-2)

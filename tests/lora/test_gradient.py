@@ -1,4 +1,4 @@
-"""hub.lora.gradient: the gradient against finite differences, known optima, and what a search must not do to the base."""
+"""hub.lora.compose.gradient: the gradient against finite differences, known optima, and what a search must not do to the base."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora import compose as lorahub
-from hub.lora.compose import Composition, NoFiniteLoss, encoded, mean_loss
+from hub.lora.compose.forms import Form, Mixture, mixed
+from hub.lora.compose.gradient import compose_by_gradient, loss_and_gradient
+from hub.lora.compose.search import Composition, NoFiniteLoss
 from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.forms import Form, Mixture, mixed
-from hub.lora.gradient import compose_by_gradient, loss_and_gradient
+from hub.lora.core.losses import encoded, mean_loss
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -46,7 +46,7 @@ def searched(base: Base, modules: Sequence[Adapter], examples: Sequence[Example]
 def test_the_gradient_is_the_slope(
     tiny_base: Base, modules: list[Adapter], form: Form, per_layer: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lorahub, "BATCH_SIZE", 3)
+    monkeypatch.setattr(losses, "BATCH_SIZE", 3)
     examples = taught(tiny_base, modules[0], count=5)
     batches = encoded(tiny_base, examples, "plain")
     mixture = Mixture(modules, form, tiny_base.device)

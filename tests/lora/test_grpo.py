@@ -7,13 +7,13 @@ import pytest
 import torch
 import trl.trainer.base_trainer
 
-from hub.lora import grpo as module
 from hub.lora.core.bases import Base
 from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.examples import Example, tokenize
-from hub.lora.grpo import NotReinforceable, Reinforced, Reinforcement, reinforce
-from hub.lora.train import NothingToTrain, Recipe, TrainingDiverged, train_layers
-from hub.lora.tuned import Tuned, tuned
+from hub.lora.par import grpo as module
+from hub.lora.par.grpo import NotReinforceable, Reinforced, Reinforcement, reinforce
+from hub.lora.train.loop import NothingToTrain, Recipe, TrainingDiverged, train_layers
+from hub.lora.train.trainable_layers import Tuned, tuned
 from tests.lora.test_masked_training import mask_of, values
 from tests.lora.test_train import Cancelled, Kept, ignore_progress, unchanged
 

@@ -6,9 +6,9 @@ import torch
 from hub.lora.core.bases import Base
 from hub.lora.core.batches import fitting
 from hub.lora.core.examples import Example, Tokens, pad, target_loss
-from hub.lora.importance import PROBE, Start, layout, moments, passes, score
-from hub.lora.partition import NothingToPartition
-from hub.lora.tuned import Shape, Tuned, tuned
+from hub.lora.par.importance import PROBE, Start, layout, moments, passes, score
+from hub.lora.par.partition import NothingToPartition
+from hub.lora.train.trainable_layers import Shape, Tuned, tuned
 
 EXAMPLES = [Example(f"say {number}", f"it is {number}" * (1 + number % 3)) for number in range(5)]
 

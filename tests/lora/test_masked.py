@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hub.lora.masked import Active, PackedAdamW, state_bytes, without_gradient_outside
+from hub.lora.train.masked_optimizer import Active, PackedAdamW, state_bytes, without_gradient_outside
 
 SHAPES = [(7, 3), (4, 5), (3,), (2, 8)]
 SETTINGS = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}

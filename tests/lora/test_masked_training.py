@@ -10,10 +10,10 @@ import torch
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.importance import layout
-from hub.lora.partition import Mask
-from hub.lora.train import NothingToTrain, Recipe, Trained, train_layers
-from hub.lora.tuned import Tuned, tuned
+from hub.lora.par.importance import layout
+from hub.lora.train.loop import NothingToTrain, Recipe, Trained, train_layers
+from hub.lora.train.masks import Mask
+from hub.lora.train.trainable_layers import Tuned, tuned
 from tests.lora.test_train import Cancelled, Kept, ignore_progress, unchanged
 
 EXAMPLES = [Example(f"say {word}", word[:2]) for word in ("alpha", "beta", "gamma", "delta", "epsilon")]

@@ -1,4 +1,4 @@
-"""hub.lora.merges against PEFT's add_weighted_adapter, and what it refuses."""
+"""hub.lora.compose.merges against PEFT's add_weighted_adapter, and what it refuses."""
 
 import copy
 from pathlib import Path
@@ -8,10 +8,10 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from hub.lora.compose.forms import IncompatibleModules
+from hub.lora.compose.merges import MERGES, Merge, UnusableDensity, merged
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, read
 from hub.lora.core.bases import Base
-from hub.lora.forms import IncompatibleModules
-from hub.lora.merges import MERGES, Merge, UnusableDensity, merged
 from tests.lora.conftest import MakeAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

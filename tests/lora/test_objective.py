@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hub.lora.compose import mean_loss as mean_target_loss
 from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, encode, target_losses
-from hub.lora.objective import Choices, batches_of, mean_loss, weight
+from hub.lora.core.losses import mean_loss as mean_target_loss
+from hub.lora.reduce.objective import Choices, batches_of, mean_loss, weight
 
 QUESTIONS = [
     Example("one or two", "two", ["one", "two"]),

@@ -13,10 +13,10 @@ from hub.lora.core.bases import Base
 from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
-from hub.lora.grpo import Reinforcement
-from hub.lora.par import ARMS, PRESETS, Arm, ArmName, Settings, Systems, as_json, described, run_arm
-from hub.lora.partition import NothingToPartition
-from hub.lora.train import Recipe
+from hub.lora.par.grpo import Reinforcement
+from hub.lora.par.method import ARMS, PRESETS, Arm, ArmName, Settings, Systems, as_json, described, run_arm
+from hub.lora.par.partition import NothingToPartition
+from hub.lora.train.loop import Recipe
 from tests.lora.habits import HELD_OUT, KNOWN, fast, habitual_base, one_thread, slow
 from tests.lora.test_train import Cancelled, Kept, ignore_progress, unchanged
 

@@ -6,7 +6,8 @@ import numpy
 import pytest
 import torch
 
-from hub.lora.partition import Layout, Mask, NothingToPartition, highest, partition, smallest_set
+from hub.lora.par.partition import NothingToPartition, highest, partition, smallest_set
+from hub.lora.train.masks import Layout, Mask
 
 LAYOUT = Layout({"q.lora_A": (3, 7), "q.lora_B": (5, 3), "v.lora_A": (3, 7)})
 

@@ -1,24 +1,13 @@
-"""hub.lora.reduce: the identity against autograd, predictions against measured changes, edits that leave every bit as it was."""
+"""hub.lora.reduce.gains: the identity against autograd, predictions against measured changes, edits that leave every bit as it was."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.reduce import (
-    BLOCKS,
-    SHARES,
-    Cut,
-    cut_weight,
-    edited,
-    gains,
-    gradients,
-    kept,
-    matrices,
-    slopes,
-)
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.reduce.gains import BLOCKS, SHARES, Cut, cut_weight, edited, gains, gradients, kept, matrices, slopes
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 PATH = "model.layers.1.mlp.down_proj"

@@ -1,4 +1,4 @@
-"""hub.lora.reduced: stock PEFT gives the reduced base's logits on the untouched one."""
+"""hub.lora.reduce.as_adapter: stock PEFT gives the reduced base's logits on the untouched one."""
 
 import copy
 from pathlib import Path
@@ -9,9 +9,9 @@ from peft import PeftModel
 
 from hub.lora.core.adapter import read, write
 from hub.lora.core.bases import Base
-from hub.lora.reduce import Cut, edited, matrices
-from hub.lora.reduced import as_adapter, merged
-from hub.lora.rows import row_groups
+from hub.lora.reduce.as_adapter import as_adapter, merged
+from hub.lora.reduce.gains import Cut, edited, matrices
+from hub.lora.reduce.rows import row_groups
 from tests.lora.conftest import MakeAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -1,4 +1,4 @@
-"""hub.lora.report: its arithmetic by brute force on scores made by hand, and a whole report on the tiny base."""
+"""hub.lora.compose.report: its arithmetic by brute force on scores made by hand, and a whole report on the tiny base."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from hub.intervals import paired_bootstrap, share_interval
-from hub.lora.compose import Composition, compose, encoded, mean_loss
-from hub.lora.controls import ArmName, Control, Setting, full, losses_of, quick
+from hub.lora.compose.controls import ArmName, Control, Setting, full, losses_of, quick
+from hub.lora.compose.forms import mixed
+from hub.lora.compose.report import ENOUGH, HeldOutUnusable, Report, check_held_out, compared, report
+from hub.lora.compose.search import Composition, compose
 from hub.lora.core.adapter import Adapter, applied, read
 from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import Estimate, Scores
 from hub.lora.core.examples import Example
-from hub.lora.forms import mixed
-from hub.lora.report import ENOUGH, HeldOutUnusable, Report, check_held_out, compared, report
-from hub.lora.train import Recipe, train
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.train.loop import Recipe, train
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 ARMS: tuple[ArmName, ...] = ("base", "best_single", "average", "fresh_lora", "composition")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.lora.rewards import FUNCTIONS, REWARDS, WEIGHTS_OF_THE_PAPER, Answer, RewardName, answered
+from hub.lora.par.rewards import FUNCTIONS, REWARDS, WEIGHTS_OF_THE_PAPER, Answer, RewardName, answered
 
 WHOLE = "<reasoning>\nsix times seven\n</reasoning>\n<answer>\n42\n</answer>\n"
 

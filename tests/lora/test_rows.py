@@ -1,9 +1,9 @@
-"""hub.lora.rows: every row in one group, and subspaces that were planted are found."""
+"""hub.lora.reduce.rows: every row in one group, and subspaces that were planted are found."""
 
 import pytest
 import torch
 
-from hub.lora.rows import Grouping, row_groups
+from hub.lora.reduce.rows import Grouping, row_groups
 
 
 @pytest.mark.parametrize("grouping", ["contiguous", "subspace"])

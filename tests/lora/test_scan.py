@@ -1,17 +1,17 @@
-"""hub.lora.scan: trials that compute only what changes, harm that is found and cut, the variants, edits undone however a scan ends."""
+"""hub.lora.reduce.scan: trials that compute only what changes, harm that is found and cut, the variants, edits undone however a scan ends."""
 
 import math
 
 import pytest
 import torch
 
-from hub.lora import scan as module
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.objective import batches_of
-from hub.lora.reduce import Cut, NothingToReduce, cut_weight, edited, gains, gradients, matrices
-from hub.lora.scan import GRID, VARIANTS, Prefixes, Variant, _promising, grid, scan
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.reduce import scan as module
+from hub.lora.reduce.gains import Cut, NothingToReduce, cut_weight, edited, gains, gradients, matrices
+from hub.lora.reduce.objective import batches_of
+from hub.lora.reduce.scan import GRID, VARIANTS, Prefixes, Variant, _promising, grid, scan
 from tests.lora.conftest import likely_letters
 from tests.lora.test_reduce import EXAMPLES, PATH, assert_untouched, bits, silent
 

@@ -1,4 +1,4 @@
-"""hub.lora.smaller: costs against the dense gradient, and an adapter that gets smaller by what its task does not need."""
+"""hub.lora.reduce.shrink: costs against the dense gradient, and an adapter that gets smaller by what its task does not need."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Example
-from hub.lora.reduce import gradients, matrices
-from hub.lora.smaller import Order, cheapest_first, components, costs, example_slopes, smaller, without
-from hub.lora.train import Recipe, train
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.reduce.gains import gradients, matrices
+from hub.lora.reduce.shrink import Order, cheapest_first, components, costs, example_slopes, smaller, without
+from hub.lora.train.loop import Recipe, train
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 PLANTED = 4  # components a matrix that do next to nothing

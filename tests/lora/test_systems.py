@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hub.lora.core.examples import BadExample, Example
-from hub.lora.systems import check_labelled, drawn, of_system, read_labels
+from hub.lora.par.systems import check_labelled, drawn, of_system, read_labels
 
 
 def lines(*systems: object) -> str:

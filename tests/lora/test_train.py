@@ -1,4 +1,4 @@
-"""hub.lora.train: it learns, stock PEFT agrees with what it made, a killed run goes on with the same bytes, and the base never notices."""
+"""hub.lora.train.loop: it learns, stock PEFT agrees with what it made, a killed run goes on with the same bytes, and the base never notices."""
 
 import copy
 import hashlib
@@ -15,19 +15,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hub.lora import train as module
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core import memory
 from hub.lora.core.adapter import Adapter, applied, write
 from hub.lora.core.bases import Base
 from hub.lora.core.batches import plan, split
 from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.examples import Example, encode, generate, target_loss
+from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.core.memory import NotEnoughMemory
-from hub.lora.loraplus import DEFAULT_RATIO, INITS, make_optimizer
-from hub.lora.lr_search import search_rate
-from hub.lora.train import NothingToTrain, Recipe, Trained, TrainingDiverged, train
-from hub.lora.tuned import tuned
+from hub.lora.train import loop as module
+from hub.lora.train.loop import NothingToTrain, Recipe, Trained, TrainingDiverged, train
+from hub.lora.train.loraplus import DEFAULT_RATIO, INITS, make_optimizer
+from hub.lora.train.lr_search import search_rate
+from hub.lora.train.trainable_layers import tuned
 from tests.lora.conftest import byte_tokenizer
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.

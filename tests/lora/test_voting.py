@@ -8,8 +8,8 @@ import pytest
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.systems import System
-from hub.lora.voting import (
+from hub.lora.par.systems import System
+from hub.lora.par.voting import (
     AGAIN,
     BATCH,
     BaseTeacher,

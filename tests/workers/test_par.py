@@ -20,11 +20,11 @@ from hub.lora.core.adapter import write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.batches import split
 from hub.lora.core.examples import Example
-from hub.lora.grpo import Reinforcement
-from hub.lora.importance import Start
-from hub.lora.par import ARMS, PRESETS, Settings, Systems, changed, run_arm
-from hub.lora.rewards import REWARDS
-from hub.lora.train import Recipe
+from hub.lora.par.grpo import Reinforcement
+from hub.lora.par.importance import Start
+from hub.lora.par.method import ARMS, PRESETS, Settings, Systems, changed, run_arm
+from hub.lora.par.rewards import REWARDS
+from hub.lora.train.loop import Recipe
 from hub.registry.jobs.requests import par as module
 from hub.registry.jobs.requests.par import ParRequest
 from hub.registry.models.adapters import Lineage

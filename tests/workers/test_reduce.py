@@ -13,9 +13,9 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
-from hub.lora import factored
 from hub.lora.core.bases import Base
-from hub.lora.reduce import Cut, edited, matrices
+from hub.lora.reduce import factored
+from hub.lora.reduce.gains import Cut, edited, matrices
 from hub.registry.models.adapters import Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

@@ -16,7 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.lora.core.bases import Base
-from hub.lora.voting import BALLOT, BaseTeacher
+from hub.lora.par.voting import BALLOT, BaseTeacher
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.teacher import task, trained_teacher

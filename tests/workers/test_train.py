@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub import up
-from hub.lora.loraplus import INITS, Schedule
-from hub.lora.train import Recipe
+from hub.lora.train.loop import Recipe
+from hub.lora.train.loraplus import INITS, Schedule
 from hub.registry.jobs import checkpoints, leases
 from hub.registry.jobs.requests.train import TrainRequest
 from hub.registry.models.adapters import Lineage

@@ -1,6 +1,6 @@
 """LoraHub (arXiv 2307.13269): weigh existing modules for a new task by a search that needs no gradient of the weights.
 
-What a composition is at given weights stands in `hub.lora.forms`; the search that uses gradients in `hub.lora.gradient`.
+What a composition is at given weights stands in `hub.lora.compose.forms`; the search that uses gradients in `hub.lora.compose.gradient`.
 
 The objective is the released code's, loss + l1 * mean |w_i|, where the paper writes alpha * sum |w_i|: divided by N, `l1` means the same
 for any number of modules. The loss is the mean over target tokens; the released code divides that once more by the number of
@@ -21,14 +21,13 @@ import numpy
 import torch
 from torch import Tensor
 
+from hub.lora.compose.forms import Form, IncompatibleModules, Mixture, mixed, truncated
+from hub.lora.compose.population import mean_losses
 from hub.lora.core.adapter import Adapter, applied, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
-from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, encode, target_loss
-from hub.lora.forms import Form, IncompatibleModules, Mixture, mixed, truncated
-from hub.lora.population import mean_losses
-
-BATCH_SIZE = 16  # examples per forward pass
+from hub.lora.core.examples import Example, OnProgress
+from hub.lora.core.losses import encoded, mean_loss
 
 # What the optimiser is told of a point whose loss is not finite: far above any cross-entropy, and finite, as an infinity would end up
 # in its model of the objective.
@@ -316,20 +315,3 @@ def _searched(
                     search.tell(candidate, min(objective, _REJECTED) if math.isfinite(objective) else _REJECTED)
                 on_progress(len(trace.evaluations), budget, trace.numbers())
     return trace
-
-
-def encoded(base: Base, examples: Sequence[Example], template: str) -> list[Batch]:
-    """The examples as batches of at most BATCH_SIZE, encoded once for all evaluations."""
-    starts = range(0, len(examples), BATCH_SIZE)
-    return [encode(base.tokenizer, examples[start : start + BATCH_SIZE], template) for start in starts]
-
-
-def mean_loss(base: Base, batches: Sequence[Batch]) -> float:
-    """Mean negative log-likelihood per target token, over all batches together."""
-    total, tokens = 0.0, 0
-    with torch.inference_mode():
-        for batch in batches:
-            count = int((batch.labels != IGNORED).sum())
-            total += float(target_loss(base.model, batch)) * count
-            tokens += count
-    return total / tokens

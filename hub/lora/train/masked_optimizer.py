@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from hub.lora.partition import Mask
+from hub.lora.train.masks import Mask
 
 
 @dataclass(frozen=True)

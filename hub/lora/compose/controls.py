@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hub.lora.compose import encoded, mean_loss
+from hub.lora.compose.forms import Form, mixed
+from hub.lora.compose.tune import tune
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, OnProgress
-from hub.lora.forms import Form, mixed, target_names
-from hub.lora.train import Recipe, train
-from hub.lora.tune import tune
+from hub.lora.core.layer_names import target_names
+from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.train.loop import Recipe, train
 
 ArmName = Literal[
     "base",

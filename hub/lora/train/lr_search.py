@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hub.lora.train import Trained, TrainingDiverged
+from hub.lora.train.loop import Trained, TrainingDiverged
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hub.lora.compose.forms import Mixture
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Batch, target_losses
-from hub.lora.forms import Mixture
 
 
 def mean_losses(

@@ -15,11 +15,12 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
-from hub.lora.compose import Composition
+from hub.lora.compose.forms import IncompatibleModules, check_compatible, truncated
+from hub.lora.compose.search import Composition
 from hub.lora.core.adapter import Adapter, Pair, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
-from hub.lora.forms import IncompatibleModules, check_compatible, target_names, truncated
+from hub.lora.core.layer_names import target_names
 
 Merge = Literal[
     "linear",

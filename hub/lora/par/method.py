@@ -21,13 +21,14 @@ from hub.lora.core.bases import Base
 from hub.lora.core.batches import fitting
 from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.examples import Example, OnProgress
-from hub.lora.grpo import Reinforced, Reinforcement, reinforce
-from hub.lora.importance import Start, layout, passes, score
-from hub.lora.loraplus import DEFAULT_RATIO
-from hub.lora.partition import Mask, NothingToPartition, Partition, partition
-from hub.lora.rewards import WEIGHTS_OF_THE_PAPER
-from hub.lora.train import Checkpoints, Recipe, Trained, train_layers
-from hub.lora.tuned import Tuned, tuned
+from hub.lora.par.grpo import Reinforced, Reinforcement, reinforce
+from hub.lora.par.importance import Start, layout, passes, score
+from hub.lora.par.partition import NothingToPartition, Partition, partition
+from hub.lora.par.rewards import WEIGHTS_OF_THE_PAPER
+from hub.lora.train.loop import Checkpoints, Recipe, Trained, train_layers
+from hub.lora.train.loraplus import DEFAULT_RATIO
+from hub.lora.train.masks import Mask
+from hub.lora.train.trainable_layers import Tuned, tuned
 
 ArmName = Literal["par", "lora", "loraplus", "unpartitioned", "pissa_rl", "random", "swapped", "rl_first"]
 ARMS: tuple[ArmName, ...] = get_args(ArmName)

@@ -9,9 +9,9 @@ from torch import Tensor
 from hub.lora.core.adapter import Adapter, Pair, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
-from hub.lora.forms import target_names
-from hub.lora.reduce import Cut, NothingToReduce, kept, matrices
-from hub.lora.rows import row_groups
+from hub.lora.core.layer_names import target_names
+from hub.lora.reduce.gains import Cut, NothingToReduce, kept, matrices
+from hub.lora.reduce.rows import row_groups
 
 
 def as_adapter(

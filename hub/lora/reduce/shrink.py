@@ -1,7 +1,7 @@
 """Make an adapter smaller: drop the components of its updates that its task does not need, within a loss budget.
 
 The update of each matrix is taken apart by its SVD, sum_i sigma_i u_i v_i^T. With a factor s_i = 1 on each component, dropping it sets
-s_i to 0, and its cost is to second order -dL/ds_i + d2L/ds_i2 / 2, where dL/ds_i = sigma_i u_i^T G v_i, the slope of hub.lora.reduce
+s_i to 0, and its cost is to second order -dL/ds_i + d2L/ds_i2 / 2, where dL/ds_i = sigma_i u_i^T G v_i, the slope of hub.lora.reduce.gains
 times sigma_i. The curvature is estimated by the squares of the examples' own slopes, as Optimal Brain Damage (LeCun et al. 1989) and its
 empirical Fisher variants do. At the optimum that a trained adapter sits in, the slope is nothing but noise, and the curvature decides.
 """
@@ -14,10 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hub.lora.compose import encoded, mean_loss
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, target_losses
+from hub.lora.core.losses import encoded, mean_loss
 
 Order = Literal["fisher", "tail_taylor", "energy"]
 
@@ -113,7 +113,7 @@ def costs(
 ) -> dict[str, Tensor]:
     """What dropping each component costs, (r,) by path, in nats per target token; for "energy" its sigma, which knows no task.
 
-    "tail_taylor" is the first-order cost -dL/ds alone, the score that `hub.lora.reduce` cuts bases by; "fisher" the curvature alone.
+    "tail_taylor" is the first-order cost -dL/ds alone, the score that `hub.lora.reduce.gains` cuts bases by; "fisher" the curvature alone.
     """
     if order == "energy":
         return {path: part.sigma for path, part in parts.items()}

@@ -8,7 +8,7 @@ loss to first order by -sum_{i>k} sigma_i u_i^T G v_i. One G serves every rank a
 - `gains`: what every cut of a matrix is predicted to gain, by rank share and number of row blocks.
 - `cut_weight`: the matrix with its tail zeroed, group by group of rows, by an exact SVD (LASER's code, arXiv 2312.13558, takes an
   unseeded random one).
-- `edited`: cuts in place, and every bit back afterwards. `hub.lora.scan` tries cuts so and keeps what lowers the loss.
+- `edited`: cuts in place, and every bit back afterwards. `hub.lora.reduce.scan` tries cuts so and keeps what lowers the loss.
 """
 
 import math
@@ -20,12 +20,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hub.lora import objective
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Batch
-from hub.lora.rows import Grouping, row_groups
+from hub.lora.reduce import objective
+from hub.lora.reduce.rows import Grouping, row_groups
 
 Score = Literal["tail_taylor", "grad_sum", "neg_count"]
 
@@ -39,7 +39,7 @@ class NothingToReduce(LoraError):
 
 @dataclass(frozen=True)
 class Cut:
-    """Keep floor(share * smaller side), at least one, singular values of each of `blocks` groups of rows (hub.lora.rows)."""
+    """Keep floor(share * smaller side), at least one, singular values of each of `blocks` groups of rows (hub.lora.reduce.rows)."""
 
     path: str
     share: float
@@ -59,7 +59,7 @@ def matrices(base: Base) -> dict[str, nn.Linear]:
 
 
 def gradients(base: Base, batches: Sequence[Batch], layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
-    """dL/dW of each layer, (out, in) in the weights' dtype, L the mean over all batches of `hub.lora.objective`'s loss.
+    """dL/dW of each layer, (out, in) in the weights' dtype, L the mean over all batches of `hub.lora.reduce.objective`'s loss.
 
     Sums in bfloat16 rank the cuts as sums in float32 do (correlation 1.0000 on the built-in base), at half the memory. The base is left
     without gradients.

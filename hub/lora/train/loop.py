@@ -26,10 +26,10 @@ from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, Tokens, pad, target_loss
 from hub.lora.core.memory import check_memory, said_with_what_to_lower
 from hub.lora.core.repeatable import repeatable_attention
-from hub.lora.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set_share, share_of_rate
-from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
-from hub.lora.partition import Mask
-from hub.lora.tuned import NothingToTrain, Shape, Tuned, tuned
+from hub.lora.train.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set_share, share_of_rate
+from hub.lora.train.masked_optimizer import PackedAdamW, masks_of, state_bytes, without_gradient_outside
+from hub.lora.train.masks import Mask
+from hub.lora.train.trainable_layers import NothingToTrain, Shape, Tuned, tuned
 
 VALIDATIONS = 10  # how often a run is validated if it is not said otherwise
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from hub.lora.compose import BATCH_SIZE
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Batch, Example, encode, target_loss, target_losses
+from hub.lora.core.losses import BATCH_SIZE
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
 from hub.lora.core.examples import Batch, Example, OnProgress
-from hub.lora.objective import batches_of, loss, mean_loss, weight
-from hub.lora.reduce import BLOCKS, SHARES, Cut, NothingToReduce, Score, edited, gains, gradients, matrices
-from hub.lora.rows import Grouping
+from hub.lora.reduce.gains import BLOCKS, SHARES, Cut, NothingToReduce, Score, edited, gains, gradients, matrices
+from hub.lora.reduce.objective import batches_of, loss, mean_loss, weight
+from hub.lora.reduce.rows import Grouping
 
 GRADED_ROWS = (
     8  # of a batch that gives gradients: what backpropagation keeps of more would weigh more than it saves time
@@ -92,7 +92,7 @@ def scan(
 ) -> Reduction:
     """Try `budget` of the best predicted cuts of the `top` matrices one by one, then add to the best one what helps it further.
 
-    The choice is by the mean loss of `hub.lora.objective`: of choosing, where all examples have choices, else of their targets. A trial
+    The choice is by the mean loss of `hub.lora.reduce.objective`: of choosing, where all examples have choices, else of their targets. A trial
     computes nothing before the block that it changes. Where a variant takes fewer examples than there are, `seed` draws them.
     `on_progress(step, steps at most, {loss, best})`, called for every matrix that is scored and every trial, may raise to stop, with the
     base as it was. Raises NothingToReduce.

@@ -1,7 +1,7 @@
 """Does a composition earn its keep? It is set beside what is simpler, on examples that none of the arms has seen.
 
 Two arms are compared example by example, by a paired bootstrap, since most of the spread lies between examples and not between arms.
-The controls themselves stand in `hub.lora.controls`.
+The controls themselves stand in `hub.lora.compose.controls`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.intervals import paired_bootstrap
-from hub.lora.controls import ArmName, Control
+from hub.lora.compose.controls import ArmName, Control
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
 from hub.lora.core.evaluate import Estimate, Metric, Scores, evaluate

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from hub.lora.core.examples import Tokens, pad, target_loss
-from hub.lora.partition import Layout, NothingToPartition
-from hub.lora.tuned import Tuned
+from hub.lora.par.partition import NothingToPartition
+from hub.lora.train.masks import Layout
+from hub.lora.train.trainable_layers import Tuned
 
 Start = Literal["pissa", "probe"]
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
 from hub.lora.core.errors import LoraError
-from hub.lora.reduce import Cut, cut_weight, kept, matrices
-from hub.lora.rows import row_groups
+from hub.lora.reduce.gains import Cut, cut_weight, kept, matrices
+from hub.lora.reduce.rows import row_groups
 
 FILE = "factors.safetensors"
 

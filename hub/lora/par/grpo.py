@@ -27,12 +27,12 @@ from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, tokenize
 from hub.lora.core.memory import said_with_what_to_lower
 from hub.lora.core.repeatable import repeatable_attention
-from hub.lora.loraplus import Schedule, make_optimizer, share_of_rate
-from hub.lora.masked import PackedAdamW, masks_of, state_bytes, without_gradient_outside
-from hub.lora.partition import Mask
-from hub.lora.rewards import FUNCTIONS, Answer, RewardName
-from hub.lora.train import Checkpoints, TrainingDiverged
-from hub.lora.tuned import NothingToTrain, Tuned
+from hub.lora.par.rewards import FUNCTIONS, Answer, RewardName
+from hub.lora.train.loop import Checkpoints, TrainingDiverged
+from hub.lora.train.loraplus import Schedule, make_optimizer, share_of_rate
+from hub.lora.train.masked_optimizer import PackedAdamW, masks_of, state_bytes, without_gradient_outside
+from hub.lora.train.masks import Mask
+from hub.lora.train.trainable_layers import NothingToTrain, Tuned
 
 
 class NotReinforceable(LoraError):

@@ -12,16 +12,17 @@ Weights are one a module, or one a module and layer.
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
+from hub.lora.core.layer_names import target_names
 
 Form = Literal["sum", "product", "svd"]
 
@@ -145,13 +146,6 @@ def mixed(base: Base, modules: Sequence[Adapter], weights: Sequence[float] | Ten
     for field in ("auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
         config[field] = modules[0].config.get(field)
     return Adapter(name, config, pairs)
-
-
-def target_names(model: nn.Module, paths: Collection[str]) -> list[str]:
-    """Short names ("q_proj") where they mean exactly these layers, as serving engines prefer them; else the full paths."""
-    leaves = {path.rpartition(".")[2] for path in paths}
-    named = {path for path, _ in model.named_modules() if path.rpartition(".")[2] in leaves}
-    return sorted(leaves) if named == set(paths) else sorted(paths)
 
 
 @dataclass(frozen=True)

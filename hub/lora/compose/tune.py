@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hub.lora.compose.forms import truncated
 from hub.lora.core.adapter import Adapter
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, OnProgress
-from hub.lora.forms import truncated
-from hub.lora.train import Recipe, train
+from hub.lora.train.loop import Recipe, train
 
 
 @dataclass(frozen=True)
