@@ -18,7 +18,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter, make_adapter, tiny_base  # noqa: F401 - fixtures
 from tests.support import upload
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 EXAMPLES = [{"input": f"say {number}", "target": f"it is {number}"} for number in range(6)]
 HELD_OUT = [{"input": f"tell {number}", "target": f"it is {number}"} for number in range(4)]

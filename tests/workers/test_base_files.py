@@ -22,7 +22,7 @@ from tests.api.huggingface.conftest import serving
 from tests.conftest import Other, Person
 from tests.workers.conftest import Submit, end, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import upload
 from tests.workers.conftest import Submit, composition, job_of
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 
 def register(client: TestClient, admin: Person, base_id: str, folder: Path) -> None:

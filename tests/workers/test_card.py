@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from hub.registry.inspection.model_card import parse_card
-from workers.card import composition_card
+from workers.results.cards import composition_card
 
 
 def card(base: str | None, *licences: str | None, unused: str | None = None) -> str:

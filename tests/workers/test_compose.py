@@ -13,7 +13,7 @@ from tests.conftest import Person
 from tests.support import upload
 from tests.workers.conftest import HELD_OUT, Submit, composition
 from tests.workers.test_runner import download
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 
 @pytest.fixture

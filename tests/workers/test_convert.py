@@ -27,7 +27,7 @@ from tests.lora.conftest import MakeAdapter
 from tests.registry.made import incoming
 from tests.workers.conftest import Submit, job_of
 from tests.workers.test_runner import download
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 CARD = b"---\nlicense: mit\ntags: [mine]\n---\n# Mine\n\nIt says things.\n"
 

@@ -1,7 +1,7 @@
-"""workers.paired: what the figures say in words."""
+"""workers.results.report: what the figures say in words."""
 
 from hub.lora.core.evaluate import Scores
-from workers.paired import paired_report
+from workers.results.report import paired_report
 
 WORDS = {"base": "the base alone", "start": "the start", "lora": "plain LoRA"}
 

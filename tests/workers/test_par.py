@@ -34,7 +34,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.workers.conftest import Submit, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE, download, lease_is_over, results
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 FAST = [{"input": f"say {number}", "target": f"it is {number}", "system": 1} for number in range(24)]
 SLOW = [{"input": f"add {number}", "target": f"{number + 1}", "system": 2} for number in range(12)]

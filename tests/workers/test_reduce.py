@@ -24,7 +24,7 @@ from tests.lora.conftest import likely_letters
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit
 from tests.workers.test_runner import download
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 
 def reduction(**changes: Any) -> dict[str, Any]:

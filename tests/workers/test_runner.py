@@ -25,11 +25,11 @@ from hub.registry.platform.services import Services
 from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, composition, job_of, wait_for
-from workers import runner as module
-from workers.runner import Runner
+from workers.runtime import runner as module
+from workers.runtime.runner import Runner
 
 RUN_ONE = (
-    "import sys, uuid; from hub.registry.platform.settings import load_settings; from workers.runner import Runner; \
+    "import sys, uuid; from hub.registry.platform.settings import load_settings; from workers.runtime.runner import Runner; \
 Runner(load_settings()).run(uuid.UUID(sys.argv[1]))"
 )
 

@@ -23,9 +23,9 @@ from tests.lora.teacher import task, trained_teacher
 from tests.workers.conftest import Submit, job_of, wait_for
 from tests.workers.test_par import HELD_OUT, two_systems
 from tests.workers.test_runner import download
-from workers import teachers as module
-from workers.runner import Runner
-from workers.teachers import Remembering, Server, ServerTeacher, TeacherUnavailable
+from workers.runtime import teachers as module
+from workers.runtime.runner import Runner
+from workers.runtime.teachers import Remembering, Server, ServerTeacher, TeacherUnavailable
 
 MODEL = "tests/tiny"
 BALLOTS = [

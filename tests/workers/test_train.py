@@ -28,7 +28,7 @@ from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE, download, lease_is_over, results, steps
-from workers.runner import Runner
+from workers.runtime.runner import Runner
 
 
 def training(**changes: Any) -> dict[str, Any]:

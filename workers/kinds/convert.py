@@ -15,9 +15,9 @@ from hub.lora.core.adapter import UnreadableAdapter
 from hub.peft_format import CONFIG, WEIGHTS, FormatError, load_json
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import Card, CardError, parse_card
-from workers.card import conversion_card
-from workers.compose import input_of
-from workers.work import Outcome, Work
+from workers.kinds.compose import input_of
+from workers.results.cards import conversion_card
+from workers.runtime.work import Outcome, Work
 
 SAID = ("alpha", "enable_lora", "component")
 

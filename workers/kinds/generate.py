@@ -2,7 +2,7 @@
 
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.examples import generate
-from workers.work import Outcome, Work
+from workers.runtime.work import Outcome, Work
 
 
 def run(work: Work) -> Outcome:

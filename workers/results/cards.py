@@ -8,7 +8,7 @@ import yaml
 
 from hub.lora.core.evaluate import Metric
 from hub.registry.inspection.model_card import Card
-from workers.work import module_name
+from workers.runtime.work import module_name
 
 # What an identifier says by itself: cc-by-nc-4.0, fair-noncommercial-research-license. One that forbids it in its text alone is not told.
 _NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?commercial|research", re.IGNORECASE)

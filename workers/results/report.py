@@ -7,7 +7,7 @@ from typing import Any
 from hub.intervals import paired_bootstrap
 from hub.lora.compose.report import ENOUGH
 from hub.lora.core.evaluate import Estimate, Metric, Scores
-from workers.work import Work
+from workers.runtime.work import Work
 
 METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")
 

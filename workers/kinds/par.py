@@ -24,12 +24,12 @@ from hub.lora.par.systems import System, check_labelled, drawn, of_system, read_
 from hub.lora.par.voting import Tally, Trust, tried, vote
 from hub.lora.train.loop import Trained
 from hub.registry.content.history import Parent
-from workers.card import par_card
-from workers.compose import dataset_template, input_of
-from workers.paired import METRICS, paired_report
-from workers.teachers import teachers_of
-from workers.train import VALIDATED, curve
-from workers.work import Outcome, Work
+from workers.kinds.compose import dataset_template, input_of
+from workers.kinds.train import VALIDATED, curve
+from workers.results.cards import par_card
+from workers.results.report import METRICS, paired_report
+from workers.runtime.teachers import teachers_of
+from workers.runtime.work import Outcome, Work
 
 ROLES = ("examples", "held_out", "gold")
 POINTS = 200  # of a curve of rewards

@@ -17,10 +17,10 @@ from hub.lora.core.provenance import surroundings
 from hub.lora.train.loop import Recipe, Trained, train
 from hub.lora.train.lr_search import Search, search_rate
 from hub.registry.content.history import Parent
-from workers.card import training_card
-from workers.compose import dataset_template, input_of
-from workers.paired import METRICS, paired_report, registered
-from workers.work import Outcome, Work
+from workers.kinds.compose import dataset_template, input_of
+from workers.results.cards import training_card
+from workers.results.report import METRICS, paired_report, registered
+from workers.runtime.work import Outcome, Work
 
 VALIDATED = 200  # examples at most: enough to tell states apart, few enough to cost little beside the training
 POINTS = 500  # of a curve

@@ -22,10 +22,10 @@ from hub.lora.reduce.objective import has_choices
 from hub.lora.reduce.scan import VARIANTS, Reduction, scan
 from hub.lora.reduce.shrink import smaller
 from hub.registry.content.history import Parent
-from workers.card import reduction_card
-from workers.compose import dataset_template, input_of
-from workers.paired import METRICS, paired_report, registered
-from workers.work import Outcome, Work
+from workers.kinds.compose import dataset_template, input_of
+from workers.results.cards import reduction_card
+from workers.results.report import METRICS, paired_report, registered
+from workers.runtime.work import Outcome, Work
 
 SERVED = 512  # the largest rank that vLLM can be told to serve
 FEW = 100

@@ -20,7 +20,7 @@ from hub.lora.core.errors import LoraError
 from hub.registry.bases import upstream_bases
 from hub.registry.content.refs import COMMIT_ID
 from hub.registry.platform.upstream_client import File, Upstream
-from workers.work import Progress
+from workers.runtime.work import Progress
 
 PART = ".part"  # what is on its way; whole files in it stay for the next try
 REPORT_SECONDS = 5.0

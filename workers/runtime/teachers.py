@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel, SecretStr
 from hub.lora.core.bases import DTYPES, WarmBases
 from hub.lora.core.errors import LoraError
 from hub.lora.par.voting import BATCH, BaseTeacher, Teacher
-from workers.work import Work
+from workers.runtime.work import Work
 
 PAUSES = (1.0, 2.0, 4.0)  # seconds before a server is asked again
 PASSING = (408, 429, 500, 502, 503, 504)  # what a server may answer that another try may mend

@@ -21,8 +21,8 @@ from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.core.provenance import surroundings
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import parse_card
-from workers.card import composition_card
-from workers.work import Outcome, Work, module_name
+from workers.results.cards import composition_card
+from workers.runtime.work import Outcome, Work, module_name
 
 
 def run(work: Work) -> Outcome:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hub.lora.core.evaluate import evaluate
-from workers.work import Outcome, Work, module_name
+from workers.runtime.work import Outcome, Work, module_name
 
 
 def run(work: Work) -> Outcome:

@@ -41,12 +41,12 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
-from workers import compose, convert, evaluate, generate, par, reduce, train
-from workers.base_files import BaseChanged, BaseFiles
-from workers.cache import Cache
-from workers.place import StoredPlace
-from workers.teachers import dtype_of
-from workers.work import Outcome, Work
+from workers.kinds import compose, convert, evaluate, generate, par, reduce, train
+from workers.runtime.base_files import BaseChanged, BaseFiles
+from workers.runtime.cache import Cache
+from workers.runtime.checkpoint_store import StoredPlace
+from workers.runtime.teachers import dtype_of
+from workers.runtime.work import Outcome, Work
 
 log = logging.getLogger(__name__)
 
