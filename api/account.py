@@ -5,7 +5,8 @@ import uuid
 from fastapi import APIRouter, Request, Response
 
 from api import schemas
-from hub.http import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, address_of, set_session_cookie
+from hub.http.addresses import address_of
+from hub.http.identity import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, set_session_cookie
 from hub.registry.access import audit, credentials, permissions, sign_in, users
 from hub.registry.models.access import Token
 from hub.registry.platform.db import transaction

@@ -9,7 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from api import schemas
 from api.repos import Revision
 from api.upload import body_description
-from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.uploads import Upload, read_upload
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.inspection.findings import Finding
@@ -20,7 +21,6 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.upload import Upload, read_upload
 
 router = APIRouter(prefix="/v1", tags=["adapters"])
 

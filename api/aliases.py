@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api import schemas
-from hub.http import SessionDep, SignedIn, ViewerDep
+from hub.http.identity import SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate, Shown

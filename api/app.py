@@ -27,7 +27,8 @@ from api import (
 )
 from api.huggingface.errors import render
 from api.watch import Watcher
-from hub.http import LimitBody, LimitRate, install_error_handlers
+from hub.http.errors import install_error_handlers
+from hub.http.limits import LimitBody, LimitRate
 from hub.registry.platform.log import configure_logging
 from hub.registry.platform.rate_limits import RateLimits
 from hub.registry.platform.services import Services, connect

@@ -10,13 +10,13 @@ from api import schemas
 from api.adapters import file_infos, visibility_field
 from api.repos import Revision
 from api.upload import body_description
-from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.uploads import Upload, read_upload
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.library.publishing import publish_dataset
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.services import Services
-from hub.upload import Upload, read_upload
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api import schemas
-from hub.http import ServicesDep
+from hub.http.identity import ServicesDep
 
 router = APIRouter(tags=["health"])
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from api import schemas
 from api.adapters import score_infos
 from api.watch import Watcher
-from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.jobs import job_queries, queueing
 from hub.registry.jobs.requests import JobRequest
 from hub.registry.jobs.submit import submit

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from api import schemas
 from api.adapters import score_infos
-from hub.http import SessionDep, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.content import repos
 from hub.registry.library import provenance, similar
 from hub.registry.library.similar import Module

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from api import schemas
 from api.download import send_file, send_zip
-from hub.http import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos
 from hub.registry.content.repos import RepoType

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from api import schemas
 from api.adapters import file_infos, folder_info
 from api.download import send_file, send_zip
-from hub.http import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import repos, share_links
 from hub.registry.models.content import ShareLink
 from hub.registry.platform.db import transaction

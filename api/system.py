@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api import schemas
-from hub.http import Admin, SessionDep
+from hub.http.identity import Admin, SessionDep
 from hub.registry.jobs import usage
 
 router = APIRouter(prefix="/v1", tags=["system"])

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from api import schemas
-from hub.http import Admin, ServicesDep, SessionDep, SignedIn
+from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit, organizations, quota, users
 from hub.registry.jobs import usage, webhooks
 from hub.registry.models.access import AuditEvent, Invitation

@@ -29,7 +29,8 @@ from api.app import create_app
 from bench import harness
 from bench.harness import Cell, Row
 from bench.many_modules import BASES, METHODS, NAMESPACES, TAGS, TASKS, VISIBILITIES, WORDS, fill
-from hub import local, up
+from hub import supervisor
+from hub.local import embedded
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.library import facets, search
@@ -140,9 +141,9 @@ def _bench() -> Bench:
     held = ExitStack()
     atexit.register(held.close)
     folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="loraloom-bench-")))
-    stack = held.enter_context(local.Stack(folder / "stack"))
-    settings = up.start_services(stack, scratch="loraloom-bench").model_copy(update={"requests_per_minute": 0})
-    held.callback(up.drop_scratch, settings)
+    stack = held.enter_context(embedded.Stack(folder / "stack"))
+    settings = supervisor.start_services(stack, scratch="loraloom-bench").model_copy(update={"requests_per_minute": 0})
+    held.callback(supervisor.drop_scratch, settings)
     schema.upgrade(settings.database_url)
     Storage(settings).ensure_bucket()
     services = connect(settings)
@@ -175,7 +176,7 @@ def _cursors(session: Session, sort: Sort, viewer: Viewer | None) -> list[str]:
 @contextmanager
 def _serving(settings: Settings) -> Iterator[httpx.Client]:
     """The API as a process of its own, and a client whose connection stays open."""
-    (port,) = local.free_ports(1)
+    (port,) = embedded.free_ports(1)
     argv = [
         sys.executable,
         "-m",
@@ -186,10 +187,12 @@ def _serving(settings: Settings) -> Iterator[httpx.Client]:
         str(port),
         "--no-access-log",
     ]
-    process = subprocess.Popen(argv, env=os.environ | up.environment(settings), cwd=up.ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        argv, env=os.environ | supervisor.environment(settings), cwd=supervisor.ROOT, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 60
-        while not local.answers(f"http://127.0.0.1:{port}/readyz"):
+        while not embedded.answers(f"http://127.0.0.1:{port}/readyz"):
             assert time.monotonic() < deadline, "the API does not answer"
             time.sleep(0.1)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from transformers.utils import logging
 
 from bench.harness import RESULTS, Cell, Row, table
-from hub import pictures
+from hub.drawing import svg
 from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
 from hub.lora.core.decompose import svd
@@ -278,7 +278,7 @@ def scatter(tasks: Sequence[str]) -> str:
         panels.append(f'{axes}{dots}<text x="{left}" y="{top - 8}">{title}</text>')
     size = 2 * (side + gap) + gap
     label = "Gain in nats per token, predicted (across), measured (up), with rank correlations; in colour: 0.6 of the values kept, or more"
-    return pictures.standalone(
+    return svg.standalone(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" role="img" aria-label="{label}">'
         f'{"".join(panels)}<text x="{gap}" y="{size - 12}">{label}</text></svg>\n'
     )

@@ -34,7 +34,8 @@ from safetensors.numpy import save_file
 from sqlalchemy import select
 
 from bench.harness import Cell
-from hub import local, up
+from hub import supervisor
+from hub.local import embedded
 from hub.registry.access import credentials, users
 from hub.registry.models.access import User
 from hub.registry.platform import schema
@@ -72,9 +73,9 @@ def _bench() -> Bench:
     held = ExitStack()
     atexit.register(held.close)
     folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="loraloom-bench-")))
-    stack = held.enter_context(local.Stack(folder / "stack"))
-    settings = up.start_services(stack, scratch="loraloom-bench")
-    held.callback(up.drop_scratch, settings)
+    stack = held.enter_context(embedded.Stack(folder / "stack"))
+    settings = supervisor.start_services(stack, scratch="loraloom-bench")
+    held.callback(supervisor.drop_scratch, settings)
     schema.upgrade(settings.database_url)
     Storage(settings).ensure_bucket()
     services = connect(settings)
@@ -89,9 +90,11 @@ def _bench() -> Bench:
         ("redirecting", "api.app:create_app", redirecting),
         ("one query", "bench.transfer:one_query", settings),
     ]:
-        (port,) = local.free_ports(1)
+        (port,) = embedded.free_ports(1)
         argv = [sys.executable, "-m", "uvicorn", "--factory", factory, "--port", str(port), "--no-access-log"]
-        process = subprocess.Popen(argv, env=os.environ | up.environment(given), cwd=up.ROOT, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            argv, env=os.environ | supervisor.environment(given), cwd=supervisor.ROOT, stderr=subprocess.DEVNULL
+        )
         held.callback(process.terminate)
         urls[name], processes[name] = f"http://127.0.0.1:{port}", psutil.Process(process.pid)
     for url in urls.values():

@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from hub import demo, local, up
+from hub import demo, supervisor
+from hub.local import embedded
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import viewer_of
 from hub.registry.content import repos
@@ -27,7 +28,7 @@ def say(line: str) -> None:
 
 
 def run_up(args: argparse.Namespace) -> None:
-    up.serve(args.data, args.host, args.port, say)
+    supervisor.serve(args.data, args.host, args.port, say)
 
 
 def run_demo(args: argparse.Namespace) -> None:
@@ -41,14 +42,14 @@ def run_migrate(args: argparse.Namespace) -> None:
     Storage(settings).ensure_bucket()
     if args.token_file:
         args.token_file.parent.mkdir(parents=True, exist_ok=True)
-        say(f"administrator: {up.ADMIN}; token: {up.ensure_admin(settings, args.token_file.parent)}")
+        say(f"administrator: {supervisor.ADMIN}; token: {supervisor.ensure_admin(settings, args.token_file.parent)}")
     say("the schema is up to date")
 
 
 def run_check_schema(args: argparse.Namespace) -> None:
     """Bring an empty database to the newest migration and fail if the models say anything else."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with local.Stack(args.data) as stack:
+    with embedded.Stack(args.data) as stack:
         server = stack.start_postgres()
         stack.await_servers()
         schema.drop_database(server, "schema_check")
@@ -69,21 +70,21 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 
 def run_user(args: argparse.Namespace) -> None:
-    with transaction(connect(up.settings_of(args.data).database_url)) as session:
+    with transaction(connect(supervisor.settings_of(args.data).database_url)) as session:
         user = users.create_user(session, args.name, is_admin=args.admin)
         _, secret = credentials.create_token(session, user.id, "first")
     say(secret)
 
 
 def run_token(args: argparse.Namespace) -> None:
-    with transaction(connect(up.settings_of(args.data).database_url)) as session:
+    with transaction(connect(supervisor.settings_of(args.data).database_url)) as session:
         _, secret = credentials.create_token(session, users.get_user(session, args.user).id, args.name)
     say(secret)
 
 
 def run_import(args: argparse.Namespace) -> None:
     """One line an adapter, and what it says of it below; ends with an error if any was refused."""
-    services = connect_services(up.settings_of(args.data))
+    services = connect_services(supervisor.settings_of(args.data))
     with transaction(services.sessions) as session:
         user = users.get_user(session, args.user)
         viewer = viewer_of(user)
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument(
         "folder", help="a folder, s3://BUCKET/PREFIX, or hf:NAMESPACE/NAME of the configured upstream (NAME may be *)"
     )
-    command.add_argument("--user", default=up.ADMIN, help="who publishes them")
+    command.add_argument("--user", default=supervisor.ADMIN, help="who publishes them")
     command.add_argument("--namespace", help="where they go; the user's own if left out")
     command.add_argument("--visibility", choices=repos.VISIBILITIES)
     add_data(command)
@@ -162,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (HubError, local.LocalError) as error:
+    except (HubError, embedded.LocalError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub import local, up
+from hub import supervisor
+from hub.local import embedded
 from hub.starter.tasks import DEMO, Task
 
 EXAMPLES = 8
@@ -43,7 +44,7 @@ class Client:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             with closing(error):
-                raise local.LocalError(f"{method} {path} answered {error.code}: {error.read().decode()}") from None
+                raise embedded.LocalError(f"{method} {path} answered {error.code}: {error.read().decode()}") from None
 
     def events(self, path: str) -> Iterator[tuple[str, Any]]:
         """Server-sent events: (event, data)."""
@@ -59,11 +60,11 @@ class Client:
 
 def run(say: Say) -> None:
     """Start, do the job, print the report, stop. Raises LocalError if anything does not work."""
-    with up.interruptible(), tempfile.TemporaryDirectory(prefix="loraloom-demo-") as scratch:
+    with supervisor.interruptible(), tempfile.TemporaryDirectory(prefix="loraloom-demo-") as scratch:
         began = time.monotonic()
         say("starting PostgreSQL, Valkey, SeaweedFS, the API and two workers ...")
         name = f"loraloom-demo-{secrets.token_hex(4)}"
-        with up.instance(Path(scratch), "127.0.0.1", free_port(), say, scratch=name) as (stack, running):
+        with supervisor.instance(Path(scratch), "127.0.0.1", free_port(), say, scratch=name) as (stack, running):
             client = Client(running.url, running.token_file.read_text().strip())
             await_seed(stack, say)
             say(f"ready after {time.monotonic() - began:.0f} s")
@@ -79,7 +80,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def await_seed(stack: local.Stack, say: Say) -> None:
+def await_seed(stack: embedded.Stack, say: Say) -> None:
     """Wait for the first start's work, showing what it does."""
     shown = 0
     while "seed" in stack.processes:
@@ -88,13 +89,13 @@ def await_seed(stack: local.Stack, say: Say) -> None:
             say(f"  {line}")
         shown = len(lines)
         if stack.ended().get("seed", 0) != 0:
-            raise local.LocalError("the first start failed; its last lines are above")
+            raise embedded.LocalError("the first start failed; its last lines are above")
         if "seed" in stack.ended():
             stack.forget("seed")
         time.sleep(0.2)
 
 
-def compose(client: Client, stack: local.Stack, say: Say) -> Any:
+def compose(client: Client, stack: embedded.Stack, say: Say) -> Any:
     """Submit the job and follow it to its end."""
     task: Task = DEMO
     modules = [item["repo"] for item in client.call("GET", "/v1/adapters?owner=starter&limit=100")["items"]]
@@ -105,7 +106,7 @@ def compose(client: Client, stack: local.Stack, say: Say) -> Any:
         say(f"  {example.input!r} -> {example.target!r}")
     body = {
         "kind": "compose",
-        "name": f"{up.ADMIN}/demo",
+        "name": f"{supervisor.ADMIN}/demo",
         "modules": [{"repo": name} for name in modules],
         "examples": {"inline": [vars_of(example) for example in task.train[:EXAMPLES]]},
         "held_out": {"inline": [vars_of(example) for example in held_out]},
@@ -122,7 +123,7 @@ def compose(client: Client, stack: local.Stack, say: Say) -> Any:
     job = client.call("GET", f"/v1/jobs/{job['id']}")
     if job["state"] != "succeeded":
         log = stack.log_tail("worker-gpu")
-        raise local.LocalError(f"the job has {job['state']}: {job['error']}\n{log}")
+        raise embedded.LocalError(f"the job has {job['state']}: {job['error']}\n{log}")
     say(f"the job took {time.monotonic() - began:.0f} s\n")
     return job
 
@@ -162,7 +163,7 @@ def pull(client: Client, job: Any, scratch: Path, say: Say) -> None:
     }
     done = subprocess.run(program, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise local.LocalError(f"the stock clients did not load {name}:\n{done.stderr}")
+        raise embedded.LocalError(f"the stock clients did not load {name}:\n{done.stderr}")
     files, answer = done.stdout.strip().split("\n", 1)
     say(f"HF_ENDPOINT={client.url}, huggingface_hub pulls {name}: {files}")
     say(f"PeftModel.from_pretrained({name!r}) answers {DEMO.held_out[0].input!r}: {answer!r}\n")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from hub import up
+from hub import supervisor
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "tests/data/compose-spec/schema.json").read_text())
@@ -38,7 +38,7 @@ def test_the_commands_are_those_of_hub_up(name: str) -> None:
     """tests/e2e runs these very commands as plain processes."""
     command = compose()["services"][name]["command"]
     assert command[0] == "python"
-    assert command[1:] == up.commands("0.0.0.0", 8000)[name][1:]
+    assert command[1:] == supervisor.commands("0.0.0.0", 8000)[name][1:]
 
 
 def test_every_service_says_whether_it_is_healthy() -> None:

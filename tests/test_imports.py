@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hub import up
+from hub import supervisor
 
 # numpy the registry needs itself, for sketches of modules.
 HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "nevergrad", "pandas", "scipy")
@@ -14,15 +14,17 @@ HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "neve
 @pytest.mark.parametrize("module", ["api.app", "hub.web.site", "hub.registry.operations.sweep", "hub.cli"])
 def test_starts_without_torch(module: str) -> None:
     program = f"import sys, {module}; print(sorted(set(sys.modules) & set({HEAVY!r})))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=up.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=supervisor.ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_a_workers_parent_starts_without_torch(settings: object) -> None:
     """Its child imports torch after the fork: threads of OpenMP do not survive one."""
-    env = {**up.environment(settings), "PATH": "/usr/bin:/bin"}  # type: ignore[arg-type]
+    env = {**supervisor.environment(settings), "PATH": "/usr/bin:/bin"}  # type: ignore[arg-type]
     program = f"import sys, workers.app; print(sorted(set(sys.modules) & set({HEAVY!r})))"
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=up.ROOT, env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=supervisor.ROOT, env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"

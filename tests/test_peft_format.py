@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.peft_format import (
+from hub.formats.peft_format import (
     CONFIG,
     MAX_HEADER_BYTES,
     WEIGHTS,

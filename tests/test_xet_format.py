@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub import xet_format
-from hub.xet_format import Chunks, Malformed, XorbCheck, hash_text, read_shard, xorb_hash
+from hub.formats import xet_format
+from hub.formats.xet_format import Chunks, Malformed, XorbCheck, hash_text, read_shard, xorb_hash
 from tests.api.huggingface.chunks import chunk, name, raw_hash, shard
 
 HASHES = [f"{number:064x}" for number in (1, 2, 3)]

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 
 from api.huggingface.errors import NotOffered
-from hub.http import SessionDep, SignedIn, root_url
+from hub.http.addresses import root_url
+from hub.http.identity import SessionDep, SignedIn
 from hub.registry.access import credentials, device_login, users
 
 router = APIRouter()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from hub.http import SessionDep
+from hub.http.identity import SessionDep
 from hub.registry.bases import base_models
 from hub.registry.inspection.checks import is_local_path
 from hub.registry.inspection.model_card import CardError, parse_card

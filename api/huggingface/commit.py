@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from api.huggingface.common import FullName, RepoTypeDep, pieces, repo_url, warn
 from api.huggingface.errors import NotOffered
-from hub.http import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import commits, refs, repos, trees
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.commits import Copied, Deleted, DeletedFolder, Held, Inline

@@ -9,7 +9,7 @@ from anyio import from_thread
 from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
-from hub.http import root_url
+from hub.http.addresses import root_url
 from hub.registry.content.repos import VISIBILITIES, RepoType, Visibility
 from hub.registry.inspection.findings import Finding
 from hub.registry.platform.errors import InvalidInput, NotFound

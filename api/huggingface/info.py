@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from api.huggingface.common import FullName, RepoTypeDep, link_next, time, warn_text
 from api.huggingface.through import ReadThrough
 from api.huggingface.tree import POINTER_BYTES
-from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.content import refs, repos
 from hub.registry.content.refs import Place
 from hub.registry.content.trees import is_lfs

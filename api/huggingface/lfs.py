@@ -8,7 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from api.huggingface.common import FullName, pieces, repo_url
-from hub.http import ServicesDep, SessionDep, SignedIn, root_url
+from hub.http.addresses import root_url
+from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.access import instance_keys, quota
 from hub.registry.content import lfs, refs
 from hub.registry.content.lfs import Grant

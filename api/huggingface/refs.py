@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.huggingface.common import FullName, RepoTypeDep
 from api.huggingface.through import ReadThrough
-from hub.http import SessionDep, SignedIn, ViewerDep
+from hub.http.identity import SessionDep, SignedIn, ViewerDep
 from hub.registry.content import refs, repos
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)

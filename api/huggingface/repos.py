@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, repo_url, time, visibility
 from api.huggingface.errors import NotOffered
-from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import refs, rename_copy, repo_visibility, repos

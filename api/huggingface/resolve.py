@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from api.download import RANGE, Streamed, parse_range
 from api.huggingface.common import FullName, revision_and_path
 from api.huggingface.through import serves
-from hub.http import ServicesDep, identify
+from hub.http.identity import ServicesDep, identify
 from hub.registry.content import refs
 from hub.registry.content.repos import RepoType
 from hub.registry.content.trees import is_lfs

@@ -7,7 +7,8 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
-from hub.http import identify, root_url
+from hub.http.addresses import root_url
+from hub.http.identity import identify
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
 from api.huggingface.through import ReadThrough
-from hub.http import SessionDep, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.content import refs, trees
 from hub.registry.content.trees import Item, is_lfs
 from hub.registry.models.access import User

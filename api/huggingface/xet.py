@@ -8,14 +8,15 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.huggingface.commit import refuse_pull_request
 from api.huggingface.common import FullName, RepoTypeDep, pieces
-from hub.http import ServicesDep, SessionDep, SignedIn, root_url
+from hub.formats.xet_format import MAX_SHARD_BYTES
+from hub.http.addresses import root_url
+from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.access import instance_keys
 from hub.registry.content import refs, xet
 from hub.registry.content.xet import Place
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, TooLarge
 from hub.registry.platform.services import Services
-from hub.xet_format import MAX_SHARD_BYTES
 
 router = APIRouter()
 

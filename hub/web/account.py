@@ -8,7 +8,8 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from hub.http import COOKIE, ServicesDep, SessionDep, SignedIn, address_of
+from hub.http.addresses import address_of
+from hub.http.identity import COOKIE, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit, credentials, permissions, sign_in, users
 from hub.registry.access.viewer import SCOPES, Scope, Viewer
 from hub.registry.platform.db import transaction

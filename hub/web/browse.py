@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from hub.http import SessionDep, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.library.facets import Facets, facets
 from hub.registry.library.search import Filters, Sort, search
 from hub.web.render import page, query

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
-from hub.http import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repo_visibility, repos

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, Response
 
-from hub.http import SessionDep, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.access import device_login
 from hub.registry.platform.errors import NotSignedIn
 from hub.web.render import page

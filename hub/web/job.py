@@ -11,16 +11,16 @@ from fastapi.responses import RedirectResponse
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from hub import pictures
-from hub.http import SessionDep, ViewerDep
+from hub.drawing import svg
+from hub.drawing.heat import partition_maps
+from hub.drawing.plot import loss_trace, progress_curve, reward_curve, training_curve
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.access import users
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries, queueing, usage
 from hub.registry.models.access import User
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.errors import NotSignedIn
-from hub.web.heat import partition_maps
-from hub.web.plot import loss_trace, progress_curve, reward_curve, training_curve
 from hub.web.render import page
 from hub.web.report import METRICS, judged
 
@@ -262,8 +262,8 @@ def _gains(result: Mapping[str, Any]) -> Markup:
     """The picture of a reduction's predicted gains, whose text the drawing escapes."""
     if not result.get("matrices"):
         return Markup()
-    return Markup(pictures.gains(result["matrices"], [cut["path"] for cut in result["cuts"]]))  # noqa: S704
+    return Markup(svg.gains(result["matrices"], [cut["path"] for cut in result["cuts"]]))  # noqa: S704
 
 
 def _spectrum(each: Mapping[str, Any]) -> Markup:
-    return Markup(pictures.spectrum(each["path"], each["values"], each["kept"]))  # noqa: S704 - the drawing escapes its text
+    return Markup(svg.spectrum(each["path"], each["values"], each["kept"]))  # noqa: S704 - the drawing escapes its text

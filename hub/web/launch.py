@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from hub.http import ServicesDep, SignedIn
+from hub.http.identity import ServicesDep, SignedIn
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
+from hub.drawing.graph import address, family_graph, title
+from hub.http.addresses import root_url
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, diff, refs, repos, trees
@@ -21,7 +23,6 @@ from hub.registry.platform.errors import InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
 from hub.similarity import DUPLICATE
-from hub.web.graph import address, family_graph, title
 from hub.web.render import markdown, page
 from hub.web.report import METRICS, judged
 from hub.web.snippets import Pinned, Snippet, snippets

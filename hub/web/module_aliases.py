@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from hub.http import SessionDep, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from hub.http import ServicesDep, SessionDep, ViewerDep, root_url
+from hub.http.addresses import root_url
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos, share_links

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Query, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
-from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.jobs import job_queries

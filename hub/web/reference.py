@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
-from hub.http import ViewerDep
+from hub.http.identity import ViewerDep
 from hub.registry.platform.errors import NotFound
 from hub.web.render import STATIC, page
 

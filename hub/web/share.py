@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from hub.http import ServicesDep, SessionDep, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.content import repos, share_links, trees
 from hub.registry.library import manifest
 from hub.web.module import FILES_A_PAGE, card_of

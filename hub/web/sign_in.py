@@ -13,7 +13,8 @@ from fastapi.responses import RedirectResponse
 from httpx2 import HTTPError
 from joserfc.errors import JoseError
 
-from hub.http import COOKIE, ServicesDep, SessionDep, ViewerDep, address_of, refuse_cross_site, set_session_cookie
+from hub.http.addresses import address_of
+from hub.http.identity import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
 from hub.registry.access import credentials, sign_in
 from hub.registry.access.permissions import ScopeMissing
 from hub.registry.access.viewer import Viewer

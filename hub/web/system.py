@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from hub.http import Admin, SessionDep
+from hub.http.identity import Admin, SessionDep
 from hub.registry.access import audit, credentials, quota, users
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models

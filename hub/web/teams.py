@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from hub.http import SessionDep, SignedIn
+from hub.http.identity import SessionDep, SignedIn
 from hub.registry.access import organizations, quota, users
 from hub.registry.access.viewer import ROLES, SCOPES, Scope, Viewer
 from hub.registry.jobs import usage

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
-from hub.http import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.uploads import Upload, read_upload
 from hub.registry.access import instance_keys, permissions, signing
 from hub.registry.access.viewer import Viewer
 from hub.registry.content.history import Entry
@@ -20,7 +21,6 @@ from hub.registry.library.publishing import Shown
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
-from hub.upload import Upload, read_upload
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)

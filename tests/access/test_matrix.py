@@ -13,7 +13,7 @@ from api import huggingface
 from api.app import OWN
 from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
 from api.huggingface import repos as hub_repos
-from hub.http import COOKIE
+from hub.http.identity import COOKIE
 from hub.registry.access import credentials
 from hub.registry.platform.db import transaction
 from hub.web.site import LAST, PAGES

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.http import COOKIE, ServicesDep, SessionDep
+from hub.http.identity import COOKIE, ServicesDep, SessionDep
 from hub.registry.models.access import Token
 from hub.registry.models.instance import Mark
 from hub.registry.platform.db import transaction

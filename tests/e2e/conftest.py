@@ -18,13 +18,13 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, sync_playwright
 
-from hub import up
+from hub import supervisor
 from hub.registry.platform import schema
 from hub.registry.platform.settings import Settings
 from tests.conftest import RUN
 from tests.support import peft_folder, upload
 
-COMPOSE = yaml.safe_load((up.ROOT / "docker-compose.yml").read_text())["services"]
+COMPOSE = yaml.safe_load((supervisor.ROOT / "docker-compose.yml").read_text())["services"]
 LEASE_SECONDS = 3.0
 
 
@@ -80,7 +80,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
             "sweep_seconds": 1.0,
         }
     )
-    env = {**os.environ, **up.environment(settings)}
+    env = {**os.environ, **supervisor.environment(settings)}
     port = free_port()
     processes: dict[str, psutil.Popen] = {}
 
@@ -94,7 +94,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
         argv = [placed.get(word, word) for word in COMPOSE[service]["command"]]
         with (folder / f"{service}.log").open("ab") as log:
             processes[service] = psutil.Popen(
-                argv, cwd=up.ROOT, env=env, stdout=log, stderr=log, start_new_session=True
+                argv, cwd=supervisor.ROOT, env=env, stdout=log, stderr=log, start_new_session=True
             )
         return processes[service]
 

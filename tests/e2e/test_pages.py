@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from hub.up import ROOT
+from hub.supervisor import ROOT
 from tests.e2e.browser import problems_of, sign_in
 from tests.e2e.conftest import Running
 from tests.e2e.views import VIEWS, View

@@ -13,7 +13,7 @@ import httpx2 as httpx
 import psutil
 import pytest
 
-from hub import up
+from hub import supervisor
 from tests.e2e.conftest import free_port, ready, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -26,7 +26,7 @@ def hub_up(data: Path, port: int) -> Iterator[tuple[psutil.Popen, Path]]:
         argv = [sys.executable, "-m", "hub", "up", "--data", str(data), "--port", str(port)]
         # Its seed would compute for a while beside the other tests; the library has tests of its own.
         env = {**os.environ, "STARTER": "false"}
-        process = psutil.Popen(argv, cwd=up.ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
+        process = psutil.Popen(argv, cwd=supervisor.ROOT, env=env, stdout=output, stderr=subprocess.STDOUT)
         try:
             yield process, log
         finally:
@@ -56,7 +56,7 @@ def test_an_instance_keeps_its_data_and_can_be_killed(tmp_path: Path) -> None:
         made = httpx.post(f"{url}/v1/users", headers=headers, json={"name": "carol"}, timeout=30)
         assert made.status_code == 201
         asked = [sys.executable, "-m", "hub", "token", "carol", "--data", str(data)]
-        carols = subprocess.run(asked, cwd=up.ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        carols = subprocess.run(asked, cwd=supervisor.ROOT, capture_output=True, text=True, check=True).stdout.strip()
         me = httpx.get(f"{url}/v1/me", headers={"Authorization": f"Bearer {carols}"}, timeout=30)
         assert me.json()["name"] == "carol", "commands find the instance by its data directory"
         assert (data / "environment.json").stat().st_mode & 0o777 == 0o600
@@ -99,7 +99,7 @@ def live(process: psutil.Popen) -> list[psutil.Process]:
 def test_interrupting_the_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with log.open("wb") as output:
-        process = psutil.Popen([sys.executable, "-m", "hub", "demo"], cwd=up.ROOT, stdout=output, stderr=output)
+        process = psutil.Popen([sys.executable, "-m", "hub", "demo"], cwd=supervisor.ROOT, stdout=output, stderr=output)
     wait_for(lambda: "converting the built-in" in log.read_text(), 120, "the demo to be under way")
     children = process.children(recursive=True)
     assert len(children) > 6

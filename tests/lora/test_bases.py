@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from hub import peft_format
+from hub.formats import peft_format
 from hub.lora.core import bases, memory
 from hub.lora.core.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
 from hub.lora.core.examples import generate

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hub.peft_format import CONFIG, WEIGHTS
+from hub.formats.peft_format import CONFIG, WEIGHTS
 from hub.registry.inspection.findings import BROKEN, KNOWN
 from hub.registry.inspection.inspect import BadAdapter, require_adapter
 from tests.registry.trees import (

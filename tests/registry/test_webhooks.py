@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
-from hub import up
+from hub import supervisor
 from hub.registry.content import history, repos
 from hub.registry.jobs import leases, queueing, webhooks
 from hub.registry.jobs.leases import Lease
@@ -404,8 +404,8 @@ def test_a_sweep_killed_while_it_sends_loses_nothing(
     receiver.released.clear()
     ended(services, ann)
     command = [sys.executable, "-m", "hub", "sweep"]
-    environment = {**os.environ, **up.environment(services.settings)}
-    with subprocess.Popen(command, cwd=up.ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+    environment = {**os.environ, **supervisor.environment(services.settings)}
+    with subprocess.Popen(command, cwd=supervisor.ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not receiver.got:
             assert time.monotonic() < deadline

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.peft_format import CONFIG, WEIGHTS
+from hub.formats.peft_format import CONFIG, WEIGHTS
 from hub.registry.inspection.inspect import AdapterFacts, Inspection, KnownBase, inspect
 from tests.support import LAYERS, TINY, peft_folder, safetensors
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hub.formats.peft_format import LocalFile
 from hub.lora.core.bases import BUILT_IN_ID
-from hub.peft_format import LocalFile
 from hub.registry.inspection.inspect import inspect
 from hub.starter import train
 from hub.starter.seed import MODULES

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from hub.http import COOKIE
+from hub.http.identity import COOKIE
 from hub.registry.content import repos
 from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Job

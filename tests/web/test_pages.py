@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from hub.http import COOKIE
+from hub.http.identity import COOKIE
 from hub.registry.jobs import queueing
 from hub.registry.library import scores
 from hub.registry.models.jobs import Job

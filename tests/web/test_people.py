@@ -4,7 +4,7 @@ import re
 
 from starlette.testclient import TestClient
 
-from hub.http import COOKIE
+from hub.http.identity import COOKIE
 from tests.conftest import Person
 from tests.web.test_pages import sign_in
 

@@ -2,7 +2,7 @@
 
 import re
 
-from hub.web.plot import loss_trace, training_curve
+from hub.drawing.plot import loss_trace, training_curve
 
 
 def heights(svg: str) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from hub.http import COOKIE
+from hub.http.identity import COOKIE
 from hub.registry.access import quota
 from hub.registry.content import repos
 from hub.registry.models.content import Holding, Repo

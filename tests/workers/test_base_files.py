@@ -13,7 +13,7 @@ import torch
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from hub import up
+from hub import supervisor
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK
@@ -143,7 +143,9 @@ def test_a_killed_download_leaves_nothing_half(
     job_id = submit(prompt("one"))
     command = [sys.executable, "-c", RUN_ONE, str(job_id)]
     half = services.settings.cache_dir / "bases" / f"{head}.part" / "large.txt.fresh"
-    with subprocess.Popen(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}) as worker:
+    with subprocess.Popen(
+        command, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(settings)}
+    ) as worker:
         wait_for(lambda: half.exists() and half.stat().st_size >= CHUNK, 250)
         worker.send_signal(signal.SIGKILL)
     assert kept(services) == {f"{head}.part"}

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
-from hub import up
+from hub import supervisor
 from hub.lora.core.adapter import write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.batches import split
@@ -162,7 +162,9 @@ def test_a_worker_killed_in_either_stage_goes_on_at_its_step_and_ends_with_the_s
     reached = {}
     for attempt, stage in enumerate(("par sft", "par grpo"), 1):
         command = [sys.executable, "-c", RUN_ONE, str(job_id)]
-        with subprocess.Popen(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}) as worker:
+        with subprocess.Popen(
+            command, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(settings)}
+        ) as worker:
             reach = lambda: steps_of(services, job_id, stage, attempt)[1] >= 3  # noqa: B023, E731 - waited for at once
             wait_for(reach, seconds=120)
             worker.send_signal(signal.SIGKILL)

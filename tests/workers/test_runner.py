@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text, update
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
-from hub import up
+from hub import supervisor
 from hub.registry.jobs import leases
 from hub.registry.models.adapters import Lineage, Score
 from hub.registry.models.content import Commit
@@ -144,7 +144,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_registers_once(
     settings = services.settings.model_copy(update={"lease_seconds": 2.0})
     job_id = submit(composition(library, budget=400))
     command = [sys.executable, "-c", RUN_ONE, str(job_id)]
-    with subprocess.Popen(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}) as worker:
+    with subprocess.Popen(
+        command, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(settings)}
+    ) as worker:
         wait_for(lambda: steps(services, job_id) > 20 and seconds(services, job_id)[0] > 0)
         spent = (datetime.now(UTC) - job_of(services, job_id).started_at).total_seconds()
         worker.send_signal(signal.SIGKILL)
@@ -382,7 +384,9 @@ def test_a_stalled_worker_ends_itself_so_that_another_can_take_over(
         "runner.STALL_SECONDS['compose'] = 1.0; runner.KINDS['compose'] = lambda work: time.sleep(60); " + RUN_ONE
     )
     command = [sys.executable, "-c", stuck, str(job_id)]
-    done = subprocess.run(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(settings)}, timeout=60, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     wait_for(lambda: lease_is_over(services, job_id))
     runner = Runner(settings)

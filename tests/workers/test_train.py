@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text, update
 from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
-from hub import up
+from hub import supervisor
 from hub.lora.train.loop import Recipe
 from hub.lora.train.loraplus import INITS, Schedule
 from hub.registry.jobs import checkpoints, leases
@@ -138,7 +138,9 @@ def test_a_worker_killed_in_the_middle_goes_on_and_ends_with_the_same_bytes(
     runner.run(whole)
     job_id = submit(training(name="ann/killed", steps=60, **changes))
     command = [sys.executable, "-c", RUN_ONE, str(job_id)]
-    with subprocess.Popen(command, cwd=up.ROOT, env={**os.environ, **up.environment(settings)}) as worker:
+    with subprocess.Popen(
+        command, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(settings)}
+    ) as worker:
         wait_for(lambda: steps(services, job_id) > 50)
         worker.send_signal(signal.SIGKILL)
     assert job_of(services, job_id).state == "running", "nobody knows yet"

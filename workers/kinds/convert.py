@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hub.formats.peft_format import CONFIG, WEIGHTS, FormatError, load_json
 from hub.lora.convert.convert import Converted, NotConvertible, convert, read_pickle
 from hub.lora.core.adapter import UnreadableAdapter
-from hub.peft_format import CONFIG, WEIGHTS, FormatError, load_json
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import Card, CardError, parse_card
 from workers.kinds.compose import input_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hub import pictures
+from hub.drawing import svg
 from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter, applied
@@ -148,11 +148,11 @@ def _draw(work: Work, reduction: Reduction) -> list[dict[str, Any]]:
         sigma = work.decompose(layers[cut.path].weight).sigma.tolist()
         kept = max(1, int(cut.share * len(sigma)))
         spectra.append({"path": cut.path, "kept": kept, "values": [float(f"{value:.4g}") for value in sigma]})
-        picture = pictures.spectrum(cut.path, sigma, kept)
-        (work.out / f"spectrum{number}.svg").write_text(pictures.standalone(picture), encoding="utf-8")
+        picture = svg.spectrum(cut.path, sigma, kept)
+        (work.out / f"spectrum{number}.svg").write_text(svg.standalone(picture), encoding="utf-8")
     if reduction.matrices:
-        drawn = pictures.gains(reduction.matrices, [cut.path for cut in reduction.cuts])
-        (work.out / "gains.svg").write_text(pictures.standalone(drawn), encoding="utf-8")
+        drawn = svg.gains(reduction.matrices, [cut.path for cut in reduction.cuts])
+        (work.out / "gains.svg").write_text(svg.standalone(drawn), encoding="utf-8")
     return spectra
 
 

@@ -15,7 +15,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from hub import peft_format
+from hub.formats import peft_format
 from hub.lora.core.errors import LoraError
 from hub.registry.bases import upstream_bases
 from hub.registry.content.refs import COMMIT_ID

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hub import peft_format
+from hub.formats import peft_format
+from hub.formats.peft_format import PREFIX, AdapterConfig, FormatError, Style, parse_key, printable
 from hub.lora.core.adapter import Adapter, Pair, peft_config
 from hub.lora.core.errors import LoraError
-from hub.peft_format import PREFIX, AdapterConfig, FormatError, Style, parse_key, printable
 
 
 class UnreadablePickle(LoraError):

@@ -3,7 +3,7 @@
 LoRA (arXiv 2106.09685, section 4.1) adds `scaling * B @ A` to the weight of a linear layer; DoRA (arXiv 2402.09353, section 4.1) then
 gives every row of the sum a trained length, its magnitude. Anything else that a PEFT file can hold (trained biases, an
 initialisation that rewrote the base) is refused by name, because what is computed with it would be silently wrong. What a config
-means (patterns, rsLoRA) is decided in `hub.peft_format`, once for the whole project.
+means (patterns, rsLoRA) is decided in `hub.formats.peft_format`, once for the whole project.
 """
 
 import json
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from hub import peft_format
+from hub.formats import peft_format
+from hub.formats.peft_format import AdapterConfig
 from hub.lora.core.errors import LoraError
-from hub.peft_format import AdapterConfig
 
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 

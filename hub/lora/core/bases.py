@@ -33,7 +33,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hub import peft_format
+from hub.formats import peft_format
 from hub.lora.core.errors import LoraError
 from hub.lora.core.memory import available, check_weights, weights_bytes
 

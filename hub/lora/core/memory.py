@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
+from hub.formats.peft_format import LocalFile, read_header
 from hub.lora.core.errors import LoraError
-from hub.peft_format import LocalFile, read_header
 
 if TYPE_CHECKING:
     from hub.lora.core.bases import Base  # which asks here whether it fits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub import peft_format
+from hub.formats import peft_format
 from hub.registry.platform.errors import InvalidInput
 
 # GPT-2's Conv1D keeps its weights as (in, out), where a linear layer keeps (out, in).

@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import BinaryIO
 
-from hub import xet_format
+from hub.formats import xet_format
+from hub.formats.xet_format import Malformed, Segment, ShardFile
 from hub.registry.access import signing
 from hub.registry.content import blobs, lfs
 from hub.registry.content.blobs import Checked
@@ -26,7 +27,6 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
-from hub.xet_format import Malformed, Segment, ShardFile
 
 XORBS = "xorbs/"
 HASH = re.compile(r"[0-9a-f]{64}")

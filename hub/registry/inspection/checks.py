@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hub.peft_format import (
+from hub.formats.peft_format import (
     PREFIX,
     AdapterConfig,
     Part,

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hub.peft_format import FormatError
+from hub.formats.peft_format import FormatError
 
 Severity = Literal["error", "warning", "info"]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hub.peft_format import (
+from hub.formats.peft_format import (
     BITS,
     CONFIG,
     MAX_CONFIG_BYTES,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from hub.peft_format import (
+from hub.formats.peft_format import (
     CONFIG,
     MAX_CONFIG_BYTES,
     WEIGHTS,

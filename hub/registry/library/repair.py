@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from hub.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, load_json
+from hub.formats.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, load_json
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import lz4.frame
 
-from hub.xet_format import chunk_hash, hash_text, xorb_hash
+from hub.formats.xet_format import chunk_hash, hash_text, xorb_hash
 
 Segment = tuple[str, int, int, int]  # xorb, length, first chunk, end
 

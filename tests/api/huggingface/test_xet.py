@@ -15,7 +15,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub import xet_format
+from hub.formats import xet_format
 from hub.registry.access import instance_keys
 from hub.registry.content import xet
 from hub.registry.content.xet import Place
