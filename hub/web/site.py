@@ -1,26 +1,9 @@
 """All pages."""
 
-from hub.web import (
-    account,
-    browse,
-    datasets,
-    device,
-    hub_addresses,
-    job,
-    launch,
-    library,
-    module,
-    module_aliases,
-    module_settings,
-    module_try,
-    reference,
-    share,
-    sign_in,
-    system,
-    teams,
-    upload,
-)
+from hub.web.pages import account, datasets, device, hub_addresses, library, reference, sign_in, system, teams
+from hub.web.pages.jobs import job, launch
+from hub.web.pages.modules import aliases, browse, overview, settings, share, try_out, upload
 
-MODULE = (module, module_aliases, module_settings, module_try, share)
+MODULE = (overview, aliases, settings, try_out, share)
 PAGES = (browse, *MODULE, upload, launch, job, library, datasets, teams, account, system, sign_in, device, reference)
 LAST = (hub_addresses,)  # after every other route of the application

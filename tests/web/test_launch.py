@@ -14,7 +14,7 @@ from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.web.launch_forms import FORMS
+from hub.web.pages.jobs.launch_forms import FORMS
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 from tests.support import TINY, examples_file

@@ -17,7 +17,7 @@ from hub.registry.content import repos
 from hub.registry.models.content import Holding, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.web import upload
+from hub.web.pages.modules import upload
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY, peft_folder

@@ -21,7 +21,7 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
 from hub.registry.platform.services import Services
-from hub.web.module import Opened, open_module, tab
+from hub.web.pages.modules.overview import Opened, open_module, tab
 from hub.web.render import query
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}/try", include_in_schema=False)

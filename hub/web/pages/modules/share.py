@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.content import repos, share_links, trees
 from hub.registry.library import manifest
-from hub.web.module import FILES_A_PAGE, card_of
+from hub.web.pages.modules.overview import FILES_A_PAGE, card_of
 from hub.web.render import page
 from hub.web.report import METRICS, judged
 

@@ -23,9 +23,9 @@ from hub.registry.platform.errors import InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
 from hub.similarity import DUPLICATE
+from hub.web.pages.modules.snippets import Pinned, Snippet, snippets
 from hub.web.render import markdown, page
 from hub.web.report import METRICS, judged
-from hub.web.snippets import Pinned, Snippet, snippets
 
 router = APIRouter(include_in_schema=False)
 

@@ -18,7 +18,7 @@ from hub.registry.content.repos import Visibility
 from hub.registry.library import repair
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn, RevisionNotFound
-from hub.web.module import open_module, tab
+from hub.web.pages.modules.overview import open_module, tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}", include_in_schema=False)
 

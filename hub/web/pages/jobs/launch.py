@@ -28,8 +28,8 @@ from hub.registry.jobs.submit import submit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.platform.services import Services
-from hub.web.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again
 from hub.web.model_forms import problems_of, widgets
+from hub.web.pages.jobs.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)

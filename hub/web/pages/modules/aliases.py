@@ -15,7 +15,7 @@ from hub.registry.datasets.examples import Template
 from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn
-from hub.web.module import open_module, versions_tab
+from hub.web.pages.modules.overview import open_module, versions_tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}/aliases", include_in_schema=False)
 
