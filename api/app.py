@@ -10,23 +10,21 @@ from functools import cache
 from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
-from api import (
-    account,
-    adapters,
-    aliases,
-    bases,
-    datasets,
-    health,
-    huggingface,
-    jobs,
-    library,
-    repos,
-    shares,
-    system,
-    teams,
-)
+from api import huggingface
 from api.huggingface.errors import render
-from api.watch import Watcher
+from api.v1.account import routes
+from api.v1.adapters import routes
+from api.v1.aliases import routes
+from api.v1.bases import routes
+from api.v1.datasets import routes
+from api.v1.health import routes
+from api.v1.jobs import routes
+from api.v1.jobs.watch import Watcher
+from api.v1.library import routes
+from api.v1.repos import routes
+from api.v1.shares import routes
+from api.v1.system import routes
+from api.v1.teams import routes
 from hub.http.errors import install_error_handlers
 from hub.http.limits import LimitBody, LimitRate
 from hub.registry.platform.log import configure_logging
@@ -39,7 +37,7 @@ from hub.web.site import LAST, PAGES
 log = logging.getLogger(__name__)
 
 # Bases and teams before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
-OWN = (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system)
+OWN = (routes, routes, routes, routes, routes, routes, routes, routes, routes, routes, routes, routes)
 
 
 def create_app(services: Services | None = None) -> FastAPI:

@@ -8,9 +8,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import RedirectResponse
 
-from api.download import RANGE, Streamed, parse_range
 from api.huggingface.common import FullName, revision_and_path
 from api.huggingface.through import serves
+from api.streaming import RANGE, Streamed, parse_range
 from hub.http.identity import ServicesDep, identify
 from hub.registry.content import refs
 from hub.registry.content.repos import RepoType

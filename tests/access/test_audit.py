@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api import teams as routes
+from api.v1.teams import routes as routes
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry import made

@@ -7,9 +7,9 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api import schemas
-from api.adapters import file_infos, visibility_field
-from api.repos import Revision
-from api.upload import body_description
+from api.v1.adapters.routes import file_infos, visibility_field
+from api.v1.repos.routes import Revision
+from api.v1.upload import body_description
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.http.uploads import Upload, read_upload
 from hub.registry.access.viewer import Viewer

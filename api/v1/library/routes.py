@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api import schemas
-from api.adapters import score_infos
+from api.v1.adapters.routes import score_infos
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.content import repos
 from hub.registry.library import provenance, similar

@@ -12,8 +12,8 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from api import schemas
-from api.adapters import score_infos
-from api.watch import Watcher
+from api.v1.adapters.routes import score_infos
+from api.v1.jobs.watch import Watcher
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.jobs import job_queries, queueing
 from hub.registry.jobs.requests import JobRequest
