@@ -10,21 +10,9 @@ from functools import cache
 from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
-from api import huggingface
+from api import huggingface, v1
 from api.huggingface.errors import render
-from api.v1.account import routes
-from api.v1.adapters import routes
-from api.v1.aliases import routes
-from api.v1.bases import routes
-from api.v1.datasets import routes
-from api.v1.health import routes
-from api.v1.jobs import routes
 from api.v1.jobs.watch import Watcher
-from api.v1.library import routes
-from api.v1.repos import routes
-from api.v1.shares import routes
-from api.v1.system import routes
-from api.v1.teams import routes
 from hub.http.errors import install_error_handlers
 from hub.http.limits import LimitBody, LimitRate
 from hub.registry.platform.log import configure_logging
@@ -35,9 +23,6 @@ from hub.web.render import error_page
 from hub.web.site import LAST, PAGES
 
 log = logging.getLogger(__name__)
-
-# Bases and teams before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
-OWN = (routes, routes, routes, routes, routes, routes, routes, routes, routes, routes, routes, routes)
 
 
 def create_app(services: Services | None = None) -> FastAPI:
@@ -79,6 +64,6 @@ def create_app(services: Services | None = None) -> FastAPI:
 def _routes() -> Sequence[BaseRoute]:
     """Those of every module. FastAPI takes a fifth of a second to prepare them, which each application of a test would pay again."""
     router = APIRouter()
-    for module in (*OWN, *PAGES, huggingface, *LAST):
+    for module in (v1, *PAGES, huggingface, *LAST):
         router.include_router(module.router)
     return router.routes

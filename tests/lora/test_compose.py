@@ -17,6 +17,7 @@ from torch import Tensor
 from hub.lora.compose.forms import Form, IncompatibleModules, Mixture, mixed
 from hub.lora.compose.population import mean_losses
 from hub.lora.compose.search import Composition, NoFiniteLoss, OptimizerFailed, UnknownOptimizer, compose, weighed
+from hub.lora.core import losses
 from hub.lora.core.adapter import Adapter, Pair, WrongBase, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example

@@ -9,6 +9,7 @@ import torch
 from hub.lora.compose.forms import Form, Mixture, mixed
 from hub.lora.compose.gradient import compose_by_gradient, loss_and_gradient
 from hub.lora.compose.search import Composition, NoFiniteLoss
+from hub.lora.core import losses
 from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example

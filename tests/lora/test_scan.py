@@ -1,4 +1,5 @@
-"""hub.lora.reduce.scan: trials that compute only what changes, harm that is found and cut, the variants, edits undone however a scan ends."""
+"""hub.lora.reduce.scan: trials that compute only what changes, harm that is found and cut, the variants,
+edits undone however a scan ends."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""hub.lora.train.loop: it learns, stock PEFT agrees with what it made, a killed run goes on with the same bytes, and the base never notices."""
+"""hub.lora.train.loop: it learns, stock PEFT agrees with what it made, a killed run goes on with the same bytes,
+and the base never notices."""
 
 import copy
 import hashlib

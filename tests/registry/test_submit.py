@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
+from hub.registry.access.users import BadName
 from hub.registry.content import repo_visibility, repos
 from hub.registry.jobs import queueing, requests
 from hub.registry.jobs.requests import JobRequest
@@ -128,7 +129,7 @@ def test_a_refused_request_leaves_neither_a_job_nor_a_data_set(
         (RepoNotFound, compose(modules=[{"repo": "ann/absent"}]), ann),
         (requests.IncompatibleModules, compose(modules=[{"repo": "ann/a"}] * 2), ann),
         (Forbidden, compose(), bob),
-        (repos.teams.BadName, compose(name="ann/a b"), ann),
+        (BadName, compose(name="ann/a b"), ann),
     ):
         with pytest.raises(error):
             send(body, person)

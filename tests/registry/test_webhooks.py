@@ -23,6 +23,7 @@ from hub.registry.content import history, repos
 from hub.registry.jobs import leases, queueing, webhooks
 from hub.registry.jobs.leases import Lease
 from hub.registry.jobs.queueing import Submission
+from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Job, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
@@ -254,7 +255,7 @@ def test_the_result_is_named_while_it_is_the_namespace_s_own(
 
 def entries_of(services: Services, commit_id: str) -> Any:
     with transaction(services.sessions) as session:
-        return repos.files(session, session.get_one(repos.Commit, commit_id))
+        return repos.files(session, session.get_one(Commit, commit_id))
 
 
 def test_only_the_job_s_namespace_is_told(

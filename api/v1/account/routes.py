@@ -4,7 +4,7 @@ import uuid
 
 from fastapi import APIRouter, Request, Response
 
-from api import schemas
+from api.v1.account import schemas
 from hub.http.addresses import address_of
 from hub.http.identity import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, set_session_cookie
 from hub.registry.access import audit, credentials, permissions, sign_in, users

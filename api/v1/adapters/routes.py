@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api import schemas
+from api.v1.adapters import schemas
 from api.v1.repos.routes import Revision
 from api.v1.upload import body_description
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from api import schemas
+from api.v1.aliases import schemas
 from hub.http.identity import SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos

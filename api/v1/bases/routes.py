@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from api import schemas
+from api.v1.bases import schemas
 from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit
 from hub.registry.bases import base_folder, base_models, upstream_bases

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
-from api import schemas
 from api.v1.adapters.routes import file_infos, visibility_field
+from api.v1.datasets import schemas
 from api.v1.repos.routes import Revision
 from api.v1.upload import body_description
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from api import schemas
+from api.v1.health import schemas
 from hub.http.identity import ServicesDep
 
 router = APIRouter(tags=["health"])

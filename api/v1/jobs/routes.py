@@ -11,8 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
-from api import schemas
 from api.v1.adapters.routes import score_infos
+from api.v1.adapters.schemas import ScoreInfo
+from api.v1.jobs import schemas
 from api.v1.jobs.watch import Watcher
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.jobs import job_queries, queueing
@@ -123,7 +124,7 @@ async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: 
 
 
 @router.get("/scores")
-def list_scores(session: SessionDep, viewer: ViewerDep) -> list[schemas.ScoreInfo]:
+def list_scores(session: SessionDep, viewer: ViewerDep) -> list[ScoreInfo]:
     """Figures that evaluations measured, newest first: modules by data set, with 95% intervals."""
     return score_infos(provenance.scores(session, viewer))
 

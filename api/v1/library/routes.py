@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api import schemas
 from api.v1.adapters.routes import score_infos
+from api.v1.library import schemas
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.content import repos
 from hub.registry.library import provenance, similar

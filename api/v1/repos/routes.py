@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Header, Query, Response
 from sqlalchemy.orm import Session
 
-from api import schemas
 from api.streaming import send_file, send_zip
+from api.v1.repos import schemas
 from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from api import schemas
 from api.streaming import send_file, send_zip
 from api.v1.adapters.routes import file_infos, folder_info
+from api.v1.shares import schemas
 from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import repos, share_links
 from hub.registry.models.content import ShareLink

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api import schemas
+from api.v1.system import schemas
 from hub.http.identity import Admin, SessionDep
 from hub.registry.jobs import usage
 

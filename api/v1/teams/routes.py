@@ -8,7 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from api import schemas
+from api.v1.account.schemas import TokenInfo
+from api.v1.system.schemas import DeviceSeconds
+from api.v1.teams import schemas
 from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit, organizations, quota, users
 from hub.registry.jobs import usage, webhooks
@@ -97,7 +99,7 @@ def create_service(
         expires_at=body.expires_at,
     )
     session.refresh(token)
-    info = schemas.TokenInfo.model_validate(token, from_attributes=True)
+    info = TokenInfo.model_validate(token, from_attributes=True)
     return schemas.ServiceSecret(**info.model_dump(), account=user.name, secret=secret)
 
 
@@ -124,10 +126,10 @@ def set_quota(session: SessionDep, viewer: Admin, namespace: str, body: schemas.
 @router.get("/namespaces/{namespace}/usage")
 def get_usage(
     session: SessionDep, viewer: SignedIn, namespace: str, months: Annotated[int, Query(ge=1, le=120)] = 12
-) -> list[schemas.DeviceSeconds]:
+) -> list[DeviceSeconds]:
     """Device-seconds of its jobs by month, device and kind, this month first (its members)."""
     found = usage.of_namespace(session, viewer, namespace, months)
-    return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
+    return [DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
 
 
 @router.put("/namespaces/{namespace}/webhook")

@@ -92,8 +92,8 @@ def scan(
 ) -> Reduction:
     """Try `budget` of the best predicted cuts of the `top` matrices one by one, then add to the best one what helps it further.
 
-    The choice is by the mean loss of `hub.lora.reduce.objective`: of choosing, where all examples have choices, else of their targets. A trial
-    computes nothing before the block that it changes. Where a variant takes fewer examples than there are, `seed` draws them.
+    The choice is by the mean loss of `hub.lora.reduce.objective`: of choosing, where all examples have choices, else of their targets.
+    A trial computes nothing before the block that it changes. Where a variant takes fewer examples than there are, `seed` draws them.
     `on_progress(step, steps at most, {loss, best})`, called for every matrix that is scored and every trial, may raise to stop, with the
     base as it was. Raises NothingToReduce.
     """

@@ -1,0 +1,18 @@
+"""Requests and answers of /v1, about datasets. The OpenAPI description at /v1/openapi.json is made from them."""
+
+from pydantic import BaseModel
+
+from api.v1.adapters.schemas import FileInfo
+from api.v1.repos.schemas import Visibility
+
+
+class Dataset(BaseModel):
+    repo: str
+    visibility: Visibility
+    commit: str
+    files: list[FileInfo]
+
+
+class DatasetPage(BaseModel):
+    items: list[Dataset]
+    cursor: str | None

@@ -1,0 +1,7 @@
+"""Requests and answers of /v1, about health. The OpenAPI description at /v1/openapi.json is made from them."""
+
+from pydantic import BaseModel
+
+
+class State(BaseModel):
+    status: str

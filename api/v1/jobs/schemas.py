@@ -1,0 +1,34 @@
+"""Requests and answers of /v1, about jobs. The OpenAPI description at /v1/openapi.json is made from them."""
+
+import uuid
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+class Job(BaseModel):
+    id: uuid.UUID
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    namespace: str
+    params: dict[str, Any]
+    attempt: int
+    cancel_requested: bool
+    result: dict[str, Any] | None
+    result_repo: str | None
+    result_commit: str | None
+    error: dict[str, str] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobEvent(BaseModel):
+    seq: int
+    attempt: int
+    at: datetime
+    phase: str
+    step: int
+    total: int
+    numbers: dict[str, float]

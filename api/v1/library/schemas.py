@@ -1,0 +1,35 @@
+"""Requests and answers of /v1, about library. The OpenAPI description at /v1/openapi.json is made from them."""
+
+from pydantic import BaseModel, Field
+
+from api.v1.adapters.schemas import ScoreInfo
+
+
+class Place(BaseModel):
+    repo: str
+    folder: str
+    commit: str
+
+
+class SimilarModule(BaseModel):
+    folder: str = Field(description="of the module that was asked about")
+    module: Place
+    cosine: float = Field(description="of the two updates, estimated from their sketches")
+    standard_error: float
+
+
+class NearDuplicate(BaseModel):
+    first: int = Field(description="place in `modules`")
+    second: int
+    cosine: float
+    standard_error: float
+
+
+class LibraryMap(BaseModel):
+    base_model: str
+    modules: list[Place]
+    unplaced: list[Place] = Field(description="modules that are no low-rank update of the base as it is")
+    duplicates: list[NearDuplicate]
+    clusters: list[list[int]] = Field(description="places in `modules`; every module is in one")
+    cosines: list[list[float]] = Field(description="of every two of `modules`")
+    scores: list[ScoreInfo] = Field(description="what was measured on these modules, newest first")
