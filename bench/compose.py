@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from bench.harness import Cell, alternating
-from hub.lora.compose.forms import Form, Mixture, truncated
+from hub.lora.compose.forms import Mixture, truncated
 from hub.lora.compose.gradient import compose_by_gradient
 from hub.lora.compose.population import mean_losses
 from hub.lora.compose.search import compose
@@ -35,6 +35,7 @@ from hub.lora.core.examples import Batch, Example, tokenize
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.reduce.gains import matrices
 from hub.starter.tasks import DEMO, TASKS, TEMPLATE
+from hub.vocabulary import Form
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "data/bench"

@@ -19,7 +19,6 @@ from transformers.utils import logging
 from bench.few_shot_tasks import NEW, TRAINED
 from bench.harness import Cell, Row
 from hub.intervals import bootstrap_interval
-from hub.lora.compose.forms import Form
 from hub.lora.compose.gradient import compose_by_gradient
 from hub.lora.compose.report import SLACK, longest_target
 from hub.lora.compose.search import compose, weighed
@@ -33,6 +32,7 @@ from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.starter.tasks import TEMPLATE, Task
 from hub.starter.train import RECIPE, examples
+from hub.vocabulary import Form
 
 ROOT = Path(__file__).parent.parent
 DRAWS, EXAMPLES, HELD_OUT, STEPS, RANK, RATE = 3, 5, 100, 20, 8, 1e-3

@@ -17,13 +17,14 @@ from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
 from hub.lora.par.grpo import Reinforced, Reinforcement
-from hub.lora.par.method import ArmName, Settings, Systems, run_arm
+from hub.lora.par.method import Settings, Systems, run_arm
 from hub.lora.par.systems import drawn, of_system
 from hub.lora.train.loop import Recipe
 from hub.starter.tasks import TASKS
+from hub.vocabulary import ParArm
 
 FOLDER = Path(__file__).parents[1] / "data" / "bench" / "built-in"
-ARMS: tuple[ArmName, ...] = ("par", "unpartitioned")
+ARMS: tuple[ParArm, ...] = ("par", "unpartitioned")
 SETTINGS = Settings(
     start="probe",
     sample=50,
@@ -62,7 +63,7 @@ def _right(adapter: Adapter | None) -> float:
 
 
 @cache
-def _figures(arm: ArmName) -> dict[str, float]:
+def _figures(arm: ParArm) -> dict[str, float]:
     done = run_arm(_base(), _data()[0], SETTINGS, arm, template="plain", on_progress=lambda *_: None)
     found = {f"right after {stage.name}": _right(stage.adapter) for stage in done.stages}
     rewards = next(stage.done.curve for stage in done.stages if isinstance(stage.done, Reinforced))

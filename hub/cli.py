@@ -11,7 +11,6 @@ from hub import demo, supervisor
 from hub.local import embedded
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import viewer_of
-from hub.registry.content import repos
 from hub.registry.library import importing
 from hub.registry.operations import sweep
 from hub.registry.platform import schema
@@ -21,6 +20,7 @@ from hub.registry.platform.log import configure_logging
 from hub.registry.platform.services import connect as connect_services
 from hub.registry.platform.settings import load_settings
 from hub.registry.platform.storage import Storage
+from hub.vocabulary import VISIBILITIES
 
 
 def say(line: str) -> None:
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.add_argument("--user", default=supervisor.ADMIN, help="who publishes them")
     command.add_argument("--namespace", help="where they go; the user's own if left out")
-    command.add_argument("--visibility", choices=repos.VISIBILITIES)
+    command.add_argument("--visibility", choices=VISIBILITIES)
     add_data(command)
     command.set_defaults(run=run_import)
 

@@ -10,9 +10,9 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from hub.http.addresses import root_url
-from hub.registry.content.repos import VISIBILITIES, RepoType, Visibility
 from hub.registry.inspection.findings import Finding
 from hub.registry.platform.errors import InvalidInput, NotFound
+from hub.vocabulary import VISIBILITIES, RepoType, Visibility
 
 PIECE = 1 << 20
 MAX_WARNINGS = 10

@@ -13,11 +13,11 @@ from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.access import instance_keys, quota
 from hub.registry.content import lfs, refs
 from hub.registry.content.lfs import Grant
-from hub.registry.content.repos import RepoType
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import MAX_OBJECT_BYTES
+from hub.vocabulary import RepoType
 
 router = APIRouter()
 

@@ -9,6 +9,7 @@ from api.huggingface.common import FullName, RepoTypeDep
 from api.huggingface.through import ReadThrough
 from hub.http.identity import SessionDep, SignedIn, ViewerDep
 from hub.registry.content import refs, repos
+from hub.vocabulary import MAIN
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
 
@@ -23,7 +24,7 @@ def list_refs(
     if include_prs:
         answer["pullRequests"] = []
     if place.pinned:
-        answer["branches"].append(_shown("heads", repos.MAIN, place.commit.id))
+        answer["branches"].append(_shown("heads", MAIN, place.commit.id))
         return answer
     for ref in sorted(repos.refs(session, place.repo), key=lambda ref: ref.name):
         if ref.kind == "branch":
@@ -38,7 +39,7 @@ def _shown(group: str, name: str, commit_id: str) -> dict[str, str]:
 
 
 class NewBranch(BaseModel):
-    startingPoint: str = repos.MAIN
+    startingPoint: str = MAIN
 
 
 @router.post("/branch/{branch:path}")
@@ -51,7 +52,7 @@ def create_branch(
     body: NewBranch | None = None,
 ) -> None:
     repo = refs.writable(session, viewer, repo_type, full_name)
-    start = repos.resolve(session, repo, body.startingPoint if body else repos.MAIN)
+    start = repos.resolve(session, repo, body.startingPoint if body else MAIN)
     refs.create(session, viewer, repo, branch, "branch", start)
 
 

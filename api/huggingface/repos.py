@@ -12,8 +12,8 @@ from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import refs, rename_copy, repo_visibility, repos
-from hub.registry.content.repos import RepoType
 from hub.registry.library import hub_listing
+from hub.vocabulary import RepoType
 
 router = APIRouter(prefix="/api")
 
@@ -23,7 +23,7 @@ class Named(BaseModel):
 
     name: str
     organization: str | None = None
-    type: Literal["model", "dataset"] | None = None
+    type: RepoType | None = None
 
     def full_name(self, viewer: Viewer) -> str:
         return self.name if "/" in self.name else f"{self.organization or viewer.namespace}/{self.name}"
@@ -53,7 +53,7 @@ def delete(session: SessionDep, viewer: SignedIn, body: Named) -> None:
 class Move(BaseModel):
     fromRepo: str
     toRepo: str
-    type: Literal["model", "dataset"] = "model"
+    type: RepoType = "model"
 
 
 @router.post("/repos/move")

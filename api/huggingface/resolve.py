@@ -13,11 +13,11 @@ from api.huggingface.through import serves
 from api.streaming import RANGE, Streamed, parse_range
 from hub.http.identity import ServicesDep, identify
 from hub.registry.content import refs
-from hub.registry.content.repos import RepoType
 from hub.registry.content.trees import is_lfs
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services
+from hub.vocabulary import RepoType
 
 router = APIRouter()
 

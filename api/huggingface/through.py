@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from hub.http.addresses import root_url
 from hub.http.identity import identify
+from hub.registry.content import read_through
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services
@@ -22,7 +23,7 @@ def serves(request: Request) -> bool:
     services: Services = request.app.state.services
     full_name = f"{request.path_params.get('namespace')}/{request.path_params.get('name')}"
     with transaction(services.sessions) as session:
-        return services.upstream.serves(session, identify(request, session), full_name)
+        return read_through.serves(session, services.upstream, identify(request, session), full_name)
 
 
 class ReadThrough(APIRoute):

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from hub.vocabulary import VISIBILITIES
+
 
 def body_description(what: str) -> dict[str, Any]:
     text = {"type": "string"}
     properties = {
         "name": {**text, "description": "namespace/name of the repo, made if it is not there"},
-        "visibility": {**text, "enum": ["private", "internal", "public"]},
+        "visibility": {**text, "enum": list(VISIBILITIES)},
         "message": {**text, "description": "what changed"},
         "files": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": what},
     }

@@ -17,6 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
+from hub.vocabulary import Style
+
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."  # PeftModel.base_model is the tuner, and its .model is the base
@@ -466,8 +468,6 @@ def group_keys(names: Iterable[str]) -> dict[str, dict[Part, str]]:
                 parts[key.part] = name
     return groups
 
-
-Style = Literal["peft", "loralib", "mlx", "kohya", "diffusers"]
 
 _STYLES: tuple[tuple[Style, str], ...] = (
     ("loralib", r"\.lora_[AB]$"),

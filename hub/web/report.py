@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hub.vocabulary import ENOUGH_EXAMPLES
+
 METRICS = {
     "exact_match": "share that match exactly",
     "contains": "share that contain the target",
@@ -10,7 +12,6 @@ METRICS = {
     "choice": "share with the right choice",
     "target_loss": "nats per target token",
 }
-ENOUGH = 100  # held-out examples below which the workers' reports make no claim
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,8 +44,11 @@ def _side(line: Mapping[str, Any], metric: str) -> int:
 
 
 def _helped(report: Mapping[str, Any], sides: Mapping[str, int]) -> tuple[str, str]:
-    if report["held_out"] < ENOUGH:
-        return "", f"Too few held-out examples to say whether it helped: {report['held_out']} of the {ENOUGH} needed."
+    if report["held_out"] < ENOUGH_EXAMPLES:
+        return (
+            "",
+            f"Too few held-out examples to say whether it helped: {report['held_out']} of the {ENOUGH_EXAMPLES} needed.",
+        )
     against_base = sides.get("base", 0)
     if against_base < 0:
         return "bad", "It did harm: it is worse than the base alone."

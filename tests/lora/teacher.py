@@ -8,8 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, pad, target_loss, tokenize
-from hub.lora.par.systems import System
 from hub.lora.par.voting import AGAIN, BALLOT
+from hub.vocabulary import System
 
 CHAT = "{% for message in messages %}user {{ message['content'] }}{% endfor %}{% if add_generation_prompt %} assistant{% endif %}"
 

@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hub.lora.compose.forms import Form, IncompatibleModules, Mixture, mixed
+from hub.lora.compose.forms import IncompatibleModules, Mixture, mixed
 from hub.lora.compose.population import mean_losses
 from hub.lora.compose.search import Composition, NoFiniteLoss, OptimizerFailed, UnknownOptimizer, compose, weighed
 from hub.lora.core import losses
@@ -22,6 +22,7 @@ from hub.lora.core.adapter import Adapter, Pair, WrongBase, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encoded, mean_loss
+from hub.vocabulary import Form
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.

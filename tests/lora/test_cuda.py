@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.compose.forms import Form, Mixture
+from hub.lora.compose.forms import Mixture
 from hub.lora.compose.gradient import compose_by_gradient
 from hub.lora.compose.population import mean_losses
 from hub.lora.compose.search import compose
@@ -22,6 +22,7 @@ from hub.lora.par.method import Partition
 from hub.lora.reduce.gains import matrices
 from hub.lora.reduce.scan import VARIANTS, scan
 from hub.lora.reduce.shrink import smaller
+from hub.vocabulary import Form
 from tests.lora import test_grpo, test_masked_training
 from tests.lora.conftest import MakeAdapter
 from tests.lora.habits import HELD_OUT, fast, habitual_base, one_thread, slow

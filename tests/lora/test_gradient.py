@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.compose.forms import Form, Mixture, mixed
+from hub.lora.compose.forms import Mixture, mixed
 from hub.lora.compose.gradient import compose_by_gradient, loss_and_gradient
 from hub.lora.compose.search import Composition, NoFiniteLoss
 from hub.lora.core import losses
@@ -14,6 +14,7 @@ from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encoded, mean_loss
+from hub.vocabulary import Form
 from tests.lora.conftest import MakeAdapter, likely_letters
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -6,9 +6,10 @@ import torch
 from hub.lora.core.bases import Base
 from hub.lora.core.batches import fitting
 from hub.lora.core.examples import Example, Tokens, pad, target_loss
-from hub.lora.par.importance import PROBE, Start, layout, moments, passes, score
+from hub.lora.par.importance import PROBE, layout, moments, passes, score
 from hub.lora.par.partition import NothingToPartition
 from hub.lora.train.trainable_layers import Shape, Tuned, tuned
+from hub.vocabulary import PartitionStart
 
 EXAMPLES = [Example(f"say {number}", f"it is {number}" * (1 + number % 3)) for number in range(5)]
 
@@ -80,7 +81,7 @@ def test_what_does_not_depend_on_the_lora_cannot_be_scored(tiny_base: Base) -> N
 
 
 @pytest.mark.parametrize("start", ["pissa", "probe"])
-def test_every_example_is_reported_once_a_pass(tiny_base: Base, start: Start) -> None:
+def test_every_example_is_reported_once_a_pass(tiny_base: Base, start: PartitionStart) -> None:
     calls: list[None] = []
     with tuned(tiny_base, shape("pissa" if start == "pissa" else "default"), None, 0) as layers:
         score(layers, rows(tiny_base), start, lambda: calls.append(None))

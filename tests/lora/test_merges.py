@@ -9,9 +9,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from hub.lora.compose.forms import IncompatibleModules
-from hub.lora.compose.merges import MERGES, Merge, UnusableDensity, merged
+from hub.lora.compose.merges import UnusableDensity, merged
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, read
 from hub.lora.core.bases import Base
+from hub.vocabulary import MERGES, Merge
 from tests.lora.conftest import MakeAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

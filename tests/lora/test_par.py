@@ -14,9 +14,10 @@ from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
 from hub.lora.par.grpo import Reinforcement
-from hub.lora.par.method import ARMS, PRESETS, Arm, ArmName, Settings, Systems, as_json, described, run_arm
+from hub.lora.par.method import PRESETS, Arm, Settings, Systems, as_json, described, run_arm
 from hub.lora.par.partition import NothingToPartition
 from hub.lora.train.loop import Recipe
+from hub.vocabulary import PAR_ARMS, ParArm
 from tests.lora.habits import HELD_OUT, KNOWN, fast, habitual_base, one_thread, slow
 from tests.lora.test_train import Cancelled, Kept, ignore_progress, unchanged
 
@@ -38,7 +39,7 @@ def settings(steps: int = 40, **changes: Any) -> Settings:
     )
 
 
-def arm(base: Base, name: ArmName = "par", given: Settings | None = None, **keywords: Any) -> Arm:
+def arm(base: Base, name: ParArm = "par", given: Settings | None = None, **keywords: Any) -> Arm:
     return run_arm(
         base, SYSTEMS, given or settings(), name, template="plain", **{"on_progress": ignore_progress, **keywords}
     )
@@ -86,7 +87,7 @@ def test_the_arms_differ_in_what_they_say_and_in_nothing_else(habitual: Base) ->
     quick = settings(steps=2)
     partition = arm(habitual, given=quick).partition
     assert partition is not None
-    done = {name: arm(habitual, name, quick, found=partition) for name in ARMS}
+    done = {name: arm(habitual, name, quick, found=partition) for name in PAR_ARMS}
     stages = {name: [stage.name for stage in each.stages] for name, each in done.items()}
     assert stages["rl_first"] == ["grpo", "sft"]
     assert stages["lora"] == stages["loraplus"] == ["sft"]

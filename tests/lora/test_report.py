@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hub.intervals import paired_bootstrap, share_interval
-from hub.lora.compose.controls import ArmName, Control, Setting, full, losses_of, quick
+from hub.lora.compose.controls import Control, Setting, full, losses_of, quick
 from hub.lora.compose.forms import mixed
-from hub.lora.compose.report import ENOUGH, HeldOutUnusable, Report, check_held_out, compared, report
+from hub.lora.compose.report import HeldOutUnusable, Report, check_held_out, compared, report
 from hub.lora.compose.search import Composition, compose
 from hub.lora.core.adapter import Adapter, applied, read
 from hub.lora.core.bases import Base
@@ -18,27 +18,30 @@ from hub.lora.core.evaluate import Estimate, Scores
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.train.loop import Recipe, train
+from hub.vocabulary import ENOUGH_EXAMPLES, ComposeArm
 from tests.lora.conftest import MakeAdapter, likely_letters
 
-ARMS: tuple[ArmName, ...] = ("base", "best_single", "average", "fresh_lora", "composition")
+ARMS: tuple[ComposeArm, ...] = ("base", "best_single", "average", "fresh_lora", "composition")
 
 
 def scored(exact: Sequence[float], losses: Sequence[float]) -> Scores:
     return Scores({"exact_match": list(exact), "target_loss": list(losses)}, [])
 
 
-def judged(exact: Mapping[ArmName, Sequence[float]], losses: Mapping[ArmName, Sequence[float]] | None = None) -> Report:
+def judged(
+    exact: Mapping[ComposeArm, Sequence[float]], losses: Mapping[ComposeArm, Sequence[float]] | None = None
+) -> Report:
     given = losses or {name: [1.0] * len(exact[name]) for name in ARMS}
     scores = {name: scored(exact[name], given[name]) for name in ARMS}
     return compared(scores, {name: {"arm": name} for name in ARMS}, examples=5, seed=0)
 
 
-def right(share: float, count: int = ENOUGH) -> list[float]:
+def right(share: float, count: int = ENOUGH_EXAMPLES) -> list[float]:
     """The first ones right, so that arms differ in as few examples as their shares allow."""
     return [1.0] * round(share * count) + [0.0] * (count - round(share * count))
 
 
-WEAK: dict[ArmName, list[float]] = {
+WEAK: dict[ComposeArm, list[float]] = {
     "base": right(0.0),
     "best_single": right(0.3),
     "average": right(0.1),
@@ -79,7 +82,10 @@ def test_every_figure_is_what_its_name_says() -> None:
 def test_the_strongest_control_has_the_most_right_and_then_the_least_loss() -> None:
     assert judged({**WEAK, "composition": right(0.9)}).strongest == "fresh_lora"
     level = {**WEAK, "best_single": right(0.5), "average": right(0.5), "composition": right(1.0)}
-    losses = {name: [2.0] * ENOUGH for name in ARMS} | {"average": [1.5] * ENOUGH, "base": [0.1] * ENOUGH}
+    losses = {name: [2.0] * ENOUGH_EXAMPLES for name in ARMS} | {
+        "average": [1.5] * ENOUGH_EXAMPLES,
+        "base": [0.1] * ENOUGH_EXAMPLES,
+    }
     assert judged(level, losses).strongest == "average", "the composition is no control, and the base has fewer right"
 
 
@@ -111,7 +117,7 @@ def test_pairing_matters_and_is_used() -> None:
 
 def test_too_few_examples_make_no_claim_however_clear() -> None:
     shorter = {name: values[::2] for name, values in WEAK.items()}
-    few = judged({**shorter, "composition": [1.0] * (ENOUGH // 2)})
+    few = judged({**shorter, "composition": [1.0] * (ENOUGH_EXAMPLES // 2)})
     assert few.comparisons[-1].exact_match.low > 0
     assert not few.beats
     assert few.verdict.startswith("No claim: 50 held-out examples are too few, 100 are needed.")
@@ -119,8 +125,8 @@ def test_too_few_examples_make_no_claim_however_clear() -> None:
 
 def test_a_lower_loss_is_told_but_is_no_win() -> None:
     generator = random.Random(2)
-    losses = {name: [generator.gauss(3, 0.1) for _ in range(ENOUGH)] for name in ARMS}
-    losses["composition"] = [generator.gauss(1, 0.1) for _ in range(ENOUGH)]
+    losses = {name: [generator.gauss(3, 0.1) for _ in range(ENOUGH_EXAMPLES)] for name in ARMS}
+    losses["composition"] = [generator.gauss(1, 0.1) for _ in range(ENOUGH_EXAMPLES)]
     result = judged({**WEAK, "composition": right(0.5)}, losses)
     assert not result.beats
     assert "does not beat" in result.verdict
@@ -210,7 +216,7 @@ def test_every_arm_is_scored_as_its_adapter_scores_alone(
     assert list(arms) == list(ARMS)
     recipe = Recipe(**arms["fresh_lora"].made_by)
     fresh = train(tiny_base, examples, recipe, template="plain", on_progress=ignore_progress).adapter
-    adapters: dict[ArmName, Adapter | None] = {
+    adapters: dict[ComposeArm, Adapter | None] = {
         "base": None,
         "best_single": modules[1],
         "average": mixed(tiny_base, modules, [1 / 3] * 3, "sum", "average"),
@@ -274,7 +280,7 @@ def test_answers_are_long_enough_for_every_target(tiny_base: Base, modules: list
     long = "x" * 30
     recipe = Recipe(rank=8, steps=60, learning_rate=1e-2, ratio=1.0, batch_size=1)
     trained = train(tiny_base, [Example("write", long)], recipe, template="plain", on_progress=ignore_progress).adapter
-    arms: dict[ArmName, Control] = {
+    arms: dict[ComposeArm, Control] = {
         "best_single": Control(trained, {}),
         "composition": Control(trained, {}),
     }

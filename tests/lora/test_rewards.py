@@ -2,12 +2,13 @@
 
 import pytest
 
-from hub.lora.par.rewards import FUNCTIONS, REWARDS, WEIGHTS_OF_THE_PAPER, Answer, RewardName, answered
+from hub.lora.par.rewards import FUNCTIONS, WEIGHTS_OF_THE_PAPER, Answer, answered
+from hub.vocabulary import REWARDS, Reward
 
 WHOLE = "<reasoning>\nsix times seven\n</reasoning>\n<answer>\n42\n</answer>\n"
 
 
-def reward(name: RewardName, text: str, target: str = "42", tokens: int = 5, room: int = 20) -> float:
+def reward(name: Reward, text: str, target: str = "42", tokens: int = 5, room: int = 20) -> float:
     return FUNCTIONS[name](Answer(text, tokens, room, target))
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hub.lora.reduce.rows import Grouping, row_groups
+from hub.lora.reduce.rows import row_groups
+from hub.vocabulary import Grouping
 
 
 @pytest.mark.parametrize("grouping", ["contiguous", "subspace"])

@@ -11,8 +11,9 @@ from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Example
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.reduce.gains import gradients, matrices
-from hub.lora.reduce.shrink import Order, cheapest_first, components, costs, example_slopes, smaller, without
+from hub.lora.reduce.shrink import cheapest_first, components, costs, example_slopes, smaller, without
 from hub.lora.train.loop import Recipe, train
+from hub.vocabulary import ComponentScore
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 PLANTED = 4  # components a matrix that do next to nothing
@@ -63,7 +64,7 @@ def test_components_add_up_to_the_update(trained: Adapter) -> None:
 
 @pytest.mark.parametrize("order", ["fisher", "energy"])
 def test_an_adapter_gets_smaller_within_its_loss_budget(
-    tiny_base: Base, trained: Adapter, order: Order, tmp_path: Path
+    tiny_base: Base, trained: Adapter, order: ComponentScore, tmp_path: Path
 ) -> None:
     batches = encoded(tiny_base, EXAMPLES, "plain")
     with applied(tiny_base.model, trained):

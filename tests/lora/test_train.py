@@ -26,9 +26,10 @@ from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.core.memory import NotEnoughMemory
 from hub.lora.train import loop as module
 from hub.lora.train.loop import NothingToTrain, Recipe, Trained, TrainingDiverged, train
-from hub.lora.train.loraplus import DEFAULT_RATIO, INITS, make_optimizer
+from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer
 from hub.lora.train.lr_search import search_rate
 from hub.lora.train.trainable_layers import tuned
+from hub.vocabulary import INITS
 from tests.lora.conftest import byte_tokenizer
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.

@@ -8,7 +8,6 @@ import pytest
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.par.systems import System
 from hub.lora.par.voting import (
     AGAIN,
     BATCH,
@@ -22,6 +21,7 @@ from hub.lora.par.voting import (
     tried,
     vote,
 )
+from hub.vocabulary import System
 from tests.lora.teacher import task, trained_teacher
 from tests.lora.test_train import ignore_progress
 

@@ -7,11 +7,11 @@ from typing import Any
 from hub.registry.bases import base_models
 from hub.registry.content import blobs
 from hub.registry.content.blobs import Incoming
-from hub.registry.content.repos import Visibility
 from hub.registry.library.publishing import publish_adapter, publish_dataset
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.support import LAYERS, TINY, WIDTH, examples_file, peft_folder
 

@@ -19,6 +19,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound, Unavailable
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import CHUNK, Storage
+from hub.registry.platform.streams import WrongBytes
 from tests.conftest import Person
 from tests.registry.made import incoming
 
@@ -236,7 +237,7 @@ def test_a_stream_of_other_bytes_than_announced_stores_nothing(
     services: Services, ann: Person, sent: list[bytes]
 ) -> None:
     file = one(b"some bytes!")
-    with pytest.raises(blobs.WrongBytes, match="send"):
+    with pytest.raises(WrongBytes, match="send"):
         receive(services, "ann", b"some bytes!", *sent)
     assert holders(services, file.sha256) == []
     assert not services.storage.exists(file.sha256)
@@ -245,7 +246,7 @@ def test_a_stream_of_other_bytes_than_announced_stores_nothing(
 def test_who_streams_what_another_holds_must_have_it_too(services: Services, ann: Person, bob: Person) -> None:
     file = one(b"a secret of ann's")
     store(services, "ann", file)
-    with pytest.raises(blobs.WrongBytes):
+    with pytest.raises(WrongBytes):
         receive(services, "bob", b"a secret of ann's", b"x" * file.size)
     assert holders(services, file.sha256) == ["ann"]
     receive(services, "bob", b"a secret of ann's", b"a secret of ann's")

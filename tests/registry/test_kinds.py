@@ -8,7 +8,6 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from hub.registry.bases.base_models import BaseNotFound
-from hub.registry.content import repos
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs import requests
 from hub.registry.jobs.queueing import Input, Submission
@@ -17,6 +16,7 @@ from hub.registry.jobs.requests.train import UnknownTarget
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 from tests.registry.trees import SOUND, config, plus
@@ -345,8 +345,8 @@ def test_a_result_is_at_most_as_visible_as_its_least_visible_input(
     services: Services,
     ann: Person,
     resolve: Resolve,
-    module: repos.Visibility,
-    examples: repos.Visibility,
+    module: Visibility,
+    examples: Visibility,
     wanted: str | None,
     given: str,
 ) -> None:

@@ -22,6 +22,7 @@ from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput, RepoNotFound, RevisionNotFound
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset, incoming
 from tests.support import TINY, peft_folder
@@ -234,7 +235,7 @@ def composed(services: Services, person: Person, name: str, *inputs: Commit) -> 
         )
 
 
-def widen(services: Services, person: Person, name: str, to: repos.Visibility, *, reveal: bool = False) -> str:
+def widen(services: Services, person: Person, name: str, to: Visibility, *, reveal: bool = False) -> str:
     with transaction(services.sessions) as session:
         return repo_visibility.change_visibility(session, person.viewer, "model", name, to, reveal=reveal).visibility
 

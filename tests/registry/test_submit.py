@@ -19,6 +19,7 @@ from hub.registry.models.jobs import Job, JobInput
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, RepoNotFound
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
 
@@ -101,7 +102,7 @@ def test_inline_examples_of_an_evaluation_are_their_owner_s_alone(
     ],
 )
 def test_inline_examples_are_as_visible_as_the_result(
-    services: Services, ann: Person, send: Send, module: repos.Visibility, wanted: str | None, given: str
+    services: Services, ann: Person, send: Send, module: Visibility, wanted: str | None, given: str
 ) -> None:
     with transaction(services.sessions) as session:
         repo_visibility.change_visibility(session, ann.viewer, "model", "ann/a", module, reveal=False)

@@ -8,7 +8,6 @@ import pytest
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repo_visibility, repos
 from hub.registry.content.history import Parent
-from hub.registry.content.repos import Visibility
 from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs import leases, queueing
 from hub.registry.jobs.queueing import Input, Submission
@@ -20,6 +19,7 @@ from hub.registry.models.content import Commit
 from hub.registry.operations import expiry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.registry.made import adapter, dataset, incoming
 from tests.support import TINY, peft_folder

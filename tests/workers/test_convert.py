@@ -16,12 +16,12 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForCausalLM
 
 from hub.lora.core.bases import Base
-from hub.registry.content.repos import Visibility
 from hub.registry.library.publishing import publish_model
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter
 from tests.registry.made import incoming

@@ -21,9 +21,7 @@ from hub.lora.core.bases import Base, load
 from hub.lora.core.batches import split
 from hub.lora.core.examples import Example
 from hub.lora.par.grpo import Reinforcement
-from hub.lora.par.importance import Start
-from hub.lora.par.method import ARMS, PRESETS, Settings, Systems, changed, run_arm
-from hub.lora.par.rewards import REWARDS
+from hub.lora.par.method import PRESETS, Settings, Systems, changed, run_arm
 from hub.lora.train.loop import Recipe
 from hub.registry.jobs.requests import par as module
 from hub.registry.jobs.requests.par import ParRequest
@@ -31,6 +29,7 @@ from hub.registry.models.adapters import Lineage
 from hub.registry.models.jobs import JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import PAR_ARMS, REWARDS, ParControl, PartitionStart, Reward
 from tests.conftest import Person
 from tests.workers.conftest import Submit, job_of, wait_for
 from tests.workers.test_runner import RUN_ONE, download, lease_is_over, results
@@ -259,9 +258,11 @@ def test_a_target_that_the_base_does_not_have_is_refused(client: TestClient, ann
 
 def test_the_request_asks_for_what_the_method_knows() -> None:
     """The registry may not import torch, so the choices stand in both places; here they are held together."""
-    assert get_args(module.Reward) == REWARDS
-    assert {"par", *get_args(module.Arm)} == set(ARMS)
-    assert set(get_args(get_args(module.PartitionSettings.model_fields["start"].annotation)[0])) == set(get_args(Start))
+    assert get_args(Reward) == REWARDS
+    assert {"par", *get_args(ParControl)} == set(PAR_ARMS)
+    assert set(get_args(get_args(module.PartitionSettings.model_fields["start"].annotation)[0])) == set(
+        get_args(PartitionStart)
+    )
     assert get_args(ParRequest.model_fields["settings"].annotation)[::-1] == tuple(PRESETS)
     request = ParRequest.model_validate(two_systems())
     asked = changed("paper", request.changes(), seed=7)

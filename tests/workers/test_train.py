@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 
 from hub import supervisor
 from hub.lora.train.loop import Recipe
-from hub.lora.train.loraplus import INITS, Schedule
 from hub.registry.jobs import checkpoints, leases
 from hub.registry.jobs.requests.train import TrainRequest
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import INITS, Schedule
 from tests.conftest import WORKER, Person
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from hub.lora.compose.controls import ArmName, Control, Setting, full, largest_rank, quick
+from hub.lora.compose.controls import Control, Setting, full, largest_rank, quick
 from hub.lora.compose.gradient import compose_by_gradient
-from hub.lora.compose.merges import MERGES, merged
+from hub.lora.compose.merges import merged
 from hub.lora.compose.report import Report, check_held_out, report
 from hub.lora.compose.search import Composition, compose, weighed
 from hub.lora.compose.tune import Fit, tune
@@ -21,6 +21,7 @@ from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.core.provenance import surroundings
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import parse_card
+from hub.vocabulary import MERGES, ComposeArm
 from workers.results.cards import composition_card
 from workers.runtime.work import Outcome, Work, module_name
 
@@ -164,7 +165,7 @@ def _arms(
     composition: Composition,
     fit: Fit | None,
     examples: Sequence[Example],
-) -> dict[ArmName, Control]:
+) -> dict[ComposeArm, Control]:
     """What the report measures: the controls that were asked for, and the composition."""
     params, form = work.params, work.params["form"]
     work.progress.enter("controls")

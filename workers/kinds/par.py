@@ -14,16 +14,17 @@ from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter
 from hub.lora.core.batches import split
-from hub.lora.core.evaluate import Estimate, Metric, Scores, evaluate
+from hub.lora.core.evaluate import Estimate, Scores, evaluate
 from hub.lora.core.examples import Example, exact_match, numeric_match
 from hub.lora.core.provenance import surroundings
 from hub.lora.par.grpo import Reinforced
 from hub.lora.par.method import Arm, Settings, Systems, as_json, changed, described, run_arm
 from hub.lora.par.rewards import answered
-from hub.lora.par.systems import System, check_labelled, drawn, of_system, read_labels
+from hub.lora.par.systems import check_labelled, drawn, of_system, read_labels
 from hub.lora.par.voting import Tally, Trust, tried, vote
 from hub.lora.train.loop import Trained
 from hub.registry.content.history import Parent
+from hub.vocabulary import Metric, System
 from workers.kinds.compose import dataset_template, input_of
 from workers.kinds.train import VALIDATED, curve
 from workers.results.cards import par_card

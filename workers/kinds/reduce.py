@@ -12,7 +12,7 @@ from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.bases import as_stored
-from hub.lora.core.evaluate import Metric, Scores, evaluate
+from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings
 from hub.lora.reduce import factored
@@ -22,6 +22,7 @@ from hub.lora.reduce.objective import has_choices
 from hub.lora.reduce.scan import VARIANTS, Reduction, scan
 from hub.lora.reduce.shrink import smaller
 from hub.registry.content.history import Parent
+from hub.vocabulary import Metric
 from workers.kinds.compose import dataset_template, input_of
 from workers.results.cards import reduction_card
 from workers.results.report import METRICS, paired_report, registered

@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 import yaml
 
-from hub.lora.core.evaluate import Metric
 from hub.registry.inspection.model_card import Card
+from hub.vocabulary import Metric
 from workers.runtime.work import module_name
 
 # What an identifier says by itself: cc-by-nc-4.0, fair-noncommercial-research-license. One that forbids it in its text alone is not told.

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from hub.intervals import paired_bootstrap
-from hub.lora.compose.report import ENOUGH
-from hub.lora.core.evaluate import Estimate, Metric, Scores
+from hub.lora.core.evaluate import Estimate, Scores
+from hub.vocabulary import ENOUGH_EXAMPLES, Metric
 from workers.runtime.work import Work
 
 METRICS: tuple[Metric, ...] = ("exact_match", "target_loss")
@@ -72,8 +72,8 @@ def _difference(ours: Scores, theirs: Scores, metric: Metric, seed: int) -> dict
 def _verdict(
     comparisons: Sequence[Mapping[str, Any]], ours: str, words: Mapping[str, str], count: int, metric: Metric
 ) -> str:
-    if count < ENOUGH:
-        return f"No claim: {count} held-out examples are too few, {ENOUGH} are needed."
+    if count < ENOUGH_EXAMPLES:
+        return f"No claim: {count} held-out examples are too few, {ENOUGH_EXAMPLES} are needed."
     said = []
     for line in comparisons:
         found = line[metric]

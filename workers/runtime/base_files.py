@@ -18,8 +18,8 @@ from typing import Any
 from hub.formats import peft_format
 from hub.lora.core.errors import LoraError
 from hub.registry.bases import upstream_bases
-from hub.registry.content.refs import COMMIT_ID
 from hub.registry.platform.upstream_client import File, Upstream
+from hub.vocabulary import COMMIT_ID
 from workers.runtime.work import Progress
 
 PART = ".part"  # what is on its way; whole files in it stay for the next try

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from hub.registry.access.viewer import SCOPES, Scope
+from hub.vocabulary import SCOPES, Scope
 
 
 class Me(BaseModel):

@@ -21,6 +21,7 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Ref, TreeEntry
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
+from hub.vocabulary import MAIN, VISIBILITIES, Visibility
 
 router = APIRouter(prefix="/v1", tags=["adapters"])
 
@@ -64,14 +65,14 @@ def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Publ
     )
 
 
-def visibility_field(upload: Upload) -> repos.Visibility | None:
+def visibility_field(upload: Upload) -> Visibility | None:
     value = upload.fields.get("visibility")
     if value is None:
         return None
-    for known in repos.VISIBILITIES:
+    for known in VISIBILITIES:
         if value == known:
             return known
-    raise InvalidInput(f"visibility is {value!r}; it must be one of {', '.join(repos.VISIBILITIES)}.")
+    raise InvalidInput(f"visibility is {value!r}; it must be one of {', '.join(VISIBILITIES)}.")
 
 
 def findings(found: Iterable[Finding]) -> list[schemas.Finding]:
@@ -86,7 +87,7 @@ def asked(
     tag: Annotated[list[str] | None, Query(description="all of them")] = None,
     q: Annotated[str | None, Query(description="words that must all occur", max_length=200)] = None,
     owner: str | None = None,
-    visibility: repos.Visibility | None = None,
+    visibility: Visibility | None = None,
 ) -> Filters:
     return Filters(
         base_model=base_model,
@@ -131,7 +132,7 @@ def get_facets(session: SessionDep, viewer: ViewerDep, filters: Asked) -> schema
 
 @router.get("/adapters/{namespace}/{name}")
 def get_adapter(
-    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = repos.MAIN
+    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = MAIN
 ) -> schemas.Adapter:
     """One adapter at a revision: facts, findings, files, versions, lineage and measured figures."""
     repo = repos.find(session, viewer, "model", f"{namespace}/{name}")

@@ -1,11 +1,11 @@
 """Requests and answers of /v1, about adapters. The OpenAPI description at /v1/openapi.json is made from them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from api.v1.repos.schemas import Visibility
+from hub.vocabulary import RefKind, Severity, Visibility
 
 
 class FileInfo(BaseModel):
@@ -16,7 +16,7 @@ class FileInfo(BaseModel):
 
 class Finding(BaseModel):
     code: str
-    severity: Literal["error", "warning", "info"]
+    severity: Severity
     path: str
     message: str
     remedy: str
@@ -90,7 +90,7 @@ class Folder(BaseModel):
 
 class RefInfo(BaseModel):
     name: str
-    kind: Literal["branch", "tag", "version", "alias"]
+    kind: RefKind
     commit: str
     moved_at: datetime
 

@@ -1,9 +1,11 @@
 """Requests and answers of /v1, about aliases. The OpenAPI description at /v1/openapi.json is made from them."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field
+
+from hub.vocabulary import AliasAction, Metric, Template
 
 
 class MoveAlias(BaseModel):
@@ -11,11 +13,11 @@ class MoveAlias(BaseModel):
 
 
 class NewGate(BaseModel):
-    metric: Literal["exact_match", "contains", "numeric", "choice", "target_loss"] = "exact_match"
+    metric: Metric = "exact_match"
     dataset: str = Field(description="namespace/name")
     revision: str = Field("main", description="of the data set; its commit is kept")
     path: str = Field(description="the file of examples")
-    template: Literal["chat", "plain"] = "chat"
+    template: Template = "chat"
     tolerance: float = Field(
         0.02,
         ge=0,
@@ -33,7 +35,7 @@ class Gate(BaseModel):
 
 
 class AliasMove(BaseModel):
-    action: Literal["move", "rollback", "gate", "ungate", "remove"]
+    action: AliasAction
     commit: str | None
     by: str
     at: datetime

@@ -1,8 +1,8 @@
 """Requests and answers of /v1, about bases. The OpenAPI description at /v1/openapi.json is made from them."""
 
-from typing import Literal
-
 from pydantic import BaseModel, Field, SecretStr, model_validator
+
+from hub.vocabulary import Dtype
 
 
 class Base(BaseModel):
@@ -30,7 +30,7 @@ class NewBase(BaseModel):
     )
     revision: str | None = Field(None, max_length=200, description="of the upstream's repo; it is pinned to its commit")
     token: SecretStr | None = Field(None, description="to show to the upstream for this base; it is not shown again")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    dtype: Dtype = Field(
         "auto",
         description="to load it in; auto: as it is stored on a GPU, on a CPU bfloat16 where it computes in it, else float32",
     )

@@ -17,6 +17,7 @@ from hub.registry.content import repos
 from hub.registry.library.publishing import publish_dataset
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.services import Services
+from hub.vocabulary import MAIN
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -60,7 +61,7 @@ def list_datasets(
 
 @router.get("/{namespace}/{name}")
 def get_dataset(
-    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = repos.MAIN
+    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: Revision = MAIN
 ) -> schemas.Dataset:
     repo = repos.find(session, viewer, "dataset", f"{namespace}/{name}")
     return _dataset(session, repo, repos.resolve(session, repo, revision))

@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from api.v1.adapters.schemas import FileInfo
-from api.v1.repos.schemas import Visibility
+from hub.vocabulary import Visibility
 
 
 class Dataset(BaseModel):

@@ -23,6 +23,7 @@ from hub.registry.library import provenance
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
+from hub.vocabulary import FINISHED
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -119,7 +120,7 @@ async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: 
                 yield f"id: {item.seq}\nevent: progress\ndata: {_event(item).model_dump_json()}\n\n"
             else:
                 yield f"event: state\ndata: {json.dumps({'state': item})}\n\n"
-                if item in (*job_queries.FINISHED, "gone"):
+                if item in (*FINISHED, "gone"):
                     return
 
 

@@ -2,15 +2,17 @@
 
 import uuid
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
+
+from hub.vocabulary import JobState
 
 
 class Job(BaseModel):
     id: uuid.UUID
     kind: str
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    state: JobState
     namespace: str
     params: dict[str, Any]
     attempt: int

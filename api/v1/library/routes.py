@@ -11,6 +11,7 @@ from hub.registry.content import repos
 from hub.registry.library import provenance, similar
 from hub.registry.library.similar import Module
 from hub.similarity import DUPLICATE
+from hub.vocabulary import MAIN
 
 router = APIRouter(prefix="/v1", tags=["library"])
 
@@ -51,7 +52,7 @@ def list_similar(
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    revision: Annotated[str, Query(description="branch, tag, version (v2) or commit")] = repos.MAIN,
+    revision: Annotated[str, Query(description="branch, tag, version (v2) or commit")] = MAIN,
     least: Cosine = 0.5,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> list[schemas.SimilarModule]:

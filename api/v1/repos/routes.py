@@ -10,8 +10,8 @@ from api.v1.repos import schemas
 from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos
-from hub.registry.content.repos import RepoType
 from hub.registry.models.content import Commit
+from hub.vocabulary import MAIN, RepoType
 
 router = APIRouter(prefix="/v1/{kind}/{namespace}/{name}", tags=["repos"])
 
@@ -35,7 +35,7 @@ def get_file(
     namespace: str,
     name: str,
     path: str,
-    revision: Revision = repos.MAIN,
+    revision: Revision = MAIN,
     range_header: Annotated[str | None, Header(alias="Range")] = None,
 ) -> Response:
     """The bytes of one file. Ranges are honoured; the ETag is the SHA-256 of the whole file."""
@@ -51,7 +51,7 @@ def get_archive(
     kind: Kind,
     namespace: str,
     name: str,
-    revision: Revision = repos.MAIN,
+    revision: Revision = MAIN,
 ) -> Response:
     """All files as a .zip; an adapter's is the folder that stock PEFT loads once unpacked."""
     commit = commit_of(session, viewer, kind, namespace, name, revision)

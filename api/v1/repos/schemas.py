@@ -1,10 +1,8 @@
 """Requests and answers of /v1, about repos. The OpenAPI description at /v1/openapi.json is made from them."""
 
-from typing import Literal
-
 from pydantic import BaseModel, Field
 
-Visibility = Literal["private", "internal", "public"]
+from hub.vocabulary import Visibility
 
 
 class Repo(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.v1.account.schemas import NewToken, TokenSecret
-from hub.registry.models.columns import Role
+from hub.vocabulary import Role
 
 
 class NewOrganization(BaseModel):

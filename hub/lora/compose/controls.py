@@ -8,9 +8,9 @@ after a short training as well: a composition is one way among others to start.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from hub.lora.compose.forms import Form, mixed
+from hub.lora.compose.forms import mixed
 from hub.lora.compose.tune import tune
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.bases import Base
@@ -18,19 +18,7 @@ from hub.lora.core.examples import Example, OnProgress
 from hub.lora.core.layer_names import target_names
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.train.loop import Recipe, train
-
-ArmName = Literal[
-    "base",
-    "five_shot",
-    "best_single",
-    "average",
-    "random_weights",
-    "random_modules",
-    "fresh_lora",
-    "best_single_tuned",
-    "untuned",
-    "composition",
-]
+from hub.vocabulary import ComposeArm, Form
 
 SHOTS = 5
 
@@ -67,9 +55,9 @@ def largest_rank(modules: Sequence[Adapter]) -> int:
     return max(pair.rank for module in modules for pair in module.pairs.values())
 
 
-def quick(setting: Setting) -> dict[ArmName, Control]:
+def quick(setting: Setting) -> dict[ComposeArm, Control]:
     """The base alone, the best single module, the plain average, and a fresh LoRA; without examples the first and the third."""
-    arms: dict[ArmName, Control] = {"base": Control(None, {}), "average": _average(setting)}
+    arms: dict[ComposeArm, Control] = {"base": Control(None, {}), "average": _average(setting)}
     if setting.examples:
         single, made_by = _best_single(setting)
         arms |= {"best_single": Control(single, made_by), "fresh_lora": _fresh_lora(setting)}
@@ -82,7 +70,7 @@ def full(
     bound: float,
     others: Sequence[Adapter] = (),
     search: Callable[[Sequence[Adapter]], Adapter] | None = None,
-) -> dict[ArmName, Control]:
+) -> dict[ComposeArm, Control]:
     """All of `quick`, five solved examples in the prompt, random weights in [-bound, bound], the best single module trained further.
 
     `search` composes `others`, modules drawn at random where these were chosen from more.

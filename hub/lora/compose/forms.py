@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,7 @@ from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
 from hub.lora.core.layer_names import target_names
-
-Form = Literal["sum", "product", "svd"]
+from hub.vocabulary import Form
 
 
 class IncompatibleModules(LoraError):

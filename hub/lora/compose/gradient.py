@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hub.lora.compose.forms import Form, Mixture
+from hub.lora.compose.forms import Mixture
 from hub.lora.compose.search import Composition, Trace, composed
 from hub.lora.core.adapter import Adapter, applied, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, target_loss
 from hub.lora.core.losses import encoded
+from hub.vocabulary import Form
 
 
 def compose_by_gradient(

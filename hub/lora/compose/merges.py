@@ -9,7 +9,7 @@ sqrt(|w_i s_i|) with the sign on A, which needs equal ranks and holds cross term
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from peft.utils import merge_utils
@@ -21,19 +21,7 @@ from hub.lora.core.adapter import Adapter, Pair, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
 from hub.lora.core.layer_names import target_names
-
-Merge = Literal[
-    "linear",
-    "ties",
-    "ties_svd",
-    "dare_linear",
-    "dare_linear_svd",
-    "dare_ties",
-    "dare_ties_svd",
-    "magnitude_prune",
-    "magnitude_prune_svd",
-]
-MERGES: tuple[Merge, ...] = get_args(Merge)
+from hub.vocabulary import Merge
 
 
 class UnusableDensity(LoraError):

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub.intervals import paired_bootstrap
-from hub.lora.compose.controls import ArmName, Control
+from hub.lora.compose.controls import Control
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
-from hub.lora.core.evaluate import Estimate, Metric, Scores, evaluate
+from hub.lora.core.evaluate import Estimate, Scores, evaluate
 from hub.lora.core.examples import Example, OnProgress
-
-ENOUGH = 100  # held-out examples below which no claim is made: at 100, a share near one half is known to about +-0.1
+from hub.vocabulary import ENOUGH_EXAMPLES, ComposeArm, Metric
 
 # Tokens that an answer may have beyond the longest target: its end, and what exact match forgives (a full stop, white space).
 SLACK = 4
 
-_WORDS: dict[ArmName, str] = {
+_WORDS: dict[ComposeArm, str] = {
     "base": "the base alone",
     "five_shot": "the base shown examples in its prompt",
     "best_single": "the best single module",
@@ -45,7 +44,7 @@ class Arm:
     `prompt_tokens` and `seconds_an_answer` are means: what the arm costs whoever uses it, on this machine in batches.
     """
 
-    name: ArmName
+    name: ComposeArm
     made_by: dict[str, Any]
     exact_match: Estimate
     target_loss: Estimate
@@ -57,7 +56,7 @@ class Arm:
 class Comparison:
     """Composition minus the arm `against`: good is above zero for exact match, below zero for the loss."""
 
-    against: ArmName
+    against: ComposeArm
     exact_match: Estimate
     target_loss: Estimate
 
@@ -69,7 +68,7 @@ class Report:
 
     arms: list[Arm]
     comparisons: list[Comparison]
-    strongest: ArmName
+    strongest: ComposeArm
     beats: bool
     verdict: str
     examples: int
@@ -78,7 +77,7 @@ class Report:
 
 def report(
     base: Base,
-    arms: Mapping[ArmName, Control],
+    arms: Mapping[ComposeArm, Control],
     held_out: Sequence[Example],
     *,
     template: str,
@@ -92,7 +91,7 @@ def report(
     Whatever `on_progress(step, total, values)` raises ends the work between batches, with the base as it was.
     """
     total, room = len(arms) * len(held_out), longest_target(base, held_out) + SLACK
-    scores: dict[ArmName, Scores] = {}
+    scores: dict[ComposeArm, Scores] = {}
     for index, name in enumerate(name for name in _WORDS if name in arms):
         arm = arms[name]
         scores[name] = evaluate(
@@ -117,7 +116,7 @@ def _after(done: int, total: int, on_progress: OnProgress) -> OnProgress:
 def check_held_out(examples: Sequence[Example], held_out: Sequence[Example]) -> None:
     """Raises HeldOutUnusable if there is nothing held out, or something that the search would see."""
     if not held_out:
-        raise HeldOutUnusable(f"There are no held-out examples; give at least one, and {ENOUGH} for a claim.")
+        raise HeldOutUnusable(f"There are no held-out examples; give at least one, and {ENOUGH_EXAMPLES} for a claim.")
     seen = {example.input.strip() for example in examples}
     shared = [example.input for example in held_out if example.input.strip() in seen]
     if shared:
@@ -134,7 +133,7 @@ def longest_target(base: Base, examples: Sequence[Example]) -> int:
 
 
 def compared(
-    scores: Mapping[ArmName, Scores], made_by: Mapping[ArmName, dict[str, Any]], *, examples: int, seed: int
+    scores: Mapping[ComposeArm, Scores], made_by: Mapping[ComposeArm, dict[str, Any]], *, examples: int, seed: int
 ) -> Report:
     """The report, from every arm's scores of the same held-out examples in the same order."""
     arms = [
@@ -165,7 +164,7 @@ def compared(
         arms=arms,
         comparisons=comparisons,
         strongest=strongest,
-        beats=held_out >= ENOUGH and decisive.exact_match.low > 0,
+        beats=held_out >= ENOUGH_EXAMPLES and decisive.exact_match.low > 0,
         verdict=_verdict(decisive, held_out),
         examples=examples,
         held_out=held_out,
@@ -180,8 +179,8 @@ def _verdict(decisive: Comparison, held_out: int) -> str:
     exact, loss = decisive.exact_match, decisive.target_loss
     control = f"{_WORDS[decisive.against]}, the strongest control on the {held_out} held-out examples"
     figures = f"difference in exact match {_signed(exact)}, in target loss {_signed(loss)}"
-    if held_out < ENOUGH:
-        return f"No claim: {held_out} held-out examples are too few, {ENOUGH} are needed. Against {control}: {figures}."
+    if held_out < ENOUGH_EXAMPLES:
+        return f"No claim: {held_out} held-out examples are too few, {ENOUGH_EXAMPLES} are needed. Against {control}: {figures}."
     if exact.low > 0:
         return f"The composition beats {control}: {figures}."
     if exact.high < 0:

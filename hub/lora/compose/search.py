@@ -21,13 +21,14 @@ import numpy
 import torch
 from torch import Tensor
 
-from hub.lora.compose.forms import Form, IncompatibleModules, Mixture, mixed, truncated
+from hub.lora.compose.forms import IncompatibleModules, Mixture, mixed, truncated
 from hub.lora.compose.population import mean_losses
 from hub.lora.core.adapter import Adapter, applied, layers_of
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress
 from hub.lora.core.losses import encoded, mean_loss
+from hub.vocabulary import Form
 
 # What the optimiser is told of a point whose loss is not finite: far above any cross-entropy, and finite, as an infinity would end up
 # in its model of the objective.

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from hub.formats import peft_format
-from hub.formats.peft_format import PREFIX, AdapterConfig, FormatError, Style, parse_key, printable
+from hub.formats.peft_format import PREFIX, AdapterConfig, FormatError, parse_key, printable
 from hub.lora.core.adapter import Adapter, Pair, peft_config
 from hub.lora.core.errors import LoraError
+from hub.vocabulary import Style
 
 
 class UnreadablePickle(LoraError):

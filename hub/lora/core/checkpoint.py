@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -17,8 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hub.lora.core.errors import LoraError
-
-Ending = Literal["finished", "stopped_early", "diverged"]
+from hub.vocabulary import Ending
 
 
 class CheckpointMismatch(LoraError):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
@@ -23,8 +22,7 @@ from hub.lora.core.examples import (
     target_losses,
     tokenize,
 )
-
-Metric = Literal["exact_match", "contains", "numeric", "choice", "target_loss"]
+from hub.vocabulary import Metric
 
 _OF_ANSWERS: dict[Metric, Callable[[str, str], bool]] = {
     "exact_match": exact_match,

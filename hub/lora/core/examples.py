@@ -21,12 +21,12 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
+from hub.vocabulary import TEMPLATES
 
 OnProgress = Callable[
     [int, int, dict[str, float]], None
 ]  # step, total, named numbers; whatever it raises stops the work
 
-TEMPLATES = ("chat", "plain")
 IGNORED = -100  # the label of positions that are no target, as everywhere in torch
 
 

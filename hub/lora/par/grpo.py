@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -27,12 +27,13 @@ from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, tokenize
 from hub.lora.core.memory import said_with_what_to_lower
 from hub.lora.core.repeatable import repeatable_attention
-from hub.lora.par.rewards import FUNCTIONS, Answer, RewardName
+from hub.lora.par.rewards import FUNCTIONS, Answer
 from hub.lora.train.loop import Checkpoints, TrainingDiverged
-from hub.lora.train.loraplus import Schedule, make_optimizer, share_of_rate
+from hub.lora.train.loraplus import make_optimizer, share_of_rate
 from hub.lora.train.masked_optimizer import PackedAdamW, masks_of, state_bytes, without_gradient_outside
 from hub.lora.train.masks import Mask
 from hub.lora.train.trainable_layers import NothingToTrain, Tuned
+from hub.vocabulary import GrpoLoss, Reward, Schedule
 
 
 class NotReinforceable(LoraError):
@@ -48,11 +49,11 @@ class Reinforcement:
     a time. Prompts of more than `max_prompt` tokens are left out and counted, answers end after `max_answer`.
     """
 
-    rewards: Mapping[RewardName, float] = field(default_factory=lambda: {"exact_match": 1.0})
+    rewards: Mapping[Reward, float] = field(default_factory=lambda: {"exact_match": 1.0})
     learning_rate: float = 1e-5
     kl: float = 0.0
     temperature: float = 1.0
-    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+    loss: GrpoLoss = "dapo"
     generations: int = 8
     prompts: int = 4
     batch_size: int = 8
@@ -276,7 +277,7 @@ def _prompt(text: str, template: str) -> Any:
     return [{"role": "user", "content": text}] if template == "chat" else f"{text}\nAnswer:"
 
 
-def _rewarding(name: RewardName, room: int) -> Callable[..., list[float]]:
+def _rewarding(name: Reward, room: int) -> Callable[..., list[float]]:
     def reward(
         completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], target: Sequence[str], **_: object
     ) -> list[float]:

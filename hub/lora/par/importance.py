@@ -12,7 +12,6 @@ element of B is its squared gradient, and both factors of a layer have the same 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +20,7 @@ from hub.lora.core.examples import Tokens, pad, target_loss
 from hub.lora.par.partition import NothingToPartition
 from hub.lora.train.masks import Layout
 from hub.lora.train.trainable_layers import Tuned
-
-Start = Literal["pissa", "probe"]
+from hub.vocabulary import PartitionStart
 
 PROBE = 0.01
 
@@ -61,7 +59,9 @@ def moments(layers: Tuned, rows: Sequence[Tokens], on_example: Callable[[], None
     return Moments(gradient, fisher, total / len(rows))
 
 
-def score(layers: Tuned, rows: Sequence[Tokens], start: Start, on_example: Callable[[], None]) -> dict[str, Tensor]:
+def score(
+    layers: Tuned, rows: Sequence[Tokens], start: PartitionStart, on_example: Callable[[], None]
+) -> dict[str, Tensor]:
     """The importance of every element for these examples, by tensor name; the layers are as they were afterwards.
 
     `on_example` is called after each example, `passes(start)` times as often as there are rows. Raises NothingToPartition.
@@ -87,7 +87,7 @@ def score(layers: Tuned, rows: Sequence[Tokens], start: Start, on_example: Calla
             parameters[name].data.copy_(each)
 
 
-def passes(start: Start) -> int:
+def passes(start: PartitionStart) -> int:
     """How often `score` goes over the examples."""
     return 1 if start == "pissa" else 2
 

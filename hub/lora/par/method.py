@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -22,18 +22,16 @@ from hub.lora.core.batches import fitting
 from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.examples import Example, OnProgress
 from hub.lora.par.grpo import Reinforced, Reinforcement, reinforce
-from hub.lora.par.importance import Start, layout, passes, score
+from hub.lora.par.importance import layout, passes, score
 from hub.lora.par.partition import NothingToPartition, Partition, partition
 from hub.lora.par.rewards import WEIGHTS_OF_THE_PAPER
 from hub.lora.train.loop import Checkpoints, Recipe, Trained, train_layers
 from hub.lora.train.loraplus import DEFAULT_RATIO
 from hub.lora.train.masks import Mask
 from hub.lora.train.trainable_layers import Tuned, tuned
+from hub.vocabulary import ParArm, PartitionStart
 
-ArmName = Literal["par", "lora", "loraplus", "unpartitioned", "pissa_rl", "random", "swapped", "rl_first"]
-ARMS: tuple[ArmName, ...] = get_args(ArmName)
-
-PARTITIONED: tuple[ArmName, ...] = ("par", "random", "swapped", "rl_first")
+PARTITIONED: tuple[ParArm, ...] = ("par", "random", "swapped", "rl_first")
 
 StageName = Literal["sft", "grpo"]
 
@@ -43,7 +41,7 @@ class Settings:
     """`supervised.init` is decided by `start`; `sample` examples of each system are scored, and `alpha` and `beta` are the shares of the
     common elements that stages 1 and 2 may train."""
 
-    start: Start = "pissa"
+    start: PartitionStart = "pissa"
     theta: float = 0.9
     alpha: float = 1.0
     beta: float = 1.0
@@ -135,7 +133,7 @@ def run_arm(
     base: Base,
     systems: Systems,
     settings: Settings,
-    name: ArmName,
+    name: ParArm,
     *,
     template: str,
     found: Partition | None = None,
@@ -177,13 +175,13 @@ def run_arm(
         return Arm([stage(which) for which in _stages(name)], found if name in PARTITIONED else None)
 
 
-def _stages(name: ArmName) -> tuple[StageName, ...]:
+def _stages(name: ParArm) -> tuple[StageName, ...]:
     if name in ("lora", "loraplus"):
         return ("sft",)
     return ("grpo", "sft") if name == "rl_first" else ("sft", "grpo")
 
 
-def _recipe(settings: Settings, name: ArmName, systems: Systems) -> Recipe:
+def _recipe(settings: Settings, name: ParArm, systems: Systems) -> Recipe:
     """A LoRA that is only supervised gets as many updates as the two stages have together."""
     recipe = replace(settings.supervised, init="pissa" if settings.start == "pissa" else "default", ratio=1.0)
     if name in PARTITIONED:
@@ -200,7 +198,7 @@ def _recipe(settings: Settings, name: ArmName, systems: Systems) -> Recipe:
     return replace(recipe, init="default", ratio=ratio, steps=supervised + reinforced)
 
 
-def _masks(name: ArmName, found: Partition, seed: int) -> Mapping[StageName, Mask]:
+def _masks(name: ParArm, found: Partition, seed: int) -> Mapping[StageName, Mask]:
     if name == "random":
         found = found.shuffled(seed)
     elif name == "swapped":

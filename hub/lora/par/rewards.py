@@ -7,14 +7,11 @@ Where an answer has <answer> tags, what is between the last pair of them is judg
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from hub.lora.core.examples import exact_match, numeric_match
+from hub.vocabulary import Reward
 
-RewardName = Literal["exact_match", "numeric_match", "integer", "strict_format", "soft_format", "tags", "length"]
-REWARDS: tuple[RewardName, ...] = get_args(RewardName)
-
-WEIGHTS_OF_THE_PAPER: dict[RewardName, float] = {
+WEIGHTS_OF_THE_PAPER: dict[Reward, float] = {
     "numeric_match": 2.0,
     "integer": 0.5,
     "strict_format": 0.5,
@@ -52,7 +49,7 @@ def _tags(answer: Answer) -> float:
 
 
 # Each from 0 to 1; (answer) -> reward.
-FUNCTIONS: dict[RewardName, Callable[[Answer], float]] = {
+FUNCTIONS: dict[Reward, Callable[[Answer], float]] = {
     "exact_match": lambda answer: float(exact_match(answered(answer.text), answer.target)),
     "numeric_match": lambda answer: float(numeric_match(answered(answer.text), answer.target)),
     "integer": lambda answer: float(re.fullmatch(r"-?\d+", answered(answer.text)) is not None),

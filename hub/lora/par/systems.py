@@ -4,11 +4,9 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 from hub.lora.core.examples import BadExample, Example
-
-System = Literal[1, 2]
+from hub.vocabulary import System
 
 _LABEL = re.compile(r"(?:system)?[ _-]*([12])", re.IGNORECASE)
 

@@ -16,7 +16,7 @@ from hub.intervals import share_interval
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, generate
-from hub.lora.par.systems import System
+from hub.vocabulary import System
 
 BATCH = 8  # ballots that a teacher is given at once
 CHANCE = 0.05  # how likely guessing may be to do as well as a teacher did

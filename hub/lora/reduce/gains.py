@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,8 @@ from hub.lora.core.decompose import Decompose, svd
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Batch
 from hub.lora.reduce import objective
-from hub.lora.reduce.rows import Grouping, row_groups
-
-Score = Literal["tail_taylor", "grad_sum", "neg_count"]
+from hub.lora.reduce.rows import row_groups
+from hub.vocabulary import CutScore, Grouping
 
 SHARES = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01)  # LASER's (its table 5), and the 0.4 that its optima hold
 BLOCKS = (1, 2, 4, 8, 16)  # ours; the paper groups rows, how many could not be read
@@ -93,7 +91,7 @@ def gains(
     weight: Tensor,
     gradient: Tensor,
     *,
-    score: Score = "tail_taylor",
+    score: CutScore = "tail_taylor",
     shares: Sequence[float] = SHARES,
     blocks: Sequence[int] = BLOCKS,
     grouping: Grouping = "contiguous",

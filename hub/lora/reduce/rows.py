@@ -1,13 +1,10 @@
 """Groups of a matrix's rows (outputs), each of which is cut by a decomposition of its own."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from hub.lora.core.decompose import Decompose, svd
-
-Grouping = Literal["contiguous", "subspace"]
+from hub.vocabulary import Grouping
 
 ROUNDS = 5
 DIMENSIONS = 8  # of each group's subspace

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
 from hub.lora.core.examples import Batch, Example, OnProgress
-from hub.lora.reduce.gains import BLOCKS, SHARES, Cut, NothingToReduce, Score, edited, gains, gradients, matrices
+from hub.lora.reduce.gains import BLOCKS, SHARES, Cut, NothingToReduce, edited, gains, gradients, matrices
 from hub.lora.reduce.objective import batches_of, loss, mean_loss, weight
-from hub.lora.reduce.rows import Grouping
+from hub.vocabulary import CutScore, Grouping, VariantName
 
 GRADED_ROWS = (
     8  # of a batch that gives gradients: what backpropagation keeps of more would weigh more than it saves time
@@ -47,7 +47,7 @@ class Variant:
     grouping: Grouping = "contiguous"
 
 
-VARIANTS = {
+VARIANTS: dict[VariantName, Variant] = {
     "laser": Variant(GRID, (1,), None, None, joined=False),
     "100g-std": Variant(SHARES, (1,), 100, None),
     "100g-100e": Variant(SHARES, (1,), 100, 100),
@@ -83,7 +83,7 @@ def scan(
     *,
     template: str,
     variant: Variant = VARIANTS["cl-100g-100e"],
-    score: Score = "tail_taylor",
+    score: CutScore = "tail_taylor",
     top: int = 10,
     budget: int = 10,
     seed: int = 0,
@@ -164,7 +164,7 @@ def scored(
     batches: Sequence[Batch],
     layers: Mapping[str, nn.Linear],
     variant: Variant,
-    score: Score,
+    score: CutScore,
     decompose: Decompose,
     on_scored: Callable[[int], None],
 ) -> dict[str, dict[Cut, float]]:

@@ -9,7 +9,6 @@ empirical Fisher variants do. At the optimum that a trained adapter sits in, the
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,7 @@ from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, la
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Batch, Example, OnProgress, target_losses
 from hub.lora.core.losses import encoded, mean_loss
-
-Order = Literal["fisher", "tail_taylor", "energy"]
+from hub.vocabulary import ComponentScore
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def smaller(
     examples: Sequence[Example],
     *,
     template: str,
-    order: Order = "fisher",
+    order: ComponentScore = "fisher",
     loss_budget: float = 0.01,
     on_progress: OnProgress,
 ) -> Smaller:
@@ -109,7 +107,7 @@ def components(adapter: Adapter) -> dict[str, Components]:
 
 
 def costs(
-    base: Base, adapter: Adapter, parts: Mapping[str, Components], batches: Sequence[Batch], *, order: Order
+    base: Base, adapter: Adapter, parts: Mapping[str, Components], batches: Sequence[Batch], *, order: ComponentScore
 ) -> dict[str, Tensor]:
     """What dropping each component costs, (r,) by path, in nats per target token; for "energy" its sigma, which knows no task.
 

@@ -21,15 +21,16 @@ from hub.lora.core import checkpoint
 from hub.lora.core.adapter import Adapter
 from hub.lora.core.bases import Base
 from hub.lora.core.batches import fitting, plan
-from hub.lora.core.checkpoint import Ending, Standing
+from hub.lora.core.checkpoint import Standing
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, Tokens, pad, target_loss
 from hub.lora.core.memory import check_memory, said_with_what_to_lower
 from hub.lora.core.repeatable import repeatable_attention
-from hub.lora.train.loraplus import DEFAULT_RATIO, Init, Schedule, make_optimizer, set_share, share_of_rate
+from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer, set_share, share_of_rate
 from hub.lora.train.masked_optimizer import PackedAdamW, masks_of, state_bytes, without_gradient_outside
 from hub.lora.train.masks import Mask
 from hub.lora.train.trainable_layers import NothingToTrain, Shape, Tuned, tuned
+from hub.vocabulary import Ending, Init, Schedule
 
 VALIDATIONS = 10  # how often a run is validated if it is not said otherwise
 

@@ -5,19 +5,16 @@ eta_A in Theta(1/n) and eta_B in Theta(1). So B's rate is `ratio` times A's, a r
 """
 
 import math
-from typing import Literal, get_args
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 
-Init = Literal["default", "gaussian", "a_zero", "orthogonal", "pissa", "pissa_niter_4"]
-INITS: tuple[Init, ...] = get_args(Init)
+from hub.vocabulary import Init, Schedule
 
 # Under these PEFT subtracts the initial pair from the base's weights, which a result must be free of.
 BASE_CHANGING: tuple[Init, ...] = ("pissa", "pissa_niter_4")
 
-Schedule = Literal["linear", "cosine", "constant"]
 
 # The 16 that is often quoted was found on RoBERTa with A at zero and B random (the authors' fork of PEFT). PEFT itself starts B at
 # zero, where the paper's optima lie between 2 and 8. Where neither factor starts at zero no value was ever recommended: both then

@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from hub.lora.core.adapter import Adapter, Pair, layers_of, peft_config
 from hub.lora.core.bases import Base, task_type
 from hub.lora.core.errors import LoraError
-from hub.lora.train.loraplus import BASE_CHANGING, Init
+from hub.lora.train.loraplus import BASE_CHANGING
+from hub.vocabulary import Init
 
 _NAME = "default"  # what PEFT calls an adapter that has no name
 

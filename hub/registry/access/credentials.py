@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit
-from hub.registry.access.users import NAME
-from hub.registry.access.viewer import SCOPES, Scope, Viewer, viewer_of
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.models.access import BrowserSession, Token, User
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
+from hub.vocabulary import NAME, SCOPES, Scope
 
 TOKEN_PREFIX = "ll_"  # noqa: S105 - tells our tokens apart in secret scanners and logs
 SHORTEST_PASSWORD = 10

@@ -9,10 +9,10 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit, credentials, permissions, users
-from hub.registry.access.viewer import ROLES, Scope, Viewer
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Invitation, Membership, Namespace, Token, User
-from hub.registry.models.columns import Role
 from hub.registry.platform.errors import Conflict, NotFound
+from hub.vocabulary import ROLES, Role, Scope
 
 
 class LastAdministrator(Conflict):

@@ -4,12 +4,12 @@ from sqlalchemy import ColumnElement, Select, and_, or_, select, true
 from sqlalchemy.orm import Session
 
 from hub.registry.access.users import namespaces
-from hub.registry.access.viewer import Scope, Viewer
+from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Membership, Namespace
 from hub.registry.models.adapters import AdapterFacts
-from hub.registry.models.columns import Role
 from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, NotFound, NotSignedIn
+from hub.vocabulary import Role, Scope
 
 
 class ScopeMissing(Forbidden):

@@ -8,11 +8,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.access import audit, credentials, permissions, users
-from hub.registry.access.viewer import SCOPES, Viewer, viewer_of
+from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.models.access import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, NotSignedIn
 from hub.registry.platform.rate_limits import RateLimits
+from hub.vocabulary import SCOPES
 
 
 class NotAdmitted(Forbidden):

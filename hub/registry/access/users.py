@@ -1,9 +1,8 @@
 """Users and namespaces: which names are allowed, how accounts are made, and what a user is a member of."""
 
-import re
 import uuid
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -11,10 +10,8 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Membership, Namespace, User
-from hub.registry.models.columns import Role
 from hub.registry.platform.errors import Conflict, InvalidInput, NotFound
-
-NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
+from hub.vocabulary import NAME, NamespaceKind, Role
 
 # First parts of addresses, of ours and of the Hugging Face Hub's, that a namespace would shadow.
 RESERVED_NAMES = frozenset(
@@ -42,7 +39,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def create_namespace(session: Session, name: str, kind: Literal["user", "organization"], admin_id: uuid.UUID) -> None:
+def create_namespace(session: Session, name: str, kind: NamespaceKind, admin_id: uuid.UUID) -> None:
     """With its first member. Raises NameTaken also where another request is making it at this moment, or only the case differs."""
     made = insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing().returning(Namespace.name)
     if session.scalar(made) is None:
@@ -89,7 +86,7 @@ def ensure_user(session: Session, name: str, *, is_admin: bool = False) -> User:
     return user
 
 
-def ensure_namespace(session: Session, name: str, kind: Literal["user", "organization"], admin_id: uuid.UUID) -> None:
+def ensure_namespace(session: Session, name: str, kind: NamespaceKind, admin_id: uuid.UUID) -> None:
     session.execute(insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing())
     member = insert(Membership).values(namespace=name, user_id=admin_id, role="admin")
     session.execute(member.on_conflict_do_nothing())

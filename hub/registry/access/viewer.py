@@ -2,15 +2,9 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Literal
 
 from hub.registry.models.access import User
-from hub.registry.models.columns import Role
-
-ROLES: tuple[Role, ...] = ("read", "write", "admin")  # each may do what those before it may
-
-Scope = Literal["read", "write", "jobs", "admin"]
-SCOPES: tuple[Scope, ...] = ("read", "write", "jobs", "admin")
+from hub.vocabulary import SCOPES
 
 
 @dataclass(frozen=True)

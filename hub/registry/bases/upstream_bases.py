@@ -12,10 +12,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hub.registry.bases import base_folder
 from hub.registry.bases.base_folder import BadBase, BaseFolder
-from hub.registry.content.refs import COMMIT_ID
 from hub.registry.inspection.model_card import CardError, parse_card
 from hub.registry.platform.errors import Unavailable
 from hub.registry.platform.upstream_client import MAX_SMALL_BYTES, File, Upstream
+from hub.vocabulary import COMMIT_ID
 
 CONFIG, WEIGHTS, INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
 SUFFIXES = (".json", ".jinja", ".model", ".txt")  # configs and tokenizers; neither pickles nor code is ever fetched

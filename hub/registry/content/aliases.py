@@ -19,9 +19,9 @@ from hub.registry.models.access import User
 from hub.registry.models.adapters import Score
 from hub.registry.models.content import AliasGate, AliasMove, Commit, Ref, Repo
 from hub.registry.platform.errors import Conflict, NotFound
+from hub.vocabulary import ENOUGH_EXAMPLES
 
 PRIVATE_DATASET = "private data set"
-ENOUGH = 100  # examples below which an evaluation opens no gate: a handful of equal answers would give an interval of no width
 LOWER_IS_BETTER = frozenset({"target_loss"})
 
 
@@ -225,9 +225,10 @@ def _compare(session: Session, viewer: Viewer, repo: Repo, gate: Gate, new: str,
         raise GateClosed("The gate's data set is not one that you can see; ask somebody who can to move the alias.")
     what = f"{gate.metric} on {dataset} at {gate.dataset_commit[:12]} ({gate.dataset_path}, template {gate.template})"
     ours, theirs = (_each(session, repo, gate, commit_id, what) for commit_id in (new, holder))
-    if len(ours) != len(theirs) or len(ours) < ENOUGH:
+    if len(ours) != len(theirs) or len(ours) < ENOUGH_EXAMPLES:
         raise GateClosed(
-            f"The evaluations of {what} have {len(ours)} and {len(theirs)} examples; evaluate both on the same ones, at least {ENOUGH}."
+            f"The evaluations of {what} have {len(ours)} and {len(theirs)} examples; evaluate both on the same ones, "
+            f"at least {ENOUGH_EXAMPLES}."
         )
     sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
     better, low, high = paired_bootstrap([sign * x for x in ours], [sign * x for x in theirs], seed=0)

@@ -13,16 +13,11 @@ from sqlalchemy.orm import Session, sessionmaker
 from hub.registry.access import quota
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import HubError, InvalidInput, Unavailable
+from hub.registry.platform.errors import Unavailable
 from hub.registry.platform.storage import CHUNK, Storage, blob_key
+from hub.registry.platform.streams import Checked
 
 COLLECTION_WAIT_SECONDS = 30.0
-
-
-class WrongBytes(InvalidInput):
-    """What came is not what was announced."""
-
-    code = "wrong_bytes"
 
 
 @dataclass(frozen=True)
@@ -99,62 +94,6 @@ def receive(
             .values(state="stored", git_oid=body.git_oid, touched_at=func.now())
         )
         hold(session, namespace, sha256)
-
-
-class Checked:
-    """A body that is hashed while it is read. Its last bytes are given out only when all have proved to be what they are named.
-
-    Without a hash it is held to its size alone, and has no git_oid.
-    """
-
-    def __init__(self, sha256: str | None, size: int, pieces: Iterator[bytes]) -> None:
-        self.sha256, self.size = sha256, size
-        self.fault: HubError | None = None
-        self._pieces, self._ready = pieces, memoryview(b"")
-        self._seen = 0
-        self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-
-    @property
-    def git_oid(self) -> str:
-        return self._git.hexdigest()
-
-    def stored(self, storage: Storage, key: str) -> str:
-        """Stream all of it to an object in S3; returns S3's ETag. Nothing is stored if it raises: WrongBytes, or what the pieces raise."""
-        try:
-            return storage.put_stream(key, self, self.size, sha256=self.sha256)
-        except Unavailable:
-            if self.sha256 is None:
-                storage.delete_key(key)  # SeaweedFS keeps what came of a body that ends early, if no checksum was given
-            if self.fault is not None:  # boto3 takes whatever a body raises for a failure of the connection
-                raise self.fault from None
-            raise
-
-    def read(self, length: int = -1, /) -> bytes:
-        if not self._ready and self._seen < self.size:
-            try:
-                self._ready = memoryview(self._next())
-            except HubError as error:
-                self.fault = error
-                raise
-        taken = self._ready[:length] if length >= 0 else self._ready
-        self._ready = self._ready[len(taken) :]
-        return bytes(taken)
-
-    def _next(self) -> bytes:
-        piece = next((piece for piece in self._pieces if piece), b"")
-        if self.sha256:
-            self._sha256.update(piece)
-            self._git.update(piece)
-        self._seen += len(piece)
-        if not piece or self._seen > self.size:
-            raise WrongBytes(f"{self.size:,} bytes were announced and {self._seen:,} came; send the file again.")
-        if self.sha256 and self._seen == self.size and self._sha256.hexdigest() != self.sha256:
-            raise WrongBytes(
-                f"The bytes that came have the SHA-256 {self._sha256.hexdigest()} and not {self.sha256}, "
-                "as was announced: the file changed meanwhile, or was damaged on its way; send it again."
-            )
-        return piece
 
 
 def _announce(sessions: sessionmaker[Session], sha256: str, size: int, git_oid: str | None) -> bool:

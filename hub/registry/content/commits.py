@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, refs, repos
-from hub.registry.content.blobs import Incoming, WrongBytes
+from hub.registry.content.blobs import Incoming
 from hub.registry.content.history import BytesMissing, Entry, HeadMoved
-from hub.registry.content.repos import RepoType, StoredFile
+from hub.registry.content.repos import StoredFile
 from hub.registry.content.trees import check_path
 from hub.registry.inspection.findings import BROKEN, Finding
 from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect
@@ -19,6 +19,8 @@ from hub.registry.models.content import Blob, Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import FileNotInRepo, InvalidInput, RevisionNotFound
 from hub.registry.platform.services import Services
+from hub.registry.platform.streams import WrongBytes
+from hub.vocabulary import RepoType
 
 ATTEMPTS = (
     5  # how often a commit is made anew on a head that others moved, where the client does not insist on its parent

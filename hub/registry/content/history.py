@@ -14,13 +14,13 @@ from hub.registry.access import audit
 from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, text_index
-from hub.registry.content.repos import MAIN
 from hub.registry.inspection.inspect import Inspection
 from hub.registry.models.access import User
 from hub.registry.models.adapters import AdapterFacts, Lineage
 from hub.registry.models.columns import Json
 from hub.registry.models.content import Commit, Ref, Repo, Tree, TreeEntry
 from hub.registry.platform.errors import HubError
+from hub.vocabulary import MAIN
 
 
 class HeadMoved(HubError):

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access import instance_keys, signing
 from hub.registry.content import blobs
-from hub.registry.content.blobs import Checked, WrongBytes
 from hub.registry.content.history import BytesMissing
 from hub.registry.models.content import Blob
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import MAX_OBJECT_BYTES
+from hub.registry.platform.streams import Checked, WrongBytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UPLOAD_SECONDS = 6 * 3600  # how long an address is good for

@@ -12,11 +12,10 @@ from hub.registry.access import permissions
 from hub.registry.access.users import BadName
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
-from hub.registry.content.repos import MAIN, RepoType
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, FileNotInRepo, Forbidden, RepoNotFound, RevisionNotFound
+from hub.vocabulary import COMMIT_ID, MAIN, RepoType
 
-COMMIT_ID = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"v\d+")
 PINNED = re.compile(r"(.+)\.(v\d+)")  # team/name.v3: version 3, for clients that cannot say a revision
 NAME = re.compile(r"(?!.*(\.\.|//|\.lock(/|$)))[\w+][\w.+/-]{0,253}[\w+-]|[\w+]", re.ASCII)

@@ -10,12 +10,13 @@ from hub.registry.bases import base_models
 from hub.registry.content import history, repos, text_index
 from hub.registry.content.history import Entry
 from hub.registry.content.refs import Place
-from hub.registry.content.repos import VISIBILITIES, RepoExists, RepoType, StoredFile, Visibility
+from hub.registry.content.repos import RepoExists, StoredFile
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.storage import Storage
+from hub.vocabulary import VISIBILITIES, RepoType, Visibility
 
 
 def create(

@@ -7,10 +7,11 @@ from sqlalchemy.orm import Session, aliased
 
 from hub.registry.access import audit, permissions
 from hub.registry.access.viewer import Viewer
-from hub.registry.content.repos import VISIBILITIES, RepoType, Visibility, find
+from hub.registry.content.repos import find
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Conflict
+from hub.vocabulary import VISIBILITIES, RepoType, Visibility
 
 
 class WouldReveal(Conflict):

@@ -1,10 +1,8 @@
 """Repos: find, make, read, list, delete and restore."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -16,12 +14,7 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, FileNotInRepo, InvalidInput, RepoNotFound, RevisionNotFound
 from hub.registry.platform.storage import Storage
-
-RepoType = Literal["model", "dataset"]
-Visibility = Literal["private", "internal", "public"]
-VISIBILITIES: tuple[Visibility, ...] = ("private", "internal", "public")  # from least to most visible
-MAIN = "main"
-RESERVED = re.compile(r"\.v\d+$")  # team/name.v3 is how clients without a revision argument pin a version
+from hub.vocabulary import MAIN, VERSION_SUFFIX, RepoType, Visibility
 
 
 class RepoExists(Conflict):
@@ -60,7 +53,7 @@ def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_nam
     namespace, name = split_name(full_name)
     permissions.require_write(session, viewer, namespace, name)
     users.check_name(name, "The repo name")
-    if RESERVED.search(name):
+    if VERSION_SUFFIX.search(name):
         raise users.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
     key = (Repo.type == repo_type, Repo.namespace == namespace, Repo.name == name)
     repo = session.scalar(select(Repo).where(*key))

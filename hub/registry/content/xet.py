@@ -21,12 +21,12 @@ from hub.formats import xet_format
 from hub.formats.xet_format import Malformed, Segment, ShardFile
 from hub.registry.access import signing
 from hub.registry.content import blobs, lfs
-from hub.registry.content.blobs import Checked
 from hub.registry.content.history import BytesMissing
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
+from hub.registry.platform.streams import Checked
 
 XORBS = "xorbs/"
 HASH = re.compile(r"[0-9a-f]{64}")

@@ -1,6 +1,6 @@
 """Examples by name: a file of a data set at a revision, or rows written out in a request; pinned to a commit."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy.orm import Session
@@ -8,8 +8,7 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.platform.errors import InvalidInput
-
-Template = Literal["chat", "plain"]
+from hub.vocabulary import System
 
 
 class AmbiguousFile(InvalidInput):
@@ -31,7 +30,7 @@ class ExampleText(Strict):
     input: str = Field(min_length=1, max_length=20_000)
     target: str = Field(min_length=1, max_length=20_000)
     choices: list[str] = Field(default=[], max_length=50)
-    system: Literal[1, 2] | None = Field(None, description="fast (1) or slow (2) thinking, for jobs of the kind par")
+    system: System | None = Field(None, description="fast (1) or slow (2) thinking, for jobs of the kind par")
 
 
 class Examples(Strict):

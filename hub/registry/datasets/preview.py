@@ -8,9 +8,8 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.datasets import parse_examples, token_counts
-from hub.registry.datasets.examples import pin_examples
+from hub.registry.datasets.examples import Examples, ExampleText, pin_examples
 from hub.registry.datasets.parse_examples import Problem
-from hub.registry.jobs.requests import Examples, ExampleText
 from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.storage import Storage

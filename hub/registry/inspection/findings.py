@@ -1,11 +1,10 @@
 """Findings: what inspection has to say about a file, each with a code, a sentence for a person, and what to do about it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from hub.formats.peft_format import FormatError
-
-Severity = Literal["error", "warning", "info"]
+from hub.vocabulary import Severity
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Job, JobEvent, JobInput
 from hub.registry.platform.errors import NotFound
 
-FINISHED = ("succeeded", "failed", "cancelled")
-
 
 class JobNotFound(NotFound):
     code = "job_not_found"

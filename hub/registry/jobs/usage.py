@@ -15,7 +15,7 @@ from hub.registry.jobs.leases import Worker
 from hub.registry.models.content import Blob, Holding
 from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.platform.errors import NotFound
-from hub.registry.platform.job_queue import QUEUES
+from hub.vocabulary import QUEUES
 
 ALIVE_SECONDS = 60  # a worker announces itself four times in this
 LARGEST = 100

@@ -15,10 +15,10 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
-from hub.registry.content.repos import MAIN, RepoType
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import InvalidInput
+from hub.vocabulary import MAIN, RepoType
 
 Sort = Literal["created", "modified"]
 

@@ -15,7 +15,6 @@ from sqlalchemy import select
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
-from hub.registry.content.repos import Visibility
 from hub.registry.inspection.findings import CONVERTIBLE
 from hub.registry.inspection.inspect import LOADED_PICKLES, BadAdapter
 from hub.registry.library import publishing
@@ -24,6 +23,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.upstream_client import Upstream
+from hub.vocabulary import Visibility
 
 # A folder with any of these was meant to be an adapter: PEFT's files, those of MLX and diffusers, whatever else is called a LoRA.
 MARK = re.compile(r"adapter_config\.json|.*(adapter|lora).*\.(safetensors|bin|pt|pth)", re.IGNORECASE)

@@ -12,7 +12,7 @@ from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.history import Entry
-from hub.registry.content.repos import VISIBILITIES, RepoType, StoredFile, Visibility
+from hub.registry.content.repos import StoredFile
 from hub.registry.inspection.archive import MAC_EXTRAS, without_top
 from hub.registry.inspection.findings import Finding
 from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
@@ -21,6 +21,7 @@ from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.registry.platform.services import Services
+from hub.vocabulary import VISIBILITIES, RepoType, Visibility
 
 
 class NoExamples(InvalidInput):

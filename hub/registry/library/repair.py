@@ -14,13 +14,14 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos
 from hub.registry.content.blobs import Incoming
-from hub.registry.content.repos import MAIN, StoredFile
+from hub.registry.content.repos import StoredFile
 from hub.registry.inspection.inspect import CARD, AdapterFacts, BadAdapter, inspect
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library.publishing import entries
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.registry.platform.services import Services
+from hub.vocabulary import MAIN
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,59}")
 

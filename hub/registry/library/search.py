@@ -14,9 +14,9 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
-from hub.registry.content.repos import Visibility
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.platform.errors import InvalidInput
+from hub.vocabulary import Visibility
 
 Sort = Literal["newest", "name", "size", "score"]
 SORTS: tuple[Sort, ...] = get_args(Sort)

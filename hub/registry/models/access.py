@@ -5,7 +5,6 @@ from datetime import datetime
 
 from sqlalchemy import (
     BigInteger,
-    CheckConstraint,
     ForeignKey,
     Identity,
     Index,
@@ -17,8 +16,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hub.registry.models.columns import Json, Role, Sha256, Time
+from hub.registry.models.columns import Json, Sha256, Time, one_of
 from hub.registry.platform.db import Table
+from hub.vocabulary import NamespaceKind, Role
 
 
 class User(Table):
@@ -39,12 +39,12 @@ class Namespace(Table):
 
     __tablename__ = "namespaces"
     name: Mapped[str] = mapped_column(String(96), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(12))
+    kind: Mapped[NamespaceKind] = mapped_column(String(12))
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)  # null: as the instance's settings say
     quota_jobs: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     __table_args__ = (
-        CheckConstraint("kind in ('user', 'organization')", name="kind"),
+        one_of("kind", NamespaceKind),
         Index("ix_namespaces_lower_name", func.lower(name), unique=True),
     )
 
@@ -57,7 +57,7 @@ class Membership(Table):
     user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True)
     role: Mapped[Role] = mapped_column(String(5))
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
-    __table_args__ = (CheckConstraint("role in ('read', 'write', 'admin')", name="role"),)
+    __table_args__ = (one_of("role", Role),)
 
 
 class Invitation(Table):
@@ -71,7 +71,7 @@ class Invitation(Table):
     invited_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     expires_at: Mapped[datetime] = mapped_column(Time)
-    __table_args__ = (CheckConstraint("role in ('read', 'write', 'admin')", name="role"),)
+    __table_args__ = (one_of("role", Role),)
 
 
 class OpenIdentity(Table):

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from hub.registry.models.columns import Json, Time
 from hub.registry.platform.db import Table
+from hub.vocabulary import InputRole, Metric, Template, Visibility
 
 
 def _number(fact: str) -> str:
@@ -50,7 +51,7 @@ class AdapterFacts(Table):
     # As the repo says: repeated so that one index finds what a viewer may see, and kept so by the foreign key.
     namespace: Mapped[str] = mapped_column(String(96))
     name: Mapped[str] = mapped_column(String(96))
-    visibility: Mapped[str] = mapped_column(String(10))
+    visibility: Mapped[Visibility] = mapped_column(String(10))
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
     current: Mapped[bool]
     base_id: Mapped[str | None] = mapped_column(ForeignKey("base_models.id", ondelete="SET NULL"))
@@ -104,7 +105,7 @@ class Lineage(Table):
     __tablename__ = "lineage"
     child: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True)
     parent: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True, index=True)
-    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+    role: Mapped[InputRole] = mapped_column(String(20), primary_key=True)
     weight: Mapped[float | None]
 
 
@@ -117,8 +118,8 @@ class Score(Table):
     base_id: Mapped[str] = mapped_column(Text)
     dataset_commit: Mapped[str] = mapped_column(ForeignKey("commits.id"), index=True)
     dataset_path: Mapped[str] = mapped_column(Text)
-    template: Mapped[str] = mapped_column(String(20))
-    metric: Mapped[str] = mapped_column(String(20))
+    template: Mapped[Template] = mapped_column(String(20))
+    metric: Mapped[Metric] = mapped_column(String(20))
     value: Mapped[float]
     low: Mapped[float]
     high: Mapped[float]

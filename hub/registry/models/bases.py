@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from hub.registry.models.columns import Json, Sha256, Time
 from hub.registry.platform.db import Table
+from hub.vocabulary import Dtype
 
 
 class BaseModel(Table):
@@ -25,7 +26,7 @@ class BaseModel(Table):
     upstream: Mapped[str | None] = mapped_column(String(200))  # a repo of the upstream hub; `revision` is its commit
     token: Mapped[bytes | None] = mapped_column(deferred=True)  # shown to the upstream for this base alone; sealed
     revision: Mapped[str | None] = mapped_column(String(200))
-    dtype: Mapped[str] = mapped_column(String(20))  # to load it in; "auto": as the device computes best
+    dtype: Mapped[Dtype] = mapped_column(String(20))  # to load it in; "auto": as the device computes best
     licence: Mapped[str | None] = mapped_column(String(100))
     shapes: Mapped[Json] = mapped_column(JSONB)  # linear layer -> [in, out]
     fingerprint: Mapped[str] = mapped_column(Sha256)

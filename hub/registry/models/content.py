@@ -20,8 +20,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hub.registry.models.columns import Json, Sha1, Sha256, Time
+from hub.registry.models.columns import Json, Sha1, Sha256, Time, one_of
 from hub.registry.platform.db import Table
+from hub.vocabulary import AliasAction, BlobState, Metric, RefKind, RepoType, Template, Visibility
 
 
 class Blob(Table):
@@ -31,10 +32,10 @@ class Blob(Table):
     sha256: Mapped[str] = mapped_column(Sha256, primary_key=True)
     size: Mapped[int] = mapped_column(BigInteger)
     git_oid: Mapped[str | None] = mapped_column(Sha1)  # null while bytes travel that nobody has hashed yet
-    state: Mapped[str] = mapped_column(String(10))
+    state: Mapped[BlobState] = mapped_column(String(10))
     touched_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     __table_args__ = (
-        CheckConstraint("state in ('receiving', 'stored', 'deleting')", name="state"),
+        one_of("state", BlobState),
         CheckConstraint("state <> 'stored' or git_oid is not null", name="git_oid"),
         Index("ix_blobs_touched_at", "touched_at"),
     )
@@ -52,10 +53,10 @@ class Holding(Table):
 class Repo(Table):
     __tablename__ = "repos"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
-    type: Mapped[str] = mapped_column(String(10))
+    type: Mapped[RepoType] = mapped_column(String(10))
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     name: Mapped[str] = mapped_column(String(96))
-    visibility: Mapped[str] = mapped_column(String(10))
+    visibility: Mapped[Visibility] = mapped_column(String(10))
     versions: Mapped[int] = mapped_column(server_default=text("0"))  # the last version number given
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
@@ -66,8 +67,8 @@ class Repo(Table):
         UniqueConstraint("id", "namespace", "name", "visibility", "deleted"),  # what its adapters' facts repeat
         # A deleted repo keeps its row, and so its name, until it can no longer be restored.
         UniqueConstraint("type", "namespace", "name"),
-        CheckConstraint("type in ('model', 'dataset')", name="type"),
-        CheckConstraint("visibility in ('private', 'internal', 'public')", name="visibility"),
+        one_of("type", RepoType),
+        one_of("visibility", Visibility),
         Index("ix_repos_listing", "type", updated_at.desc(), "id"),
     )
 
@@ -109,11 +110,11 @@ class Ref(Table):
     __tablename__ = "refs"
     repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"), primary_key=True)
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(10))
+    kind: Mapped[RefKind] = mapped_column(String(10))
     commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), index=True)
     moved_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     moved_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
-    __table_args__ = (CheckConstraint("kind in ('branch', 'tag', 'version', 'alias')", name="kind"),)
+    __table_args__ = (one_of("kind", RefKind),)
 
 
 class AliasGate(Table):
@@ -122,10 +123,10 @@ class AliasGate(Table):
     __tablename__ = "alias_gates"
     repo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
-    metric: Mapped[str] = mapped_column(String(20))
+    metric: Mapped[Metric] = mapped_column(String(20))
     dataset_commit: Mapped[str] = mapped_column(ForeignKey("commits.id"))
     dataset_path: Mapped[str] = mapped_column(Text)
-    template: Mapped[str] = mapped_column(String(20))
+    template: Mapped[Template] = mapped_column(String(20))
     tolerance: Mapped[float]
     __table_args__ = (ForeignKeyConstraint(["repo_id", "name"], ["refs.repo_id", "refs.name"], ondelete="CASCADE"),)
 
@@ -137,13 +138,13 @@ class AliasMove(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     repo_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("repos.id"))
     name: Mapped[str] = mapped_column(String(255))
-    action: Mapped[str] = mapped_column(String(10))
+    action: Mapped[AliasAction] = mapped_column(String(10))
     commit_id: Mapped[str | None] = mapped_column(ForeignKey("commits.id"))
     moved_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     moved_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     compared: Mapped[Json | None] = mapped_column(JSONB)  # what the gate saw
     __table_args__ = (
-        CheckConstraint("action in ('move', 'rollback', 'gate', 'ungate', 'remove')", name="action"),
+        one_of("action", AliasAction),
         Index("ix_alias_moves_alias", "repo_id", "name", "id"),
     )
 

@@ -4,7 +4,6 @@ import uuid
 from datetime import datetime
 
 from sqlalchemy import (
-    CheckConstraint,
     ForeignKey,
     Index,
     String,
@@ -16,20 +15,21 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hub.registry.models.columns import Json, Sha256, Time
+from hub.registry.models.columns import Json, Sha256, Time, one_of
 from hub.registry.platform.db import Table
+from hub.vocabulary import InputRole, JobKind, JobState, QueueName, Visibility
 
 
 class Job(Table):
     __tablename__ = "jobs"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
-    kind: Mapped[str] = mapped_column(String(20))
-    queue: Mapped[str] = mapped_column(String(20))
-    state: Mapped[str] = mapped_column(String(10), server_default=text("'queued'"))
+    kind: Mapped[JobKind] = mapped_column(String(20))
+    queue: Mapped[QueueName] = mapped_column(String(20))
+    state: Mapped[JobState] = mapped_column(String(10), server_default=text("'queued'"))
     params: Mapped[Json] = mapped_column(JSONB)
     owner_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
-    visibility: Mapped[str] = mapped_column(String(10))
+    visibility: Mapped[Visibility] = mapped_column(String(10))
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_hash: Mapped[str] = mapped_column(Sha256)
     # As it can be asked again: what was written out in it has become a data set. Null: older than this column, or no longer kept.
@@ -48,7 +48,7 @@ class Job(Table):
     finished_at: Mapped[datetime | None] = mapped_column(Time)
     __table_args__ = (
         UniqueConstraint("owner_id", "idempotency_key"),
-        CheckConstraint("state in ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+        one_of("state", JobState),
         Index("ix_jobs_live", "state", "lease_until", postgresql_where=text("state in ('queued', 'running')")),
         Index("ix_jobs_owner", "owner_id", created_at.desc()),
         Index("ix_jobs_namespace", "namespace", "queue", started_at.desc()),  # whose turn it is
@@ -62,7 +62,7 @@ class Attempt(Table):
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(Text)
-    kind: Mapped[str] = mapped_column(String(20))
+    kind: Mapped[JobKind] = mapped_column(String(20))
     worker: Mapped[str] = mapped_column(Text)
     device: Mapped[str] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
@@ -114,7 +114,7 @@ class JobInput(Table):
     __tablename__ = "job_inputs"
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True, index=True)
-    role: Mapped[str] = mapped_column(String(20), primary_key=True)
+    role: Mapped[InputRole] = mapped_column(String(20), primary_key=True)
 
 
 class JobEvent(Table):

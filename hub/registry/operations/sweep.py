@@ -19,8 +19,8 @@ from hub.registry.operations.garbage import collect, drop_old
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Unavailable
-from hub.registry.platform.job_queue import QUEUES
 from hub.registry.platform.services import Services
+from hub.vocabulary import QUEUES
 
 log = logging.getLogger(__name__)
 

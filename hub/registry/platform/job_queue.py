@@ -13,7 +13,6 @@ from hub.registry.platform.errors import Unavailable
 log = logging.getLogger(__name__)
 
 TASK = "loraloom.run"
-QUEUES = ("gpu", "interactive")
 
 
 def make_celery(broker_url: str, prefix: str) -> Celery:

@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.platform import db
 from hub.registry.platform.errors import Unavailable
-from hub.registry.platform.job_queue import QUEUES, Queue
+from hub.registry.platform.job_queue import Queue
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
 from hub.registry.platform.upstream_client import Upstream
+from hub.vocabulary import QUEUES
 
 
 @dataclass(frozen=True)

@@ -20,22 +20,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import httpx2 as httpx
-from sqlalchemy.orm import Session
 
-from hub.registry.access.viewer import Viewer
-from hub.registry.content.blobs import Checked
-from hub.registry.content.refs import COMMIT_ID
-from hub.registry.content.repos import RepoType
-from hub.registry.models.access import Namespace
 from hub.registry.platform.errors import FileNotInRepo, HubError, NotFound, RepoNotFound, RevisionNotFound, Unavailable
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK, MAX_OBJECT_BYTES, Storage
+from hub.registry.platform.streams import Checked
+from hub.vocabulary import COMMIT_ID, GIT_OID, SHA256, RepoType
 
 log = logging.getLogger(__name__)
 
 KEPT = "upstream/"
-SHA256 = re.compile(r"[0-9a-f]{64}")
-GIT_OID = re.compile(r"[0-9a-f]{40}")
 REVISION = 6  # which piece of /api/models/{namespace}/{name}/tree/{revision} and its like
 MAX_ANSWER_BYTES = 64 << 20
 MAX_SMALL_BYTES = 16 << 20  # of a file that is no LFS file; the Hugging Face Hub has none above 10 MB
@@ -92,12 +86,6 @@ class Upstream:
     def close(self) -> None:
         if "_client" in vars(self):
             self._client.close()
-
-    def serves(self, session: Session, viewer: Viewer | None, full_name: str) -> bool:
-        """To who is signed in, repos of namespaces that are listed and do not exist here."""
-        namespace = full_name.partition("/")[0]
-        listed = bool(self.url) and viewer is not None and namespace in self.namespaces
-        return listed and session.get(Namespace, namespace) is None
 
     def ask(self, path: str, query: str, form: bytes = b"") -> Answer:
         """GET a question about a repo, or POST it with a form. What is asked of a commit is kept, as it cannot change.

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from hub.http.addresses import address_of
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit, credentials, permissions, sign_in, users
-from hub.registry.access.viewer import SCOPES, Scope, Viewer
+from hub.registry.access.viewer import Viewer
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
+from hub.vocabulary import SCOPES, Scope
 from hub.web.forms import expiry
 from hub.web.render import page
 

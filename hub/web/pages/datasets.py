@@ -10,7 +10,6 @@ from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repo_visibility, repos
-from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.datasets import peek
 from hub.registry.inspection import archive
 from hub.registry.library import hub_listing, provenance
@@ -18,6 +17,7 @@ from hub.registry.library.publishing import publish_dataset
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services
+from hub.vocabulary import MAIN, VISIBILITIES, Visibility
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
@@ -86,7 +86,7 @@ def _publish(
 
 @router.get("/datasets/{namespace}/{name}")
 def dataset(
-    services: ServicesDep, session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = repos.MAIN
+    services: ServicesDep, session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = MAIN
 ) -> Response:
     repo = repos.find(session, viewer, "dataset", f"{namespace}/{name}")
     commit = repos.resolve(session, repo, revision)

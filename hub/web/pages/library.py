@@ -13,11 +13,11 @@ from hub.drawing.heat import Cell, Grid, draw
 from hub.drawing.plot import Dot, scatter
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.bases import base_models
-from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.library import provenance, similar
 from hub.registry.library.provenance import Measured
 from hub.registry.library.similar import Map, Module, TooManyModules
 from hub.similarity import layout
+from hub.vocabulary import Metric
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from hub.http.identity import SessionDep, SignedIn
 from hub.registry.access import organizations, quota, users
-from hub.registry.access.viewer import ROLES, SCOPES, Scope, Viewer
+from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import usage
-from hub.registry.models.columns import Role
 from hub.registry.platform.errors import HubError, InvalidInput
+from hub.vocabulary import ROLES, SCOPES, Role, Scope
 from hub.web.forms import expiry
 from hub.web.render import page
 

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repo_visibility, repos
-from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.datasets.examples import Examples, Strict, pin_examples
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.queueing import Submission
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
+from hub.vocabulary import VISIBILITIES, Visibility
 
 # What a job keeps of its base: what it is called, where it is, and which weights it must have.
 PINNED = ("id", "path", "upstream", "revision", "dtype", "fingerprint", "licence")

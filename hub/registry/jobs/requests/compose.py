@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
-from hub.registry.datasets.examples import Examples, Strict, Template, pin_examples
+from hub.registry.datasets.examples import Examples, Strict, pin_examples
 from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import (
@@ -22,19 +22,8 @@ from hub.registry.jobs.requests.common import (
     pin_module,
     without_facts,
 )
+from hub.vocabulary import Form, Merge, Template
 
-Form = Literal["sum", "product", "svd"]
-Merge = Literal[
-    "linear",
-    "ties",
-    "ties_svd",
-    "dare_linear",
-    "dare_linear_svd",
-    "dare_ties",
-    "dare_ties_svd",
-    "magnitude_prune",
-    "magnitude_prune_svd",
-]
 SEARCHED: tuple[str, ...] = get_args(Form)
 ON_FACTORS = ("product", *(merge for merge in get_args(Merge) if not merge.endswith("_svd")))
 

@@ -7,11 +7,10 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.datasets.examples import Examples, Template, pin_examples
+from hub.registry.datasets.examples import Examples, pin_examples
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, Request, agree, common_template, pin_module, without_facts
-
-Metric = Literal["exact_match", "contains", "numeric", "choice", "target_loss"]
+from hub.vocabulary import Metric, Template
 
 
 class EvaluateRequest(Request):

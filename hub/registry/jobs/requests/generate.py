@@ -7,9 +7,10 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.datasets.examples import Examples, Template
+from hub.registry.datasets.examples import Examples
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, Request, agree, common_template, pin_module, without_facts
+from hub.vocabulary import Template
 
 
 class GenerateRequest(Request):

@@ -8,21 +8,17 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.datasets.examples import Examples, Strict, Template, pin_examples
+from hub.registry.datasets.examples import Examples, Strict, pin_examples
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, ResultRequest, agree
 from hub.registry.jobs.requests.train import check_targets
-
-Schedule = Literal["linear", "cosine", "constant"]
-Reward = Literal["exact_match", "numeric_match", "integer", "strict_format", "soft_format", "tags", "length"]
+from hub.vocabulary import GrpoLoss, ParControl, PartitionStart, Reward, Schedule, Template
 
 
 class PartitionSettings(Strict):
     """What is left out is the named settings' own."""
 
-    start: Literal["pissa", "probe"] | None = Field(
-        None, description="where elements are scored: PiSSA's start, or a probe of B"
-    )
+    start: PartitionStart | None = Field(None, description="where elements are scored: PiSSA's start, or a probe of B")
     theta: float | None = Field(None, gt=0, le=1, description="the share of its importance that a system's set holds")
     alpha: float | None = Field(None, ge=0, le=1, description="of the common elements, for stage 1")
     beta: float | None = Field(None, ge=0, le=1, description="of the common elements, for stage 2")
@@ -53,9 +49,7 @@ class ReinforcedSettings(Strict):
     learning_rate: float | None = Field(None, gt=0, le=1, description="of stage 2")
     kl: float | None = Field(None, ge=0, le=10, description="weight of the divergence from stage 1's result")
     temperature: float | None = Field(None, gt=0, le=10, description="of the answers that are drawn")
-    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo"] | None = Field(
-        None, description="how the tokens of the answers are averaged"
-    )
+    loss: GrpoLoss | None = Field(None, description="how the tokens of the answers are averaged")
     prompts: int | None = Field(None, ge=1, le=1_024, description="of a step")
     generations: int | None = Field(None, ge=2, le=256, description="answers to each prompt")
     batch_size: int | None = Field(None, ge=1, le=4_096, description="answers that are computed at once")
@@ -67,9 +61,6 @@ class ReinforcedSettings(Strict):
     schedule: Schedule | None = Field(None, description="how the rate falls after that")
     weight_decay: float | None = Field(None, ge=0, le=1, description="pulls A and B towards zero")
     clip: float | None = Field(None, gt=0, le=1_000, description="largest norm of a gradient")
-
-
-Arm = Literal["lora", "loraplus", "unpartitioned", "pissa_rl", "random", "swapped", "rl_first"]
 
 
 class Teacher(Strict):
@@ -115,7 +106,7 @@ class ParRequest(ResultRequest):
     sft: SupervisedSettings = SupervisedSettings()
     grpo: ReinforcedSettings = ReinforcedSettings()
     measure: Literal["exact_match", "numeric", "choice"] = Field("exact_match", description="what counts as right")
-    compare: list[Arm] = Field([], description="controls that are trained at the same budget")
+    compare: list[ParControl] = Field([], description="controls that are trained at the same budget")
     validation_share: float = Field(
         0.1, ge=0, le=0.5, description="of System 1's examples, 200 at most; they choose stage 1's best state"
     )

@@ -7,34 +7,41 @@ from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
-from hub.registry.datasets.examples import Examples, Template, pin_examples
+from hub.registry.datasets.examples import Examples, pin_examples
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, ResultRequest, agree, check_plain, common_template, without_facts
-
-OF_A_BASE = ("tail_taylor", "grad_sum", "neg_count")
-OF_A_MODULE = ("fisher", "tail_taylor", "energy")
+from hub.vocabulary import (
+    COMPONENT_SCORES,
+    CUT_SCORES,
+    ComponentScore,
+    CutScore,
+    ReducedForm,
+    Subject,
+    Template,
+    VariantName,
+)
 
 
 class ReduceRequest(ResultRequest):
     """Make a base better at a task by cutting singular values of a few of its matrices (arXiv 2510.20800), or a module smaller."""
 
     kind: Literal["reduce"]
-    subject: Literal["base", "module"] = Field("base", description="what is reduced")
+    subject: Subject = Field("base", description="what is reduced")
     base: str | None = Field(None, description="left out: the module's")
     module: Module | None = Field(
         None, description="what is made smaller, or what is merged into the base before it is reduced"
     )
     examples: Examples = Field(description="what the gradient and the trials are of; the paper takes 100")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
-    form: Literal["adapter", "model", "factors"] = Field(
+    form: ReducedForm = Field(
         "adapter",
         description="of a reduced base: an adapter for the untouched one, the whole model, or the factors of what was cut",
     )
-    variant: Literal["laser", "100g-std", "100g-100e", "cl-100g-100e", "subspace-100g-100e"] = Field(
+    variant: VariantName = Field(
         "cl-100g-100e",
         description="of a base: which cuts are tried, and how many examples give the gradient and measure a cut",
     )
-    score: Literal["tail_taylor", "grad_sum", "neg_count", "fisher", "energy"] | None = Field(
+    score: CutScore | ComponentScore | None = Field(
         None, description="left out: tail_taylor for a base, fisher for a module"
     )
     top: int = Field(10, ge=1, le=100, description="of a base: matrices that are tried")
@@ -56,7 +63,7 @@ class ReduceRequest(ResultRequest):
             raise ValueError(f"{given[0]} has no meaning for a {self.subject}; leave it out")
         if self.form == "factors" and self.module:
             raise ValueError("the factors hold only what was cut; leave the module out, or choose another form")
-        scores = OF_A_MODULE if self.subject == "module" else OF_A_BASE
+        scores = COMPONENT_SCORES if self.subject == "module" else CUT_SCORES
         if self.score is not None and self.score not in scores:
             raise ValueError(f"the score {self.score} is none for a {self.subject}; choose {', '.join(scores)}")
         return self

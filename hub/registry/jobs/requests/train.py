@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
-from hub.registry.datasets.examples import Examples, Strict, Template, pin_examples
+from hub.registry.datasets.examples import Examples, Strict, pin_examples
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, ResultRequest, agree, common_template, pin_module, without_facts
 from hub.registry.platform.errors import InvalidInput
+from hub.vocabulary import Init, Schedule, Template
 
 # What a module that is trained further decides by itself.
 GIVEN_BY_START = ("rank", "alpha", "targets", "dropout", "init", "rslora", "dora")
@@ -55,9 +56,7 @@ class TrainRequest(ResultRequest):
         "all-linear", description="names of linear layers, as PEFT takes them"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the inputs of A left out at random while training")
-    init: Literal["default", "gaussian", "a_zero", "orthogonal", "pissa", "pissa_niter_4"] = Field(
-        "default", description="where A and B start; PEFT's own is B at zero"
-    )
+    init: Init = Field("default", description="where A and B start; PEFT's own is B at zero")
     rslora: bool = Field(False, description="scale by alpha over the root of the rank, which suits high ranks")
     dora: bool = Field(False, description="learn the length of each column apart from its direction; slower")
     learning_rate: float = Field(5e-4, gt=0, le=1, description="of A; B's is this times the ratio")
@@ -68,7 +67,7 @@ class TrainRequest(ResultRequest):
         description="B's rate over A's; left out: 4 where B starts at zero, 16 where A does, else 1",
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of the steps in which the rate rises from zero")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the rate falls after that")
+    schedule: Schedule = Field("linear", description="how the rate falls after that")
     steps: int | None = Field(None, ge=1, le=1_000_000, description="updates; left out: as many as the epochs take")
     epochs: int = Field(3, ge=1, le=100, description="passes over the examples")
     batch_size: int = Field(8, ge=1, le=1_024, description="examples computed at once; less takes less memory")

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
@@ -21,13 +21,12 @@ from hub.registry.jobs import job_queries, queueing, usage
 from hub.registry.models.access import User
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.errors import NotSignedIn
+from hub.vocabulary import FINISHED, JOB_KINDS, JOB_STATES, JobKind, JobState
 from hub.web.render import page
 from hub.web.report import METRICS, judged
 
 router = APIRouter(include_in_schema=False)
 
-Kind = Literal["", "compose", "train", "par", "reduce", "evaluate", "generate"]
-State = Literal["", "queued", "running", "succeeded", "failed", "cancelled"]
 
 TITLES = {"par": "LoRA-PAR"}
 AGAIN = ("compose", "train", "par", "reduce", "evaluate")  # kinds with a form to change and send again
@@ -44,8 +43,8 @@ ELSEWHERE = ("result", "base", "prompt", *PINNED)
 def list_jobs(
     session: SessionDep,
     viewer: ViewerDep,
-    kind: Kind = "",
-    state: State = "",
+    kind: JobKind | Literal[""] = "",
+    state: JobState | Literal[""] = "",
     namespace: Annotated[str, Query(pattern=r"^[\w.-]{0,96}$")] = "",
     before: uuid.UUID | None = None,
 ) -> Response:
@@ -67,8 +66,8 @@ def list_jobs(
             if job.result and job.result.get("report")
         },
         asked=asked,
-        kinds=get_args(Kind)[1:],
-        states=get_args(State)[1:],
+        kinds=JOB_KINDS,
+        states=JOB_STATES,
         namespaces=[namespace.name for namespace, _ in users.namespaces(session, viewer)],
         following={**asked, "before": shown[-1][0].id} if len(found) > PAGE else None,
         first=before is None,
@@ -83,7 +82,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         raise NotSignedIn("Sign in to see your jobs.")
     found = job_queries.find(session, viewer, job_id)
     result = job_queries.result_commit(session, found)
-    live = found.state not in job_queries.FINISHED
+    live = found.state not in FINISHED
     return page(
         "job.html",
         viewer,

@@ -23,11 +23,11 @@ from hub.registry.jobs.estimates import Estimate, estimate
 from hub.registry.jobs.requests import Examples
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.compose import ComposeRequest
-from hub.registry.jobs.requests.par import Reward
 from hub.registry.jobs.submit import submit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, NotFound
 from hub.registry.platform.services import Services
+from hub.vocabulary import Reward
 from hub.web.model_forms import problems_of, widgets
 from hub.web.pages.jobs.launch_forms import FORMS, LABELS, Form, Unreadable, module_of, one, typed_again
 from hub.web.render import page

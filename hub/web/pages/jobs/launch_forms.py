@@ -9,9 +9,10 @@ from hub.registry.datasets.examples import Strict
 from hub.registry.jobs.requests import ExampleText, Request
 from hub.registry.jobs.requests.compose import ComposeRequest
 from hub.registry.jobs.requests.evaluate import EvaluateRequest
-from hub.registry.jobs.requests.par import ParRequest, Reward
-from hub.registry.jobs.requests.reduce import OF_A_BASE, OF_A_MODULE, ReduceRequest
+from hub.registry.jobs.requests.par import ParRequest
+from hub.registry.jobs.requests.reduce import ReduceRequest
 from hub.registry.jobs.requests.train import GIVEN_BY_START, TrainRequest
+from hub.vocabulary import COMPONENT_SCORES, CUT_SCORES, Reward
 from hub.web.model_forms import Typed, body_of, typed_of
 
 # By the field; "no" and the field is what the choice of nothing is called.
@@ -250,7 +251,7 @@ def _reduce(typed: Typed, body: dict[str, Any]) -> None:
         body["base"] = one(typed, "base") or None
     for name in ("form", "variant", "top", "budget") if of_module else ("loss_budget",):
         body.pop(name, None)  # of the other subject: the form shows both
-    if body.get("score") not in (*(OF_A_MODULE if of_module else OF_A_BASE), None):
+    if body.get("score") not in (*(COMPONENT_SCORES if of_module else CUT_SCORES), None):
         body.pop("score")
 
 

@@ -11,10 +11,9 @@ from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate
-from hub.registry.datasets.examples import Template
-from hub.registry.jobs.requests.evaluate import Metric
 from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotSignedIn
+from hub.vocabulary import Metric, Template
 from hub.web.pages.modules.overview import open_module, versions_tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}/aliases", include_in_schema=False)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.library.facets import Facets, facets
 from hub.registry.library.search import Filters, Sort, search
+from hub.vocabulary import Visibility
 from hub.web.render import page, query
 
 router = APIRouter(include_in_schema=False)
@@ -91,7 +92,7 @@ def asked(
     method: Annotated[str, Query(max_length=40)] = "",
     task: Annotated[str, Query(max_length=40)] = "",
     owner: Annotated[str, Query(max_length=96)] = "",
-    visibility: Literal["", "private", "internal", "public"] = "",
+    visibility: Visibility | Literal[""] = "",
     rank: Annotated[str, Query(pattern=r"^\d{0,6}$")] = "",
     tag: Annotated[list[str], Query(max_length=20)] = [],  # noqa: B006 - FastAPI copies it
     sort: Sort = "newest",

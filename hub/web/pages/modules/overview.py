@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from hub.drawing.graph import address, family_graph, title
 from hub.http.addresses import root_url
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access import permissions
@@ -23,6 +22,8 @@ from hub.registry.platform.errors import InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
 from hub.similarity import DUPLICATE
+from hub.vocabulary import MAIN
+from hub.web.graph import address, family_graph, title
 from hub.web.pages.modules.snippets import Pinned, Snippet, snippets
 from hub.web.render import markdown, page
 from hub.web.report import METRICS, judged
@@ -53,12 +54,10 @@ class Opened:
     @property
     def asked(self) -> dict[str, str]:
         """What the other tabs' addresses carry on."""
-        return {} if self.revision == repos.MAIN else {"revision": self.revision}
+        return {} if self.revision == MAIN else {"revision": self.revision}
 
 
-def open_module(
-    session: Session, viewer: Viewer | None, namespace: str, name: str, revision: str = repos.MAIN
-) -> Opened:
+def open_module(session: Session, viewer: Viewer | None, namespace: str, name: str, revision: str = MAIN) -> Opened:
     """`name` may be that of a version, as serving engines use it (plurals.v3)."""
     place = refs.place(session, viewer, "model", f"{namespace}/{name}", revision)
     repo, commit = place.repo, place.commit
@@ -90,7 +89,7 @@ def overview(
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    revision: str = repos.MAIN,
+    revision: str = MAIN,
 ) -> Response:
     opened = open_module(session, viewer, namespace, name, revision)
     commit = opened.commit
@@ -139,7 +138,7 @@ def files(
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    revision: str = repos.MAIN,
+    revision: str = MAIN,
     after: Annotated[str | None, Query(max_length=trees.MAX_PATH_BYTES)] = None,
 ) -> Response:
     opened = open_module(session, viewer, namespace, name, revision)
@@ -155,7 +154,7 @@ def versions(
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    revision: str = repos.MAIN,
+    revision: str = MAIN,
     compare: Annotated[str, Query(max_length=255)] = "",
     before: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
@@ -194,9 +193,7 @@ def versions_tab(
 
 
 @router.get("/adapters/{namespace}/{name}/lineage")
-def lineage_tab(
-    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = repos.MAIN
-) -> Response:
+def lineage_tab(session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = MAIN) -> Response:
     opened = open_module(session, viewer, namespace, name, revision)
     family = lineage.family(session, viewer, opened.repo, opened.commit)
     return tab(
@@ -212,9 +209,7 @@ def lineage_tab(
 
 
 @router.get("/adapters/{namespace}/{name}/similar")
-def similar_tab(
-    session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = repos.MAIN
-) -> Response:
+def similar_tab(session: SessionDep, viewer: ViewerDep, namespace: str, name: str, revision: str = MAIN) -> Response:
     opened = open_module(session, viewer, namespace, name, revision)
     found = {
         facts.folder: similar.alike(session, viewer, opened.repo, facts, least=ALIKE, limit=30)

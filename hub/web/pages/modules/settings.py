@@ -14,10 +14,10 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos, share_links
 from hub.registry.content.repo_visibility import WouldReveal
-from hub.registry.content.repos import Visibility
 from hub.registry.library import repair
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden, HubError, InvalidInput, NotSignedIn, RevisionNotFound
+from hub.vocabulary import MAIN, VISIBILITIES, Visibility
 from hub.web.pages.modules.overview import open_module, tab
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}", include_in_schema=False)
@@ -49,7 +49,7 @@ def _settings(
         opened,
         person,
         status=refused.status if refused else 200,
-        visibilities=repos.VISIBILITIES,
+        visibilities=VISIBILITIES,
         shares=share_links.listing(session, person, opened.repo.full_name),
         refs=repos.refs(session, opened.repo),
         problem={section: refused.message} if refused else {},
@@ -91,7 +91,7 @@ def share(
     namespace: str,
     name: str,
     days: Annotated[float, Form(gt=0, le=365)] = 7,
-    revision: Annotated[str, Form(max_length=255)] = repos.MAIN,
+    revision: Annotated[str, Form(max_length=255)] = MAIN,
     reveal: Annotated[bool, Form()] = False,
 ) -> Response:
     """The page that answers is the only one that shows the address."""

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import repos
 from hub.registry.jobs import job_queries
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.generate import GenerateRequest
@@ -21,6 +20,7 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
 from hub.registry.platform.services import Services
+from hub.vocabulary import FINISHED, MAIN
 from hub.web.pages.modules.overview import Opened, open_module, tab
 from hub.web.render import query
 
@@ -35,7 +35,7 @@ def form(
     viewer: ViewerDep,
     namespace: str,
     name: str,
-    revision: str = repos.MAIN,
+    revision: str = MAIN,
     job: Annotated[uuid.UUID | None, Query()] = None,
 ) -> Response:
     opened = open_module(session, viewer, namespace, name, revision)
@@ -58,7 +58,7 @@ def ask(
     prompt: Annotated[str, Form(max_length=100_000)] = "",
     tokens: Annotated[int, Form()] = TOKENS,
     folder: Annotated[str, Form(max_length=500)] = "",
-    revision: Annotated[str, Form(max_length=255)] = repos.MAIN,
+    revision: Annotated[str, Form(max_length=255)] = MAIN,
 ) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to try a module.")
@@ -72,7 +72,7 @@ def ask(
             opened = open_module(session, viewer, namespace, name, revision)
             typed = {"prompt": prompt, "tokens": tokens, "folder": folder}
             return _tab(opened, viewer, typed, problem=error)
-    kept = {} if revision == repos.MAIN else {"revision": revision}
+    kept = {} if revision == MAIN else {"revision": revision}
     return RedirectResponse(f"/adapters/{full_name}/try?{query({**kept, 'job': job_id})}", status_code=303)
 
 
@@ -102,7 +102,7 @@ def _tab(
         status=problem.status if problem else 200,
         typed={"prompt": "", "tokens": TOKENS, "folder": "", **typed},
         job=job,
-        waiting=job is not None and job.state not in job_queries.FINISHED,
+        waiting=job is not None and job.state not in FINISHED,
         answers=(job.result or {}).get("answers") if job else None,
         problem=problem.message if problem else "",
     )

@@ -15,12 +15,12 @@ from hub.http.uploads import Upload, read_upload
 from hub.registry.access import instance_keys, permissions, signing
 from hub.registry.access.viewer import Viewer
 from hub.registry.content.history import Entry
-from hub.registry.content.repos import VISIBILITIES, Visibility
 from hub.registry.library import publishing
 from hub.registry.library.publishing import Shown
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
+from hub.vocabulary import VISIBILITIES, Visibility
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
