@@ -15,7 +15,9 @@ from api.v1.shares.routes import router as shares
 from api.v1.system.routes import router as system
 from api.v1.teams.routes import router as teams
 
-router = APIRouter()
 # Bases and teams come before repos, whose /v1/{kind}/{namespace}/{name} would take what they name for a repo.
-for subject in (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system):
+SUBJECTS = (health, account, adapters, aliases, library, datasets, shares, bases, teams, repos, jobs, system)
+
+router = APIRouter()
+for subject in SUBJECTS:
     router.include_router(subject)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute
 
-from api import huggingface
-from api.app import OWN
+from api import huggingface, v1
 from hub import registry
 from hub.registry.inspection import findings
 from hub.registry.platform.errors import HubError
@@ -36,8 +35,8 @@ def test_every_setting_is_in_operations() -> None:
 def test_every_route_is_in_the_api_guide_and_no_other() -> None:
     routes = {
         f"{method} {route.path.replace(':path', '')}"
-        for module in OWN
-        for route in module.router.routes
+        for subject in v1.SUBJECTS
+        for route in subject.routes
         if isinstance(route, APIRoute)
         for method in route.methods
     }
@@ -68,8 +67,8 @@ def subclasses(kind: type[HubError]) -> Iterator[type[HubError]]:
 
 
 def test_every_error_is_in_the_api_guide_with_its_status() -> None:
-    for module in pkgutil.iter_modules(registry.__path__):
-        importlib.import_module(f"hub.registry.{module.name}")
+    for module in pkgutil.walk_packages(registry.__path__, "hub.registry."):
+        importlib.import_module(module.name)
     page = text("docs/api.md").split("## Errors")[1].split("A job that fails")[0]
     rows = [line for line in page.splitlines() if line.startswith("| 4") or line.startswith("| 5")]
     told = {(int(row[2:5]), code) for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[2])}
@@ -83,7 +82,7 @@ def test_every_error_is_in_the_api_guide_with_its_status() -> None:
 def test_every_job_error_is_in_the_api_guide() -> None:
     page = text("docs/api.md").split("A job that fails")[1].split("## Findings")[0]
     told = set(re.findall(r"`([a-z_]+)`", page))
-    sources = [*(ROOT / "hub/lora").glob("*.py"), *(ROOT / "workers").glob("*.py")]
+    sources = [*(ROOT / "hub/lora").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     codes = {code for path in sources for code in re.findall(r'\bcode = (?:\w+, )?"([a-z_]+)"', path.read_text())}
     assert codes - told == set()
 

@@ -1,13 +1,15 @@
 """Bytes that nothing needs any longer: unused blobs, and objects that were kept for a time."""
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, exists, func, select, update
 
 from hub.registry.models.content import Blob, Commit, Tree, TreeEntry
-from hub.registry.operations.sweep import log
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+
+log = logging.getLogger(__name__)
 
 BATCH = 500
 

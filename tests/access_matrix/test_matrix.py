@@ -1,0 +1,113 @@
+"""Every route, asked as every role for repos of every visibility, answers what the table says; and every route is in the table."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from api import huggingface, v1
+from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
+from api.huggingface import repos as hub_repos
+from hub.http.identity import COOKIE
+from hub.registry.access import credentials
+from hub.registry.platform.db import transaction
+from hub.web.site import LAST, PAGES
+from tests.access_matrix.conftest import ORGANIZATION, Instance
+from tests.access_matrix.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
+from tests.support import examples_file, peft_folder, upload
+
+
+def asked(row: Row, things: Mapping[str, str]) -> str:
+    """The row's address with the things filled in; a parameter that nothing stands for gets a name that nothing has."""
+    path = row.asked or row.path.replace("{kind}", "models" if row.path.startswith("/api/") else "adapters")
+    path = path.replace("{namespace}/{name}", "{repo}").replace("{namespace}", ORGANIZATION)
+    path = path.replace("{organization}", ORGANIZATION)
+    return re.sub(r"\{(\w+)\}", lambda match: things.get(match[1], "none"), path)
+
+
+def filled(value: Any, things: Mapping[str, str]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    text = re.sub(r"\{(repo|dataset|fresh)\}", lambda match: things[match[1]], json.dumps(value))
+    return json.loads(text)
+
+
+def answer(instance: Instance, row: Row, role: str, visibility: str) -> int:
+    things = instance.named(visibility)
+    person = instance.people.get(role)
+    headers = person.headers if person else {}
+    instance.client.cookies.clear()
+    kind = row.send.get("upload")
+    if kind is not None:
+        name = f"{ORGANIZATION}/up{things['fresh']}"
+        files = peft_folder() if kind == "adapter" else {"train.jsonl": examples_file()}
+        return int(upload(instance.client, headers, name, files, kind=f"{kind}s").status_code)
+    send = {key: filled(value, things) for key, value in row.send.items()}
+    url = asked(row, things)
+    response = instance.client.request(row.method, url, headers=headers, follow_redirects=False, **send)
+    return response.status_code
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.method} {row.path}")
+def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Row) -> None:
+    expected, found = {}, {}
+    # What the need makes no difference of by visibility is asked for one alone.
+    told = ANSWERS[row.need]
+    visibilities = VISIBILITIES if any(isinstance(codes, tuple) for codes in told.values()) else VISIBILITIES[:1]
+    for role in ROLES:
+        codes = told[role]
+        for place, visibility in enumerate(visibilities):
+            code = codes[place] if isinstance(codes, tuple) else codes
+            expected[role, visibility] = code if code != OK else row.ok
+            found[role, visibility] = answer(instance, row, role, visibility)
+            if row.spends and found[role, visibility] < 400:
+                instance.spend(visibility)
+    assert found == expected
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    hub = (absent, auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, xet)
+    routers = [*v1.SUBJECTS, *(module.router for module in (*PAGES, *LAST, *hub))]
+    for router in routers:
+        for route in router.routes:
+            yield from described(route)
+
+
+def described(route: BaseRoute) -> Iterator[tuple[str, str]]:
+    assert isinstance(route, APIRoute)
+    for method in route.methods:
+        yield method, re.sub(r":\w+\}", "}", route.path)
+
+
+def test_every_route_has_its_row_and_no_row_is_of_a_route_that_is_gone(instance: Instance) -> None:
+    table = [(row.method, row.path) for row in TABLE]
+    assert len(table) == len(set(table))
+    assert set(table) == set(routes())
+    # And the modules named above are all that the application answers with.
+    assert sum(1 for _ in huggingface.router.routes) == 11
+
+
+# Those of the protocol take tokens and signed addresses alone.
+PROTOCOL = ("/v1/", "/api/", "/oauth/", "/{namespace}/{name}.git/")
+FORMS = [row for row in TABLE if row.method == "POST" and not row.path.startswith(PROTOCOL)]
+
+
+@pytest.mark.parametrize("row", FORMS, ids=lambda row: row.path)
+def test_a_form_of_another_site_does_nothing_with_the_visitor_s_cookie(instance: Instance, row: Row) -> None:
+    owner, client = instance.people["owner"], instance.client
+    client.cookies.clear()
+    with transaction(instance.services.sessions) as session:
+        client.cookies.set(COOKIE, credentials.start_session(session, owner.viewer, 1))
+    things = instance.named("private")
+    send = {key: filled(value, things) for key, value in row.send.items() if key != "upload"}
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+    ):
+        assert client.post(asked(row, things), headers=headers, follow_redirects=False, **send).status_code == 403
+    client.cookies.clear()
