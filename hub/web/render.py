@@ -1,11 +1,13 @@
-"""How a page is made: templates, what they may say in numbers and times, Markdown from strangers made safe, and the headers that keep
-a page to our own files."""
+"""Render pages: typed contexts into templates, filters for numbers and times, Markdown from strangers made safe, security headers.
+
+A page is a subclass of `Page` that names its template. Its fields are all that the template may use, beside the `viewer`.
+"""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
@@ -121,9 +123,42 @@ _templates.filters |= {"size": size, "amount": amount, "duration": duration, "ag
 _templates.globals |= {"static": static}
 
 
+@dataclass(frozen=True)
+class Page:
+    """Base of every page's context: a frozen dataclass whose fields are the variables of its template.
+
+    Write the template's name in the class statement: `class TeamsPage(Page, template="teams/teams.html")`.
+    """
+
+    template: ClassVar[str]
+
+    def __init_subclass__(cls, template: str) -> None:
+        cls.template = template
+
+    def variables(self) -> dict[str, object]:
+        """The fields by name, each as it is: no dataclass within is turned into a dict."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def render(page: Page, viewer: Viewer | None, *, status: int = 200) -> HTMLResponse:
+    """The page as HTML. Checks no permission: its route has done that."""
+    html = _templates.get_template(page.template).render(page.variables(), viewer=viewer)
+    return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+
 def page(name: str, viewer: Viewer | None, /, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """Render a template without a typed context, until the last page has one."""
     html = _templates.get_template(name).render(viewer=viewer, status=status, **values)
     return HTMLResponse(html, status_code=status, headers=HEADERS)
+
+
+@dataclass(frozen=True)
+class ErrorPage(Page, template="error.html"):
+    """How an error looks in a browser."""
+
+    status: int
+    code: str  # as the API says it: "repo_not_found"
+    message: str
 
 
 def error_page(request: Request, status: int, code: str, message: str) -> Response:
@@ -134,4 +169,4 @@ def error_page(request: Request, status: int, code: str, message: str) -> Respon
             back += f"?{request.url.query}"
         return RedirectResponse(f"/login?next={quote(back, safe='')}" if back else "/login", status_code=303)
     viewer = getattr(request.state, "viewer", None)
-    return page("error.html", viewer, status=status, code=code, message=message)
+    return render(ErrorPage(status, code, message), viewer, status=status)
