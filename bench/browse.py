@@ -30,7 +30,8 @@ from bench import harness
 from bench.harness import Cell, Row
 from bench.many_modules import BASES, METHODS, NAMESPACES, TAGS, TASKS, VISIBILITIES, WORDS, fill
 from hub import supervisor
-from hub.local import embedded
+from hub.local.addresses import answers, free_ports
+from hub.local.stack import Stack
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.library import facets, search
@@ -141,7 +142,7 @@ def _bench() -> Bench:
     held = ExitStack()
     atexit.register(held.close)
     folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="loraloom-bench-")))
-    stack = held.enter_context(embedded.Stack(folder / "stack"))
+    stack = held.enter_context(Stack(folder / "stack"))
     settings = supervisor.start_services(stack, scratch="loraloom-bench").model_copy(update={"requests_per_minute": 0})
     held.callback(supervisor.drop_scratch, settings)
     schema.upgrade(settings.database_url)
@@ -176,7 +177,7 @@ def _cursors(session: Session, sort: Sort, viewer: Viewer | None) -> list[str]:
 @contextmanager
 def _serving(settings: Settings) -> Iterator[httpx.Client]:
     """The API as a process of its own, and a client whose connection stays open."""
-    (port,) = embedded.free_ports(1)
+    (port,) = free_ports(1)
     argv = [
         sys.executable,
         "-m",
@@ -192,7 +193,7 @@ def _serving(settings: Settings) -> Iterator[httpx.Client]:
     )
     try:
         deadline = time.monotonic() + 60
-        while not embedded.answers(f"http://127.0.0.1:{port}/readyz"):
+        while not answers(f"http://127.0.0.1:{port}/readyz"):
             assert time.monotonic() < deadline, "the API does not answer"
             time.sleep(0.1)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

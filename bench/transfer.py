@@ -35,7 +35,8 @@ from sqlalchemy import select
 
 from bench.harness import Cell
 from hub import supervisor
-from hub.local import embedded
+from hub.local.addresses import free_ports
+from hub.local.stack import Stack
 from hub.registry.access import credentials, users
 from hub.registry.models.access import User
 from hub.registry.platform import schema
@@ -73,7 +74,7 @@ def _bench() -> Bench:
     held = ExitStack()
     atexit.register(held.close)
     folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="loraloom-bench-")))
-    stack = held.enter_context(embedded.Stack(folder / "stack"))
+    stack = held.enter_context(Stack(folder / "stack"))
     settings = supervisor.start_services(stack, scratch="loraloom-bench")
     held.callback(supervisor.drop_scratch, settings)
     schema.upgrade(settings.database_url)
@@ -90,7 +91,7 @@ def _bench() -> Bench:
         ("redirecting", "api.app:create_app", redirecting),
         ("one query", "bench.transfer:one_query", settings),
     ]:
-        (port,) = embedded.free_ports(1)
+        (port,) = free_ports(1)
         argv = [sys.executable, "-m", "uvicorn", "--factory", factory, "--port", str(port), "--no-access-log"]
         process = subprocess.Popen(
             argv, env=os.environ | supervisor.environment(given), cwd=supervisor.ROOT, stderr=subprocess.DEVNULL

@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 from hub import demo, supervisor
-from hub.local import embedded
+from hub.local.children import LocalError
+from hub.local.stack import Stack
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import viewer_of
 from hub.registry.library import importing
@@ -49,7 +50,7 @@ def run_migrate(args: argparse.Namespace) -> None:
 def run_check_schema(args: argparse.Namespace) -> None:
     """Bring an empty database to the newest migration and fail if the models say anything else."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with embedded.Stack(args.data) as stack:
+    with Stack(args.data) as stack:
         server = stack.start_postgres()
         stack.await_servers()
         schema.drop_database(server, "schema_check")
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (HubError, embedded.LocalError) as error:
+    except (HubError, LocalError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

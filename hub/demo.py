@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hub import supervisor
-from hub.local import embedded
+from hub.local.children import LocalError
+from hub.local.stack import Stack
 from hub.starter.tasks import DEMO, Task
 
 EXAMPLES = 8
@@ -44,7 +45,7 @@ class Client:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             with closing(error):
-                raise embedded.LocalError(f"{method} {path} answered {error.code}: {error.read().decode()}") from None
+                raise LocalError(f"{method} {path} answered {error.code}: {error.read().decode()}") from None
 
     def events(self, path: str) -> Iterator[tuple[str, Any]]:
         """Server-sent events: (event, data)."""
@@ -80,7 +81,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def await_seed(stack: embedded.Stack, say: Say) -> None:
+def await_seed(stack: Stack, say: Say) -> None:
     """Wait for the first start's work, showing what it does."""
     shown = 0
     while "seed" in stack.processes:
@@ -89,13 +90,13 @@ def await_seed(stack: embedded.Stack, say: Say) -> None:
             say(f"  {line}")
         shown = len(lines)
         if stack.ended().get("seed", 0) != 0:
-            raise embedded.LocalError("the first start failed; its last lines are above")
+            raise LocalError("the first start failed; its last lines are above")
         if "seed" in stack.ended():
             stack.forget("seed")
         time.sleep(0.2)
 
 
-def compose(client: Client, stack: embedded.Stack, say: Say) -> Any:
+def compose(client: Client, stack: Stack, say: Say) -> Any:
     """Submit the job and follow it to its end."""
     task: Task = DEMO
     modules = [item["repo"] for item in client.call("GET", "/v1/adapters?owner=starter&limit=100")["items"]]
@@ -123,7 +124,7 @@ def compose(client: Client, stack: embedded.Stack, say: Say) -> Any:
     job = client.call("GET", f"/v1/jobs/{job['id']}")
     if job["state"] != "succeeded":
         log = stack.log_tail("worker-gpu")
-        raise embedded.LocalError(f"the job has {job['state']}: {job['error']}\n{log}")
+        raise LocalError(f"the job has {job['state']}: {job['error']}\n{log}")
     say(f"the job took {time.monotonic() - began:.0f} s\n")
     return job
 
@@ -163,7 +164,7 @@ def pull(client: Client, job: Any, scratch: Path, say: Say) -> None:
     }
     done = subprocess.run(program, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise embedded.LocalError(f"the stock clients did not load {name}:\n{done.stderr}")
+        raise LocalError(f"the stock clients did not load {name}:\n{done.stderr}")
     files, answer = done.stdout.strip().split("\n", 1)
     say(f"HF_ENDPOINT={client.url}, huggingface_hub pulls {name}: {files}")
     say(f"PeftModel.from_pretrained({name!r}) answers {DEMO.held_out[0].input!r}: {answer!r}\n")

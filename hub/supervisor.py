@@ -15,7 +15,10 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from hub.local import embedded
+from hub.local.addresses import answers
+from hub.local.children import LocalError
+from hub.local.files import write_private
+from hub.local.stack import Stack
 from hub.registry.access import credentials, users
 from hub.registry.models.instance import Mark
 from hub.registry.platform import schema
@@ -31,7 +34,7 @@ ENVIRONMENT = "environment.json"  # in the data directory: the settings of the i
 RESTART_SECONDS = 1.0
 
 
-class NoInstance(embedded.LocalError):
+class NoInstance(LocalError):
     """Neither the environment nor the data directory says where an instance is."""
 
 
@@ -89,12 +92,12 @@ def instance(
     say: Callable[[str], None],
     *,
     scratch: str | None = None,
-) -> Iterator[tuple[embedded.Stack, Instance]]:
+) -> Iterator[tuple[Stack, Instance]]:
     """Start what is not given by URL, then our own processes, and wait until the instance is ready.
 
     With `scratch` the instance has a database and a bucket of that name to itself, which are gone afterwards.
     """
-    with embedded.Stack(data) as stack:
+    with Stack(data) as stack:
         settings = start_services(stack, scratch=scratch)
         try:
             yield stack, start_processes(stack, settings, host, port, say)
@@ -104,9 +107,7 @@ def instance(
                 drop_scratch(settings)
 
 
-def start_processes(
-    stack: embedded.Stack, settings: Settings, host: str, port: int, say: Callable[[str], None]
-) -> Instance:
+def start_processes(stack: Stack, settings: Settings, host: str, port: int, say: Callable[[str], None]) -> Instance:
     """Bring the schema up to date, start our own processes, wait until the API is ready."""
     env = environment(settings)
     schema.upgrade(settings.database_url)
@@ -117,16 +118,16 @@ def start_processes(
     for name, argv in commands(host, port).items():
         stack.spawn(name, argv, env=env, cwd=ROOT)
         if name == "api":
-            stack.wait_until("api", lambda: embedded.answers(f"{url}/readyz"))
+            stack.wait_until("api", lambda: answers(f"{url}/readyz"))
     # So that commands like `python -m hub user` find the instance.
-    embedded.write_private(stack.data / ENVIRONMENT, json.dumps(env))
+    write_private(stack.data / ENVIRONMENT, json.dumps(env))
     if not is_seeded(settings):
         say("first start: converting the built-in base model and publishing the starter library ...")
         stack.spawn("seed", SEED, env=env, cwd=ROOT)
     return Instance(url, token_file, env)
 
 
-def start_services(stack: embedded.Stack, *, scratch: str | None = None) -> Settings:
+def start_services(stack: Stack, *, scratch: str | None = None) -> Settings:
     """The services given by URL, and from wheels those that are not. With `scratch`, a database and a bucket of that name there."""
     given = load_given()
     server = given.database_url or stack.start_postgres()
@@ -187,7 +188,7 @@ def ensure_admin(settings: Settings, data: Path) -> Path:
         with transaction(connect(settings.database_url)) as session:
             user = users.ensure_user(session, ADMIN, is_admin=True)
             _, secret = credentials.create_token(session, user.id, "admin.token")
-        embedded.write_private(path, secret + "\n")
+        write_private(path, secret + "\n")
     return path
 
 
@@ -208,7 +209,7 @@ def serve(data: Path, host: str, port: int, say: Callable[[str], None]) -> None:
             time.sleep(0.5)
 
 
-def keep_running(stack: embedded.Stack, say: Callable[[str], None]) -> None:
+def keep_running(stack: Stack, say: Callable[[str], None]) -> None:
     """Start again what has ended. The seed ends by itself; its failure is said, and the next start tries again."""
     for name, code in stack.ended().items():
         if name == "seed":

@@ -17,7 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from api.app import create_app
 from hub import supervisor
-from hub.local import embedded
+from hub.local.stack import Stack
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs.leases import Worker
@@ -104,18 +104,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[embedded.Stack]:
+def stack() -> Iterator[Stack]:
     """In memory where that has a file system: a database is 300 files, which a disk makes and removes in three times the time."""
     in_memory = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
     with (
         tempfile.TemporaryDirectory(prefix="loraloom-test-", dir=in_memory) as folder,
-        embedded.Stack(Path(folder)) as stack,
+        Stack(Path(folder)) as stack,
     ):
         yield stack
 
 
 @pytest.fixture(scope="session")
-def base_settings(stack: embedded.Stack) -> Iterator[Settings]:
+def base_settings(stack: Stack) -> Iterator[Settings]:
     """Where the services are, with a template database of this run and a bucket of its own."""
     settings = supervisor.start_services(stack, scratch=f"loraloom-test-{RUN}")
     schema.upgrade(settings.database_url)

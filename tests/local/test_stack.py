@@ -14,11 +14,12 @@ import psutil
 import psycopg
 import pytest
 
-from hub.local import embedded
+from hub.local.children import LocalError
+from hub.local.stack import Stack
 
 
 def test_data_and_addresses_survive_a_restart(tmp_path: Path) -> None:
-    with embedded.Stack(tmp_path) as stack:
+    with Stack(tmp_path) as stack:
         url = stack.start_postgres()
         stack.start_valkey()
         stack.await_servers()
@@ -26,7 +27,7 @@ def test_data_and_addresses_survive_a_restart(tmp_path: Path) -> None:
             database.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         children = [process.pid for process in stack.processes.values()]
     assert not any(psutil.pid_exists(pid) for pid in children)
-    with embedded.Stack(tmp_path) as stack:
+    with Stack(tmp_path) as stack:
         assert stack.start_postgres() == url
         stack.await_servers()
         with psycopg.connect(url) as database:
@@ -34,7 +35,7 @@ def test_data_and_addresses_survive_a_restart(tmp_path: Path) -> None:
 
 
 def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
-    with embedded.Stack(tmp_path) as stack:
+    with Stack(tmp_path) as stack:
         url = stack.start_postgres()
         stack.start_valkey()
         stack.await_servers()
@@ -46,14 +47,14 @@ def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_a_second_supervisor_is_refused(tmp_path: Path) -> None:
-    with embedded.Stack(tmp_path), pytest.raises(embedded.LocalError, match="in use by another supervisor"):
-        embedded.Stack(tmp_path).__enter__()
+    with Stack(tmp_path), pytest.raises(LocalError, match="in use by another supervisor"):
+        Stack(tmp_path).__enter__()
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
-    with embedded.Stack(tmp_path) as stack:
+    with Stack(tmp_path) as stack:
         stack.spawn("broken", [sys.executable, "-c", "import sys; sys.exit('the disk is on fire')"])
-        with pytest.raises(embedded.LocalError, match="the disk is on fire"):
+        with pytest.raises(LocalError, match="the disk is on fire"):
             stack.wait_until("broken", lambda: False)
 
 
@@ -62,8 +63,8 @@ def test_the_next_start_ends_what_a_killed_supervisor_left(tmp_path: Path) -> No
         """
         import sys, time
         from pathlib import Path
-        from hub import local
-        with local.Stack(Path(sys.argv[1])) as stack:
+        from hub.local.stack import Stack
+        with Stack(Path(sys.argv[1])) as stack:
             stack.start_postgres()
             stack.start_valkey()
             stack.await_servers()
@@ -82,7 +83,7 @@ def test_the_next_start_ends_what_a_killed_supervisor_left(tmp_path: Path) -> No
     supervisor.send_signal(signal.SIGKILL)
     supervisor.wait()
     assert any(child.is_running() for child in children)
-    with embedded.Stack(tmp_path) as stack:
+    with Stack(tmp_path) as stack:
         _, alive = psutil.wait_procs(children, timeout=5)
         assert not alive
         stack.start_postgres()
@@ -90,11 +91,11 @@ def test_the_next_start_ends_what_a_killed_supervisor_left(tmp_path: Path) -> No
 
 
 def test_a_process_that_only_has_an_old_number_is_left_alone(tmp_path: Path) -> None:
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         started = psutil.Process(bystander.pid).create_time() - 3600
         (tmp_path / "children.json").write_text(f'[{{"name": "api", "pid": {bystander.pid}, "started": {started}}}]')
-        with embedded.Stack(tmp_path):
+        with Stack(tmp_path):
             time.sleep(0.2)
             assert bystander.poll() is None
     finally:
@@ -110,7 +111,7 @@ def test_root_without_user_namespaces(tmp_path: Path, monkeypatch: pytest.Monkey
     for program in ("setpriv", "true"):
         (bin_without_unshare / program).symlink_to(f"/usr/bin/{program}")
     monkeypatch.setenv("PATH", str(bin_without_unshare))
-    with tempfile.TemporaryDirectory() as folder, embedded.Stack(Path(folder) / "data") as stack:
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder) / "data") as stack:
         Path(folder).chmod(0o755)  # as the folders of pytest, it is private to root
         url = stack.start_postgres()
         stack.await_servers()
