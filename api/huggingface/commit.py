@@ -18,7 +18,7 @@ from api.huggingface.errors import NotOffered
 from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import commits, refs, repos, trees
 from hub.registry.content.blobs import Incoming
-from hub.registry.content.commits import Copied, Deleted, DeletedFolder, Held, Inline
+from hub.registry.content.commits import Copied, Deleted, DeletedFolder, Inline, Stored
 from hub.registry.content.history import Entry
 from hub.registry.content.trees import check_path, is_lfs
 from hub.registry.platform.db import transaction
@@ -192,7 +192,7 @@ def read_commit(body: BinaryIO) -> Described:
                 places.append((offset, entry))
                 changes.append(Inline(entry))
             case LfsLine():
-                changes.append(Held(check_path(line.value.path), line.value.oid, line.value.size))
+                changes.append(Stored(check_path(line.value.path), line.value.oid, line.value.size))
             case CopyLine():
                 changes.append(Copied(check_path(line.value.path), line.value.srcPath, line.value.srcRevision))
             case DeletedLine(key="deletedFile"):

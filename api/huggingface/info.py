@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, link_next, time, warn_text
-from api.huggingface.through import ReadThrough
 from api.huggingface.tree import POINTER_BYTES
+from api.huggingface.upstream_proxy import UpstreamFallbackRoute
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.content import refs, repos
-from hub.registry.content.refs import Place
+from hub.registry.content.refs import RevisionRef
 from hub.registry.content.trees import is_lfs
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, parse_card
 from hub.registry.library import hub_listing
@@ -21,7 +21,7 @@ from hub.registry.models.content import TreeEntry
 from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.storage import Storage
 
-router = APIRouter(prefix="/api/{kind}", route_class=ReadThrough)
+router = APIRouter(prefix="/api/{kind}", route_class=UpstreamFallbackRoute)
 
 CARD = "README.md"
 SORTS: dict[str, Sort] = {"createdAt": "created", "lastModified": "modified"}
@@ -65,7 +65,7 @@ def list_repos(
     link_next(request, response, following)
     found = []
     for row in rows:
-        info = _info(Place(row.repo.full_name, row.repo, row.commit), row.facts)
+        info = _info(RevisionRef(row.repo.full_name, row.repo, row.commit), row.facts)
         if full:
             info["siblings"] = _siblings(repos.files(session, row.commit), blobs=False)
         found.append(info)
@@ -87,8 +87,8 @@ def info(
     full_name: FullName,
     blobs: bool = False,
 ) -> dict[str, Any]:
-    place = refs.place(session, viewer, repo_type, full_name)
-    return _whole_info(session, services.storage, place, blobs=blobs)
+    revision_ref = refs.find_revision(session, viewer, repo_type, full_name)
+    return _whole_info(session, services.storage, revision_ref, blobs=blobs)
 
 
 @router.get("/{namespace}/{name}/revision/{revision:path}")
@@ -101,15 +101,15 @@ def info_at(
     revision: str,
     blobs: bool = False,
 ) -> dict[str, Any]:
-    place = refs.place(session, viewer, repo_type, full_name, revision)
-    return _whole_info(session, services.storage, place, blobs=blobs)
+    revision_ref = refs.find_revision(session, viewer, repo_type, full_name, revision)
+    return _whole_info(session, services.storage, revision_ref, blobs=blobs)
 
 
-def _whole_info(session: Session, storage: Storage, place: Place, *, blobs: bool) -> dict[str, Any]:
-    entries = repos.files(session, place.commit)
+def _whole_info(session: Session, storage: Storage, revision_ref: RevisionRef, *, blobs: bool) -> dict[str, Any]:
+    entries = repos.files(session, revision_ref.commit)
     card = _card(storage, entries)
-    facts = repos.facts(session, place.commit)
-    shown = _info(place, facts)
+    facts = repos.facts(session, revision_ref.commit)
+    shown = _info(revision_ref, facts)
     shown["siblings"] = _siblings(entries, blobs=blobs)
     shown["usedStorage"] = sum(entry.size for entry in entries)
     shown["cardData"] = card.front or None
@@ -129,15 +129,15 @@ def _card(storage: Storage, entries: Sequence[TreeEntry]) -> Card:
     return Card()
 
 
-def _info(place: Place, facts: Sequence[AdapterFacts]) -> dict[str, Any]:
+def _info(revision_ref: RevisionRef, facts: Sequence[AdapterFacts]) -> dict[str, Any]:
     """Downloads and likes are not counted here, so nothing is said of them. To Hub clients internal repos are private."""
-    repo = place.repo
+    repo = revision_ref.repo
     shown: dict[str, Any] = {
         "_id": repo.id.hex[-24:],
-        "id": place.name,
+        "id": revision_ref.name,
         "author": repo.namespace,
-        "sha": place.commit.id,
-        "lastModified": time(place.commit.created_at),
+        "sha": revision_ref.commit.id,
+        "lastModified": time(revision_ref.commit.created_at),
         "createdAt": time(repo.created_at),
         "private": repo.visibility != "public",
         "visibility": repo.visibility,
@@ -148,7 +148,7 @@ def _info(place: Place, facts: Sequence[AdapterFacts]) -> dict[str, Any]:
     if repo.type == "model":
         bases = [adapter.base_id or adapter.base_model for adapter in facts if adapter.base_model]
         shown |= {
-            "modelId": place.name,
+            "modelId": revision_ref.name,
             "library_name": "peft" if facts else None,
             "pipeline_tag": hub_listing.pipeline(facts),
             "baseModels": list(dict.fromkeys(bases)) or None,

@@ -6,12 +6,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from api.huggingface.common import FullName, RepoTypeDep
-from api.huggingface.through import ReadThrough
+from api.huggingface.upstream_proxy import UpstreamFallbackRoute
 from hub.http.identity import SessionDep, SignedIn, ViewerDep
 from hub.registry.content import refs, repos
 from hub.vocabulary import MAIN
 
-router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=UpstreamFallbackRoute)
 
 
 @router.get("/refs")
@@ -19,14 +19,14 @@ def list_refs(
     session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, full_name: FullName, include_prs: bool = False
 ) -> dict[str, Any]:
     """Versions are told as tags. A name that pins a version has that commit as its main, and nothing else."""
-    place = refs.place(session, viewer, repo_type, full_name)
+    revision_ref = refs.find_revision(session, viewer, repo_type, full_name)
     answer: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
     if include_prs:
         answer["pullRequests"] = []
-    if place.pinned:
-        answer["branches"].append(_shown("heads", MAIN, place.commit.id))
+    if revision_ref.pinned:
+        answer["branches"].append(_shown("heads", MAIN, revision_ref.commit.id))
         return answer
-    for ref in sorted(repos.refs(session, place.repo), key=lambda ref: ref.name):
+    for ref in sorted(repos.refs(session, revision_ref.repo), key=lambda ref: ref.name):
         if ref.kind == "branch":
             answer["branches"].append(_shown("heads", ref.name, ref.commit_id))
         else:

@@ -78,7 +78,7 @@ def duplicate(
     full_name: FullName,
     body: Duplicate,
 ) -> dict[str, Any]:
-    source = refs.place(session, viewer, repo_type, full_name)
+    source = refs.find_revision(session, viewer, repo_type, full_name)
     wanted = visibility(body.visibility, body.private)
     repo = rename_copy.duplicate(session, viewer, services.storage, source, body.repository, wanted)
     return {"url": repo_url(request, repo_type, repo.full_name), "filesCopyPending": False}
@@ -107,7 +107,7 @@ def settings(
 
 @router.get("/{kind}/{namespace}/{name}/auth-check")
 def may_read(session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, full_name: FullName) -> None:
-    refs.place(session, viewer, repo_type, full_name)
+    refs.find_revision(session, viewer, repo_type, full_name)
 
 
 @router.get("/{kind}/{namespace}/{name}/auth-check/write")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.huggingface.common import FullName, revision_and_path
-from api.huggingface.through import serves
+from api.huggingface.upstream_proxy import serves
 from api.streaming import RANGE, Streamed, parse_range
 from hub.http.identity import ServicesDep, identify
 from hub.registry.content import refs

@@ -7,14 +7,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
-from api.huggingface.through import ReadThrough
+from api.huggingface.upstream_proxy import UpstreamFallbackRoute
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.content import refs, trees
 from hub.registry.content.trees import Item, is_lfs
 from hub.registry.models.access import User
 from hub.registry.models.content import Commit
 
-router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=ReadThrough)
+router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=UpstreamFallbackRoute)
 
 POINTER_BYTES = 134  # of the small file that stands for an LFS file in git; clients want a number
 PAGE = 1_000
@@ -36,7 +36,7 @@ def list_tree(
     cursor: str | None = None,
 ) -> list[dict[str, Any]]:
     revision, folder = revision_and_path(request, "tree")
-    commit = refs.place(session, viewer, repo_type, full_name, revision).commit
+    commit = refs.find_revision(session, viewer, repo_type, full_name, revision).commit
     size = min(limit, EXPANDED_PAGE) if expand else limit
     page = trees.recursive if recursive else trees.children
     items, following = page(session, commit, folder, after=cursor, limit=size)
@@ -54,7 +54,7 @@ def paths_info(
     paths: Annotated[list[str], Form(max_length=10_000)],
     expand: Annotated[bool, Form()] = False,
 ) -> list[dict[str, Any]]:
-    commit = refs.place(session, viewer, repo_type, full_name, revision).commit
+    commit = refs.find_revision(session, viewer, repo_type, full_name, revision).commit
     return _shown(session, commit, trees.paths_info(session, commit, paths), expand=expand)
 
 
@@ -89,8 +89,12 @@ def list_commits(
     limit: Annotated[int, Query(ge=1, le=1_000)] = COMMITS_PAGE,
     cursor: str | None = None,
 ) -> list[dict[str, Any]]:
-    place = refs.place(session, viewer, repo_type, full_name, revision)
-    first = refs.place(session, viewer, repo_type, place.repo.full_name, cursor).commit if cursor else place.commit
+    revision_ref = refs.find_revision(session, viewer, repo_type, full_name, revision)
+    first = (
+        refs.find_revision(session, viewer, repo_type, revision_ref.repo.full_name, cursor).commit
+        if cursor
+        else revision_ref.commit
+    )
     found = trees.history(session, first, limit + 1)
     link_next(request, response, found[limit].id if len(found) > limit else None)
     names = dict(iter(session.execute(select(User.id, User.name).where(User.id.in_({c.author_id for c in found})))))

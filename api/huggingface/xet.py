@@ -13,7 +13,7 @@ from hub.http.addresses import root_url
 from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.access import instance_keys
 from hub.registry.content import refs, xet
-from hub.registry.content.xet import Place
+from hub.registry.content.xet import UploadEpoch
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, TooLarge
 from hub.registry.platform.services import Services
@@ -40,53 +40,53 @@ def write_token(
     refuse_pull_request(create_pr)
     namespace = refs.writable(session, viewer, repo_type, full_name).namespace
     access = xet.grant(instance_keys.key(session), namespace)
-    address = f"{root_url(request)}/api/xet/{namespace}/{access.place.epoch}"
+    address = f"{root_url(request)}/api/xet/{namespace}/{access.upload.epoch}"
     response.headers["X-Xet-Cas-Url"] = address
     response.headers["X-Xet-Access-Token"] = access.token
     response.headers["X-Xet-Token-Expiration"] = str(access.expires)
     return {"accessToken": access.token, "exp": access.expires, "casUrl": address}
 
 
-def get_place(request: Request, services: ServicesDep, namespace: str, epoch: str) -> Place:
-    """The place that the request's token is for."""
-    place = Place(namespace, epoch)
+def get_upload_epoch(request: Request, services: ServicesDep, namespace: str, epoch: str) -> UploadEpoch:
+    """The upload that the request's token is for."""
+    upload = UploadEpoch(namespace, epoch)
     with transaction(services.sessions) as session:
         key = instance_keys.key(session)
-    xet.check(key, place, request.headers.get("Authorization", "").removeprefix("Bearer "))
-    return place
+    xet.check(key, upload, request.headers.get("Authorization", "").removeprefix("Bearer "))
+    return upload
 
 
-PlaceDep = Annotated[Place, Depends(get_place)]
+UploadEpochDep = Annotated[UploadEpoch, Depends(get_upload_epoch)]
 CAS = "/api/xet/{namespace}/{epoch}"
 
 
 @router.post(f"{CAS}/v1/xorb-grants/default/{{xorb}}")
-def grant(services: ServicesDep, place: PlaceDep, xorb: str) -> dict[str, Any]:
+def grant(services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, Any]:
     """Clients ask this for an address to send a xorb to. 200 means that it is here already, 404 that it is to be sent to the hub itself."""
-    xet.find(services.storage, place, xorb)
+    xet.find(services.storage, upload, xorb)
     return {}
 
 
 @router.post(f"{CAS}/v1/xorbs/default/{{xorb}}")
-async def post_xorb(request: Request, services: ServicesDep, place: PlaceDep, xorb: str) -> dict[str, Any]:
+async def post_xorb(request: Request, services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, Any]:
     size = request.headers.get("Content-Length", "")
     if not size.isdecimal():
         raise LengthRequired("A xorb is sent with its Content-Length.")
-    await run_in_threadpool(xet.receive_xorb, services, place, xorb, int(size), pieces(request))
+    await run_in_threadpool(xet.receive_xorb, services, upload, xorb, int(size), pieces(request))
     return {"was_inserted": True}
 
 
 @router.post(f"{CAS}/v1/shards")
 @router.post(f"{CAS}/shards")  # hf_xet before 1.6
-async def post_shard(request: Request, services: ServicesDep, place: PlaceDep) -> dict[str, Any]:
-    await run_in_threadpool(_receive_shard, services, place, request)
+async def post_shard(request: Request, services: ServicesDep, upload: UploadEpochDep) -> dict[str, Any]:
+    await run_in_threadpool(_receive_shard, services, upload, request)
     return {"result": 1}
 
 
-def _receive_shard(services: Services, place: Place, request: Request) -> None:
+def _receive_shard(services: Services, upload: UploadEpoch, request: Request) -> None:
     with tempfile.TemporaryFile(prefix="loraloom-shard-") as shard:
         for piece in pieces(request):
             if shard.tell() + len(piece) > MAX_SHARD_BYTES:
                 raise TooLarge(f"The list of files has more than {MAX_SHARD_BYTES:,} bytes; upload in several commits.")
             shard.write(piece)
-        xet.receive_shard(services, place, shard)
+        xet.receive_shard(services, upload, shard)

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.formats.peft_format import CONFIG, WEIGHTS
-from hub.registry.inspection.inspect import AdapterFacts, Inspection, KnownBase, inspect
+from hub.registry.inspection.inspect import InspectedAdapter, Inspection, KnownBase, inspect
 from tests.support import LAYERS, TINY, peft_folder, safetensors
 
 BASE = KnownBase(TINY, ("team/alias",), {**dict.fromkeys(LAYERS, (8, 8)), "lm_head": (8, 40)})
@@ -45,7 +45,7 @@ def codes(files: Files, *bases: KnownBase) -> list[str]:
     return [item.code for item in look(files, *bases).findings]
 
 
-def only(inspection: Inspection) -> AdapterFacts:
+def only(inspection: Inspection) -> InspectedAdapter:
     (facts,) = inspection.adapters
     return facts
 

@@ -35,5 +35,7 @@ def run(work: Work) -> Outcome:
                 where = {"dataset_path": source["path"], "template": params["template"], "examples": len(examples)}
                 rows.append({"module": name, "dataset": source["repo"], **where, **figures})
                 pins = {"commit_id": arm["commit"] if arm else None, "dataset_commit": source["commit"]}
-                scores.append({"base_id": work.base.id, **pins, **where, **figures, "each": measured.values[metric]})
+                scores.append(
+                    {"base_id": work.base.id, **pins, **where, **figures, "per_example": measured.values[metric]}
+                )
     return Outcome(result={"scores": rows}, scores=scores)

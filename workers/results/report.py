@@ -61,7 +61,7 @@ def registered(work: Work, scores: Mapping[str, Scores], ours: str) -> list[dict
     for name, pins in ((ours, {}), ("base", {"commit_id": None})):
         for metric, estimate in scores[name].estimates.items():
             figures = {"metric": metric, "value": estimate.mean, "low": estimate.low, "high": estimate.high}
-            found.append({**what, **pins, **figures, "each": scores[name].values[metric]})
+            found.append({**what, **pins, **figures, "per_example": scores[name].values[metric]})
     return found
 
 

@@ -232,7 +232,7 @@ class Runner:
             return convert_built_in(self.cache.bases / "built-in")
         with transaction(self.services.sessions) as session:
             token = base_models.token(session, wanted["id"])
-        with closing(self.services.upstream.apart(token)) as theirs:
+        with closing(self.services.upstream.with_token(token)) as theirs:
             folder = self.files.get(theirs, wanted, progress, self._let_go)
         self._in_use.add(folder)
         return folder

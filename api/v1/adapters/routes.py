@@ -147,7 +147,7 @@ def get_adapter(
         files=file_infos(repos.files(session, commit)),
         refs=_refs(repos.refs(session, repo)),
         parents=_ancestors(provenance.parents(session, viewer, commit)),
-        lost_inputs=provenance.lost_inputs(session, commit),
+        lost_inputs=provenance.missing_inputs(session, commit),
         children=_ancestors(provenance.children(session, viewer, commit)),
         scores=score_infos(provenance.scores(session, viewer, commit_ids=[commit.id])),
     )

@@ -7,7 +7,7 @@ from api.v1.aliases import schemas
 from hub.http.identity import SessionDep, SignedIn, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
-from hub.registry.content.aliases import Gate, Shown
+from hub.registry.content.aliases import AliasInfo, Gate
 from hub.registry.models.content import Repo
 
 router = APIRouter(prefix="/v1/adapters/{namespace}/{name}/aliases", tags=["aliases"])
@@ -69,5 +69,5 @@ def _one(session: Session, viewer: Viewer, repo: Repo, name: str) -> schemas.Ali
     return next(alias for alias in _listing(session, viewer, repo) if alias.name == name)
 
 
-def _shown(alias: Shown) -> schemas.Alias:
+def _shown(alias: AliasInfo) -> schemas.Alias:
     return schemas.Alias.model_validate(alias, from_attributes=True)

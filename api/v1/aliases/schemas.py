@@ -39,7 +39,7 @@ class AliasMove(BaseModel):
     commit: str | None
     by: str
     at: datetime
-    compared: dict[str, Any] | None = Field(description="what the gate saw")
+    compared: dict[str, Any] | None = Field(validation_alias="gate_result", description="what the gate saw")
 
 
 class Alias(BaseModel):

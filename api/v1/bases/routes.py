@@ -8,7 +8,7 @@ from api.v1.bases import schemas
 from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit
 from hub.registry.bases import base_folder, base_models, upstream_bases
-from hub.registry.models.bases import BaseModel
+from hub.registry.models.bases import RegisteredBase
 from hub.registry.platform.db import transaction
 
 router = APIRouter(prefix="/v1/bases", tags=["bases"])
@@ -56,7 +56,7 @@ def remove_base(session: SessionDep, viewer: Admin, base_id: str) -> None:
     audit.record(session, viewer, "base.removed", base_id)
 
 
-def _base(base: BaseModel) -> schemas.Base:
+def _base(base: RegisteredBase) -> schemas.Base:
     return schemas.Base(
         id=base.id,
         path=base.path,

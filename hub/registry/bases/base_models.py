@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from hub.registry.access import encryption
 from hub.registry.inspection.inspect import KnownBase
 from hub.registry.models.adapters import AdapterFacts
-from hub.registry.models.bases import BaseAlias, BaseModel
+from hub.registry.models.bases import BaseAlias, RegisteredBase
 from hub.registry.models.jobs import Job
 from hub.registry.platform.errors import Conflict, NotFound
 
@@ -39,7 +39,7 @@ def register(
     aliases: Sequence[str],
     shapes: Mapping[str, tuple[int, int]],
     fingerprint: str,
-) -> BaseModel:
+) -> RegisteredBase:
     """Add a base, or bring a known one up to date, and tell the adapters that name it.
 
     Raises BaseExists if one of its names means another base.
@@ -48,7 +48,7 @@ def register(
     taken = session.scalars(
         select(BaseAlias.alias).where(BaseAlias.alias.in_([base_id, *aliases]), BaseAlias.base_id != base_id)
     ).all()
-    taken += session.scalars(select(BaseModel.id).where(BaseModel.id.in_(aliases))).all()  # type: ignore[operator]
+    taken += session.scalars(select(RegisteredBase.id).where(RegisteredBase.id.in_(aliases))).all()  # type: ignore[operator]
     if taken:
         raise BaseExists(f"The name {taken[0]!r} already means another base; leave it out, or remove it there first.")
     values = {
@@ -61,9 +61,9 @@ def register(
         "shapes": {module: list(shape) for module, shape in shapes.items()},
         "fingerprint": fingerprint,
     }
-    statement = insert(BaseModel).values(id=base_id, **values)
+    statement = insert(RegisteredBase).values(id=base_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-    base = session.get_one(BaseModel, base_id, populate_existing=True)
+    base = session.get_one(RegisteredBase, base_id, populate_existing=True)
     base.aliases = [session.get(BaseAlias, alias) or BaseAlias(alias=alias) for alias in aliases]
     # Adapters may have come before the base did, or before the name by which they know it.
     named = AdapterFacts.base_model.in_([base_id, *aliases])
@@ -75,7 +75,7 @@ def register(
 
 def remove(session: Session, base_id: str) -> None:
     """Forget a base and its aliases; adapters keep what they call it. Raises BaseNotFound, and BaseInUse while a job needs it."""
-    base = session.get(BaseModel, base_id)
+    base = session.get(RegisteredBase, base_id)
     if base is None:
         raise BaseNotFound(f"No base has the id {base_id!r} here; an alias goes by registering its base without it.")
     if base.path is None and base.upstream is None:
@@ -92,26 +92,26 @@ def remove(session: Session, base_id: str) -> None:
 
 def names(session: Session) -> dict[str, str]:
     """Every name of every base -> the base's id."""
-    own = {base_id: base_id for base_id in session.scalars(select(BaseModel.id))}
+    own = {base_id: base_id for base_id in session.scalars(select(RegisteredBase.id))}
     return own | dict(iter(session.execute(select(BaseAlias.alias, BaseAlias.base_id))))
 
 
-def find(session: Session, name: str) -> BaseModel:
-    base = session.get(BaseModel, names(session).get(name, name))
+def find(session: Session, name: str) -> RegisteredBase:
+    base = session.get(RegisteredBase, names(session).get(name, name))
     if base is None:
-        known = ", ".join(session.scalars(select(BaseModel.id).order_by(BaseModel.id))) or "none yet"
+        known = ", ".join(session.scalars(select(RegisteredBase.id).order_by(RegisteredBase.id))) or "none yet"
         raise BaseNotFound(f"No base {name!r} is registered here (registered: {known}); register it, or name another.")
     return base
 
 
 def token(session: Session, base_id: str) -> str | None:
     """What is shown to the upstream for this base, if it is not the hub's own token."""
-    kept = session.scalar(select(BaseModel.token).where(BaseModel.id == base_id))
+    kept = session.scalar(select(RegisteredBase.token).where(RegisteredBase.id == base_id))
     return encryption.unseal(session, kept) if kept else None
 
 
-def listing(session: Session) -> Sequence[BaseModel]:
-    return session.scalars(select(BaseModel).order_by(BaseModel.id)).all()
+def listing(session: Session) -> Sequence[RegisteredBase]:
+    return session.scalars(select(RegisteredBase).order_by(RegisteredBase.id)).all()
 
 
 def known(session: Session) -> list[KnownBase]:

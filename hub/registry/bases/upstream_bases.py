@@ -84,7 +84,7 @@ def read(upstream: Upstream, name: str, revision: str, token: str | None) -> Ups
     """Pin a revision, and read what its base is. Raises BadBase, RepoNotFound, RevisionNotFound, Unavailable."""
     if not upstream.url:
         raise BadBase("This hub has no upstream to take a base from: set UPSTREAM_URL, or register a folder.")
-    with closing(upstream.apart(token)) as theirs, ThreadPoolExecutor(READERS) as pool:
+    with closing(upstream.with_token(token)) as theirs, ThreadPoolExecutor(READERS) as pool:
         commit = _pinned(theirs, name, revision)
         found = files(theirs, name, commit)
         weights = {

@@ -66,11 +66,11 @@ class Move:
     commit: str | None
     by: str
     at: datetime
-    compared: dict[str, Any] | None
+    gate_result: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
-class Shown:
+class AliasInfo:
     name: str
     commit: str
     version: str | None
@@ -84,7 +84,7 @@ def move(session: Session, viewer: Viewer, repo: Repo, name: str, revision: str)
     _lock(session, viewer, repo)
     commit = repos.resolve(session, repo, revision)
     ref = session.get(Ref, (repo.id, name))
-    compared: dict[str, Any] | None = None
+    gate_result: dict[str, Any] | None = None
     if ref is None:
         refs.create(session, viewer, repo, name, "alias", commit)
     elif ref.kind != "alias":
@@ -93,9 +93,9 @@ def move(session: Session, viewer: Viewer, repo: Repo, name: str, revision: str)
         return commit
     else:
         if gate := _gate(session, repo, name):
-            compared = asdict(_compare(session, viewer, repo, gate, commit.id, ref.commit_id))
+            gate_result = asdict(_compare(session, viewer, repo, gate, commit.id, ref.commit_id))
         _point(ref, commit.id, viewer)
-    _record(session, viewer, repo, name, "move", commit.id, compared)
+    _record(session, viewer, repo, name, "move", commit.id, gate_result)
     return commit
 
 
@@ -140,7 +140,7 @@ def remove(session: Session, viewer: Viewer, repo: Repo, name: str) -> None:
     _record(session, viewer, repo, name, "remove")
 
 
-def listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[Shown]:
+def listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[AliasInfo]:
     """Every alias with its gate and record. A data set that the viewer may not see has no name and no commit for him."""
     found = session.scalars(select(Ref).where(Ref.repo_id == repo.id, Ref.kind == "alias").order_by(Ref.name)).all()
     shown = []
@@ -151,7 +151,7 @@ def listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[Shown]:
             gate = Gate(gate.metric, "", "", gate.template, gate.tolerance)
         version = repos.version_of(session, session.get_one(Commit, ref.commit_id))
         gate_dataset = (dataset or PRIVATE_DATASET) if gate else None
-        shown.append(Shown(ref.name, ref.commit_id, version, gate, gate_dataset, _moves(session, repo, ref.name)))
+        shown.append(AliasInfo(ref.name, ref.commit_id, version, gate, gate_dataset, _moves(session, repo, ref.name)))
     return shown
 
 
@@ -163,7 +163,7 @@ def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
         .order_by(AliasMove.id.desc())
         .limit(100)
     )
-    return [Move(entry.action, entry.commit_id, by, entry.moved_at, entry.compared) for entry, by in rows]
+    return [Move(entry.action, entry.commit_id, by, entry.moved_at, entry.gate_result) for entry, by in rows]
 
 
 def _lock(session: Session, viewer: Viewer, repo: Repo) -> None:
@@ -200,9 +200,9 @@ def _record(
     name: str,
     action: str,
     commit_id: str | None = None,
-    compared: dict[str, Any] | None = None,
+    gate_result: dict[str, Any] | None = None,
 ) -> None:
-    entry = {"action": action, "commit_id": commit_id, "moved_by": viewer.id, "compared": compared}
+    entry = {"action": action, "commit_id": commit_id, "moved_by": viewer.id, "gate_result": gate_result}
     session.add(AliasMove(repo_id=repo.id, name=name, **entry))
     audit.record(
         session, viewer, f"alias.{action}", f"{repo.full_name}@{name}", namespace=repo.namespace, commit=commit_id
@@ -242,10 +242,10 @@ def _compare(session: Session, viewer: Viewer, repo: Repo, gate: Gate, new: str,
 
 def _each(session: Session, repo: Repo, gate: Gate, commit_id: str, what: str) -> Sequence[float]:
     found = session.scalar(
-        select(Score.each)
+        select(Score.per_example)
         .where(Score.commit_id == commit_id, Score.metric == gate.metric, Score.template == gate.template)
         .where(Score.dataset_commit == gate.dataset_commit, Score.dataset_path == gate.dataset_path)
-        .where(Score.each.is_not(None))
+        .where(Score.per_example.is_not(None))
         .order_by(Score.created_at.desc())
         .limit(1)
     )

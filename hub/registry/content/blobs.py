@@ -15,7 +15,7 @@ from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Unavailable
 from hub.registry.platform.storage import CHUNK, Storage, blob_key
-from hub.registry.platform.streams import Checked
+from hub.registry.platform.streams import VerifiedStream
 
 COLLECTION_WAIT_SECONDS = 30.0
 
@@ -81,12 +81,12 @@ def receive(
     """
     with transaction(sessions) as session:
         quota.require_room(session, namespace, size - _size_held(session, namespace, [sha256]))
-    body = Checked(sha256, size, pieces)
+    body = VerifiedStream(sha256, size, pieces)
     if _announce(sessions, sha256, size, None):
         while body.read(CHUNK):
             pass  # somebody else sent them: this sender must prove that he has them too
     else:
-        body.stored(storage, blob_key(sha256))
+        body.store(storage, blob_key(sha256))
     with transaction(sessions) as session:
         session.execute(
             update(Blob)

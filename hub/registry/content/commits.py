@@ -35,7 +35,7 @@ class Inline:
 
 
 @dataclass(frozen=True)
-class Held:
+class Stored:
     """A file whose bytes the namespace holds already."""
 
     path: str
@@ -60,7 +60,7 @@ class DeletedFolder:
     path: str  # "" for everything
 
 
-Change = Inline | Held | Copied | Deleted | DeletedFolder
+Change = Inline | Stored | Copied | Deleted | DeletedFolder
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,11 @@ def _changed(session: Session, repo: Repo, head: Commit, changes: Sequence[Chang
     for change in changes:
         if isinstance(change, Deleted | DeletedFolder):
             _delete(after, change, before)
-    held = _held(session, repo, [change for change in changes if isinstance(change, Held)])
+    held = _held(session, repo, [change for change in changes if isinstance(change, Stored)])
     for change in changes:
         if isinstance(change, Inline):
             after[change.entry.path] = change.entry
-        elif isinstance(change, Held):
+        elif isinstance(change, Stored):
             after[change.path] = _from_blob(change, held, repo.namespace)
         elif isinstance(change, Copied):
             source = before.get(change.source)
@@ -178,12 +178,12 @@ def _delete(after: dict[str, Entry], change: Deleted | DeletedFolder, before: Ma
         after.pop(path, None)
 
 
-def _held(session: Session, repo: Repo, wanted: Sequence[Held]) -> Mapping[str, Blob]:
+def _held(session: Session, repo: Repo, wanted: Sequence[Stored]) -> Mapping[str, Blob]:
     mine = blobs.held(session, repo.namespace, [change.sha256 for change in wanted])
     return {blob.sha256: blob for blob in session.scalars(select(Blob).where(Blob.sha256.in_(mine)))}
 
 
-def _from_blob(change: Held, held: Mapping[str, Blob], namespace: str) -> Entry:
+def _from_blob(change: Stored, held: Mapping[str, Blob], namespace: str) -> Entry:
     blob = held.get(change.sha256)
     if blob is None or blob.git_oid is None:
         raise BytesMissing(

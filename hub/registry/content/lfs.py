@@ -17,7 +17,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import MAX_OBJECT_BYTES
-from hub.registry.platform.streams import Checked, WrongBytes
+from hub.registry.platform.streams import VerifiedStream, WrongBytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 UPLOAD_SECONDS = 6 * 3600  # how long an address is good for
@@ -90,8 +90,8 @@ def receive(services: Services, grant: Grant, pieces: Iterator[bytes]) -> None:
 def receive_part(services: Services, grant: Grant, number: int, part_bytes: int, pieces: Iterator[bytes]) -> str:
     """Store one part until the file is complete; returns an ETag for the client to hand back."""
     size = min(part_bytes, grant.size - (number - 1) * part_bytes)
-    body = Checked(None, size, pieces)
-    return body.stored(services.storage, _part_key(grant, number))
+    body = VerifiedStream(None, size, pieces)
+    return body.store(services.storage, _part_key(grant, number))
 
 
 def complete(services: Services, grant: Grant, count: int) -> None:

@@ -32,8 +32,8 @@ class ReadOnly(Forbidden):
 
 
 @dataclass(frozen=True)
-class Place:
-    """A commit as a client asked for it."""
+class RevisionRef:
+    """The commit that a client requested, under the name by which the client requested it."""
 
     name: str  # namespace/name, or namespace/name.v3
     repo: Repo
@@ -44,19 +44,21 @@ class Place:
         return self.name != self.repo.full_name
 
 
-def place(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str, revision: str = MAIN) -> Place:
+def find_revision(
+    session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str, revision: str = MAIN
+) -> RevisionRef:
     """Raises RepoNotFound, RevisionNotFound."""
     match = PINNED.fullmatch(full_name)
     if match is None:
         repo = repos.find(session, viewer, repo_type, full_name)
-        return Place(full_name, repo, repos.resolve(session, repo, revision))
+        return RevisionRef(full_name, repo, repos.resolve(session, repo, revision))
     repo = repos.find(session, viewer, repo_type, match[1])
     ref = session.get(Ref, (repo.id, match[2]))
     if ref is None:
         raise RepoNotFound(f"There is no {repo_type} repo {full_name!r}: {match[1]} has no version {match[2]}.")
     if revision not in (MAIN, match[2], ref.commit_id):
         raise RevisionNotFound(f"{full_name} is version {match[2]} alone; for {revision!r} ask {match[1]}.")
-    return Place(full_name, repo, repos.resolve(session, repo, match[2]))
+    return RevisionRef(full_name, repo, repos.resolve(session, repo, match[2]))
 
 
 @lru_cache(1_000)  # to build it takes as long as to run it
@@ -86,7 +88,7 @@ def find_file(
     query = _file_query(viewer, COMMIT_ID.fullmatch(revision) is not None)
     if row := session.execute(query, asked).one_or_none():
         return row[0], row[1]
-    found = place(session, viewer, repo_type, full_name, revision)
+    found = find_revision(session, viewer, repo_type, full_name, revision)
     entry = session.get(TreeEntry, (found.commit.tree, path))
     if entry is None:
         raise FileNotInRepo(f"There is no file {path!r} in {full_name} at {revision!r}.", commit=found.commit.id)

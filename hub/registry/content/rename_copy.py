@@ -9,7 +9,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import history, repos, text_index
 from hub.registry.content.history import Entry
-from hub.registry.content.refs import Place
+from hub.registry.content.refs import RevisionRef
 from hub.registry.content.repos import RepoExists, StoredFile
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models.adapters import AdapterFacts
@@ -52,7 +52,7 @@ def duplicate(
     session: Session,
     viewer: Viewer,
     storage: Storage,
-    source: Place,
+    source: RevisionRef,
     full_name: str,
     visibility: Visibility | None,
 ) -> Repo:

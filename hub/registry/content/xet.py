@@ -26,7 +26,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
-from hub.registry.platform.streams import Checked
+from hub.registry.platform.streams import VerifiedStream
 
 XORBS = "xorbs/"
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -48,7 +48,7 @@ class BadShard(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Place:
+class UploadEpoch:
     """Where the chunks of an upload lie."""
 
     namespace: str
@@ -63,7 +63,7 @@ class Place:
 class Access:
     """What a client is told: where to send chunks, by which token, until when (Unix seconds)."""
 
-    place: Place
+    upload: UploadEpoch
     token: str
     expires: int
 
@@ -75,12 +75,12 @@ def epoch(key: bytes, day: datetime) -> str:
 
 def grant(key: bytes, namespace: str) -> Access:
     """For who may write in the namespace."""
-    place = Place(namespace, epoch(key, datetime.now(UTC)))
+    upload = UploadEpoch(namespace, epoch(key, datetime.now(UTC)))
     expires = int(time.time()) + TOKEN_SECONDS
-    return Access(place, f"xet_{expires}_{signing.sign(key, expires, 'xet', namespace)}", expires)
+    return Access(upload, f"xet_{expires}_{signing.sign(key, expires, 'xet', namespace)}", expires)
 
 
-def check(key: bytes, place: Place, token: str) -> None:
+def check(key: bytes, upload: UploadEpoch, token: str) -> None:
     """Raises NotSignedIn or BadSignature unless `grant` gave the token for the namespace, NotFound if the epoch is over.
 
     An upload that began in one epoch may go on through the next, with tokens that it got meanwhile.
@@ -88,14 +88,14 @@ def check(key: bytes, place: Place, token: str) -> None:
     match = re.fullmatch(r"xet_(\d{1,12})_([0-9a-f]{64})", token)
     if match is None:
         raise NotSignedIn("Chunks are sent with the token that /xet-write-token gave.")
-    signing.check(key, match[2], int(match[1]), "xet", place.namespace)
+    signing.check(key, match[2], int(match[1]), "xet", upload.namespace)
     now = datetime.now(UTC)
     # Tomorrow's too, as the clocks of two servers differ.
-    if place.epoch not in {epoch(key, now + timedelta(days=days)) for days in (-1, 0, 1)}:
+    if upload.epoch not in {epoch(key, now + timedelta(days=days)) for days in (-1, 0, 1)}:
         raise NotFound("The time of this upload is over; start it again, which sends what is missing.")
 
 
-def receive_xorb(services: Services, place: Place, name: str, size: int, pieces: Iterator[bytes]) -> None:
+def receive_xorb(services: Services, upload: UploadEpoch, name: str, size: int, pieces: Iterator[bytes]) -> None:
     """Stream a xorb into S3, checked as it passes. Raises BadXorb or WrongBytes, and then it is not there.
 
     The index is what makes a xorb be there. It names the object with the bytes: of two senders of one xorb, who may have packed it
@@ -106,10 +106,10 @@ def receive_xorb(services: Services, place: Place, name: str, size: int, pieces:
     if not 0 < size <= MAX_BODY_BYTES:
         raise BadXorb(f"The xorb {name} has {size:,} bytes; it must have 1 to {MAX_BODY_BYTES:,}.")
     found = xet_format.XorbCheck()
-    data = f"{place.prefix}{name}.{uuid.uuid4().hex}"
-    Checked(None, size, _checked(name, found, pieces)).stored(services.storage, data)
+    data = f"{upload.prefix}{name}.{uuid.uuid4().hex}"
+    VerifiedStream(None, size, _checked(name, found, pieces)).store(services.storage, data)
     index = Index(data, found.packed_ends, found.unpacked_ends).to_bytes()
-    services.storage.put_stream(f"{place.prefix}{name}", io.BytesIO(index), len(index))
+    services.storage.put_stream(f"{upload.prefix}{name}", io.BytesIO(index), len(index))
 
 
 def _checked(name: str, found: xet_format.XorbCheck, pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -160,13 +160,13 @@ def _between(ends: "array[int]", segment: Segment) -> tuple[int, int]:
     return ends[segment.start - 1] if segment.start else 0, ends[segment.end - 1]
 
 
-def find(storage: Storage, place: Place, name: str) -> None:
-    """Raises NotFound unless the xorb has come to this place."""
-    if not HASH.fullmatch(name) or next(storage.keys(f"{place.prefix}{name}"), None) != f"{place.prefix}{name}":
-        raise NotFound(f"The xorb {name[:100]!r} has not come to {place.namespace!r}; send it.")
+def find(storage: Storage, upload: UploadEpoch, name: str) -> None:
+    """Raises NotFound unless the xorb has come to this upload."""
+    if not HASH.fullmatch(name) or next(storage.keys(f"{upload.prefix}{name}"), None) != f"{upload.prefix}{name}":
+        raise NotFound(f"The xorb {name[:100]!r} has not come to {upload.namespace!r}; send it.")
 
 
-def receive_shard(services: Services, place: Place, shard: BinaryIO) -> None:
+def receive_shard(services: Services, upload: UploadEpoch, shard: BinaryIO) -> None:
     """Build the files that a shard describes, and record that the namespace holds them.
 
     All of it is checked before any file is built. Raises BadShard, BytesMissing where chunks are not there, WrongBytes where they make
@@ -175,16 +175,16 @@ def receive_shard(services: Services, place: Place, shard: BinaryIO) -> None:
 
     @lru_cache(INDEXES)
     def index(xorb: str) -> Index:
-        return _index(services.storage, place, xorb)
+        return _index(services.storage, upload, xorb)
 
     try:
         announced = [_check_file(file, index) for file in xet_format.read_shard(shard)]
         for file, (sha256, size) in zip(xet_format.read_shard(shard), announced, strict=True):
             with transaction(services.sessions) as session:
-                held = lfs.sizes_held(session, place.namespace, [sha256])
+                held = lfs.sizes_held(session, upload.namespace, [sha256])
             if held.get(sha256) != size:
                 built = _built(services.storage, file, index)
-                blobs.receive(services.sessions, services.storage, place.namespace, sha256, size, built)
+                blobs.receive(services.sessions, services.storage, upload.namespace, sha256, size, built)
     except Malformed as error:
         raise BadShard(f"The list of files cannot be read: {error}.") from None
 
@@ -211,12 +211,12 @@ def _check_file(file: ShardFile, index: Callable[[str], Index]) -> tuple[str, in
     return file.sha256, size
 
 
-def _index(storage: Storage, place: Place, xorb: str) -> Index:
+def _index(storage: Storage, upload: UploadEpoch, xorb: str) -> Index:
     try:
-        return Index.from_bytes(b"".join(storage.stream_key(f"{place.prefix}{xorb}")))
+        return Index.from_bytes(b"".join(storage.stream_key(f"{upload.prefix}{xorb}")))
     except NotFound:
         raise BytesMissing(
-            f"The xorb {xorb} has not come to {place.namespace!r}. If the client believes that it was sent, remove its "
+            f"The xorb {xorb} has not come to {upload.namespace!r}. If the client believes that it was sent, remove its "
             "cache (the folder xet in HF_HOME) and upload again."
         ) from None
 

@@ -19,7 +19,7 @@ MAX_BYTES = 8 << 20  # read of a data set's file
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreviewRow:
     line: int
     example: ExampleText
     tokens: int
@@ -31,7 +31,7 @@ class Preview:
 
     format: str
     count: int
-    rows: Sequence[Shown]
+    rows: Sequence[PreviewRow]
     problems: Sequence[Problem]
     tokens: int
     longest: int
@@ -50,7 +50,7 @@ def of_text(session: Session, storage: Storage, base_id: str, text: str, *, size
     return Preview(
         format=found.format,
         count=len(found.examples),
-        rows=[Shown(*row) for row, _ in zip(rows, range(ROWS), strict=False)],
+        rows=[PreviewRow(*row) for row, _ in zip(rows, range(ROWS), strict=False)],
         problems=found.problems,
         tokens=sum(counted.tokens),
         longest=max(counted.tokens, default=0),

@@ -41,7 +41,7 @@ from hub.registry.inspection.model_card import MAX_CARD_BYTES, Card, CardError, 
 from hub.registry.inspection.sketches import sketch_of
 from hub.registry.platform.errors import InvalidInput
 
-__all__ = ["NOT_PLAIN", "AdapterFacts", "BadAdapter", "Inspection", "KnownBase", "inspect", "require_adapter"]
+__all__ = ["NOT_PLAIN", "BadAdapter", "InspectedAdapter", "Inspection", "KnownBase", "inspect", "require_adapter"]
 
 PICKLE = "adapter_model.bin"
 CARD = "README.md"
@@ -86,7 +86,7 @@ PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 @dataclass(frozen=True)
-class AdapterFacts:
+class InspectedAdapter:
     """What one sound PEFT folder is. Text comes from the upload: safe to store, not to put into HTML unescaped."""
 
     folder: str  # "" for the top
@@ -121,7 +121,7 @@ class AdapterFacts:
 
 @dataclass(frozen=True)
 class Inspection:
-    adapters: tuple[AdapterFacts, ...]  # the sound ones, by folder
+    adapters: tuple[InspectedAdapter, ...]  # the sound ones, by folder
     findings: tuple[Finding, ...]  # errors first
     sketches: Mapping[str, bytes]  # of each adapter, by folder
 
@@ -154,7 +154,7 @@ def inspect(files: Mapping[str, RangedFile], bases: Sequence[KnownBase]) -> Insp
     folders = _folders(files)
     any_adapter = any(folder.holds_adapter for folder in folders.values())
     found: list[Finding] = []
-    adapters: list[AdapterFacts] = []
+    adapters: list[InspectedAdapter] = []
     for folder in folders.values():
         headers, broken = _read_headers(folder)
         found += broken
@@ -170,7 +170,7 @@ def inspect(files: Mapping[str, RangedFile], bases: Sequence[KnownBase]) -> Insp
     return Inspection(tuple(adapters), tuple(sorted(found, key=lambda item: order[item.severity])), sketches)
 
 
-def require_adapter(inspection: Inspection) -> AdapterFacts:
+def require_adapter(inspection: Inspection) -> InspectedAdapter:
     """The facts of an upload's one adapter. Raises BadAdapter unless there is exactly one, and nothing is wrong with it."""
     errors = list(inspection.errors)
     if not errors and not inspection.adapters:
@@ -240,7 +240,7 @@ def _foreign(folder: _Folder, headers: Mapping[str, Header]) -> list[Finding]:
 
 def _inspect_adapter(
     folder: _Folder, headers: Mapping[str, Header], top: _Folder, bases: Sequence[KnownBase]
-) -> tuple[AdapterFacts | None, list[Finding]]:
+) -> tuple[InspectedAdapter | None, list[Finding]]:
     candidates = {name: header for name, header in headers.items() if name == WEIGHTS or WEIGHTS not in folder.files}
     if foreign := _foreign(folder, candidates):
         return None, foreign
@@ -271,7 +271,7 @@ def _inspect_adapter(
     ranks = sorted({layer.rank for layer in layers})
     numbered = (re.search(r"(?:^|\.)(\d+)(?:\.|$)", layer.module) for layer in layers)
     dtypes = sorted({tensor.dtype for layer in layers for tensor in (layer.a, layer.b)})
-    facts = AdapterFacts(
+    facts = InspectedAdapter(
         folder=folder.path,
         base_model=config.base_model,
         base_id=base.id if base else None,

@@ -16,7 +16,7 @@ from hub.registry.inspection.inspect import NOT_PLAIN
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.models.adapters import AdapterFacts
-from hub.registry.models.bases import BaseModel
+from hub.registry.models.bases import RegisteredBase
 
 MOST = 500  # modules that are offered one by one; of more, namespaces are named
 
@@ -59,7 +59,9 @@ def bases_with_modules(session: Session, viewer: Viewer | None) -> list[tuple[st
     )
     count = func.coalesce(seen.c.modules, 0)
     query = (
-        select(BaseModel.id, count).outerjoin(seen, seen.c.base_id == BaseModel.id).order_by(count.desc(), BaseModel.id)
+        select(RegisteredBase.id, count)
+        .outerjoin(seen, seen.c.base_id == RegisteredBase.id)
+        .order_by(count.desc(), RegisteredBase.id)
     )
     return [(base_id, modules) for base_id, modules in session.execute(query)]
 

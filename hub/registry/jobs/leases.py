@@ -186,7 +186,7 @@ def _write(session: Session, lease: Lease, **values: Any) -> bool:
     if session.execute(statement).one_or_none() is None:
         return False
     ours = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
-    session.execute(update(Attempt).where(*ours).values(last_at=func.now()))
+    session.execute(update(Attempt).where(*ours).values(heartbeat_at=func.now()))
     if "finished_at" in values:
         webhooks.jobs_ended(session, lease.job_id)
     return True

@@ -93,7 +93,7 @@ def of_instance(session: Session, viewer: Viewer, months: int) -> list[Used]:
 def _used(session: Session, namespace: str | None, months: int) -> list[Used]:
     """Every attempt counts, whatever became of it: from its claim to its end or, where the worker died, to its last heartbeat."""
     month = func.to_char(Attempt.started_at, "YYYY-MM").label("month")
-    seconds = func.sum(func.extract("epoch", Attempt.last_at - Attempt.started_at))
+    seconds = func.sum(func.extract("epoch", Attempt.heartbeat_at - Attempt.started_at))
     since = func.date_trunc("month", func.now()) - func.make_interval(0, months - 1)
     query = (
         select(Attempt.namespace, month, Attempt.device, Attempt.kind, func.count(), seconds)

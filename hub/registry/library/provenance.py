@@ -64,7 +64,7 @@ def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Rel
     ]
 
 
-def lost_inputs(session: Session, commit: Commit) -> int:
+def missing_inputs(session: Session, commit: Commit) -> int:
     """How many of the commits it was made from are deleted or have lost their files: above none, it cannot be made again."""
     lost = (
         select(func.count())

@@ -73,7 +73,7 @@ def publish_adapter(
 
 
 @dataclass(frozen=True)
-class Shown:
+class UploadPreview:
     """An upload that its namespace holds and nobody has published: what inspection read, and what it is too much like."""
 
     namespace: str
@@ -86,7 +86,7 @@ class Shown:
         return len(self.inspection.adapters) == 1 and not self.inspection.errors
 
 
-def show_upload(services: Services, viewer: Viewer, namespace: str, files: Sequence[Incoming]) -> Shown:
+def preview_upload(services: Services, viewer: Viewer, namespace: str, files: Sequence[Incoming]) -> UploadPreview:
     """Inspect what may become an adapter, and store its bytes if nothing is wrong with them. Raises Forbidden and QuotaExceeded."""
     with transaction(services.sessions) as session:
         permissions.require_write(session, viewer, namespace)
@@ -98,7 +98,7 @@ def show_upload(services: Services, viewer: Viewer, namespace: str, files: Seque
     return shown
 
 
-def shown_again(services: Services, viewer: Viewer, namespace: str, kept: Sequence[Entry]) -> Shown:
+def reload_preview(services: Services, viewer: Viewer, namespace: str, kept: Sequence[Entry]) -> UploadPreview:
     """The same, of bytes that are stored already."""
     named = {entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in kept}
     return _shown(services, viewer, namespace, named, kept)
@@ -110,18 +110,18 @@ def _shown(
     namespace: str,
     files: Mapping[str, RangedFile],
     named: Sequence[Incoming | Entry],
-) -> Shown:
+) -> UploadPreview:
     with transaction(services.sessions) as session:
         known = base_models.known(session)
     inspection = inspect(files, known)
     with transaction(services.sessions) as session:
         duplicates = similar.duplicates_of(session, viewer, inspection)
     kept = [Entry(file.path, file.sha256, file.size, file.git_oid) for file in named]
-    return Shown(namespace, kept, inspection, duplicates)
+    return UploadPreview(namespace, kept, inspection, duplicates)
 
 
-def publish_shown(
-    services: Services, viewer: Viewer, name: str, shown: Shown, *, visibility: Visibility | None, message: str
+def publish_preview(
+    services: Services, viewer: Viewer, name: str, shown: UploadPreview, *, visibility: Visibility | None, message: str
 ) -> Repo:
     """Publish exactly what was shown. Raises BadAdapter with every finding, and BytesMissing if it waited for too long."""
     require_adapter(shown.inspection)

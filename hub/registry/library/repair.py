@@ -15,7 +15,7 @@ from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.repos import StoredFile
-from hub.registry.inspection.inspect import CARD, AdapterFacts, BadAdapter, inspect
+from hub.registry.inspection.inspect import CARD, BadAdapter, InspectedAdapter, inspect
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library.publishing import entries
 from hub.registry.platform.db import transaction
@@ -114,7 +114,7 @@ def _with_base(
 
 
 def _with_card(
-    file: RangedFile | None, facts: AdapterFacts, full_name: str, licence: str | None
+    file: RangedFile | None, facts: InspectedAdapter, full_name: str, licence: str | None
 ) -> tuple[bytes, str] | None:
     """The card with the licence, or a card where there is none: its text and what was done."""
     if licence is not None and not LICENCE.fullmatch(licence):
@@ -154,7 +154,7 @@ def _licensed(text: str, licence: str) -> str:
     return f"---\n{kept}license: {licence}\n---{body}"
 
 
-def _new_card(facts: AdapterFacts, full_name: str, licence: str | None) -> bytes:
+def _new_card(facts: InspectedAdapter, full_name: str, licence: str | None) -> bytes:
     front: dict[str, str | list[str]] = {"library_name": "peft", "tags": ["lora"]}
     if facts.base_model:
         front["base_model"] = facts.base_model

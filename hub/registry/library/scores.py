@@ -13,10 +13,9 @@ from hub.registry.models.adapters import AdapterFacts, Score
 def keep(session: Session, score: Mapping[str, Any]) -> None:
     """Keep a measured figure; a newer one of the same thing takes the older one's place."""
     statement = insert(Score).values(**score)
-    measured = {key: score.get(key) for key in ("value", "low", "high", "examples", "each", "job_id")}
-    session.execute(
-        statement.on_conflict_do_update(constraint="uq_scores_what", set_={**measured, "created_at": func.now()})
-    )
+    measured = {key: score.get(key) for key in ("value", "low", "high", "examples", "job_id")}
+    replaced = {**measured, "each": score.get("per_example"), "created_at": func.now()}  # by the columns' names
+    session.execute(statement.on_conflict_do_update(constraint="uq_scores_what", set_=replaced))
 
 
 def keep_own(session: Session, commit_id: str, scores: Sequence[Mapping[str, Any]]) -> None:

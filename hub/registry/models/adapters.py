@@ -124,9 +124,7 @@ class Score(Table):
     low: Mapped[float]
     high: Mapped[float]
     examples: Mapped[int]
-    each: Mapped[list[float] | None] = mapped_column(
-        ARRAY(Float), deferred=True
-    )  # one value an example, in their order
+    per_example: Mapped[list[float] | None] = mapped_column("each", ARRAY(Float), deferred=True)  # in their order
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"))
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     __table_args__ = (

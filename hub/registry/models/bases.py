@@ -16,7 +16,7 @@ from hub.registry.platform.db import Table
 from hub.vocabulary import Dtype
 
 
-class BaseModel(Table):
+class RegisteredBase(Table):
     """A base that workers can load: the built-in one, a folder on the workers' machines, or one of the upstream hub."""
 
     __tablename__ = "base_models"

@@ -142,7 +142,7 @@ class AliasMove(Table):
     commit_id: Mapped[str | None] = mapped_column(ForeignKey("commits.id"))
     moved_by: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
     moved_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
-    compared: Mapped[Json | None] = mapped_column(JSONB)  # what the gate saw
+    gate_result: Mapped[Json | None] = mapped_column("compared", JSONB)  # null: the alias had no gate
     __table_args__ = (
         one_of("action", AliasAction),
         Index("ix_alias_moves_alias", "repo_id", "name", "id"),

@@ -1,4 +1,4 @@
-"""Tables of the instance itself: its secret keys, and marks of what is done once."""
+"""Tables of the instance itself: its secret keys, and its one-time initialisation flags."""
 
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from hub.registry.platform.db import Table
 
 
 class Mark(Table):
-    """Something that is done once in an instance's life, such as publishing the starter library."""
+    """A one-time initialisation flag. The row "seeded" says that the starter library has been published."""
 
     __tablename__ = "marks"
     name: Mapped[str] = mapped_column(String(60), primary_key=True)

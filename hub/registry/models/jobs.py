@@ -56,7 +56,10 @@ class Job(Table):
 
 
 class Attempt(Table):
-    """One worker's work on a job, from which device-seconds are summed. `last_at` moves with the lease, and stops where the worker dies."""
+    """One worker's attempt at a job; device-seconds are summed from these rows.
+
+    `heartbeat_at` moves with the lease and stops when the worker dies.
+    """
 
     __tablename__ = "attempts"
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -66,7 +69,7 @@ class Attempt(Table):
     worker: Mapped[str] = mapped_column(Text)
     device: Mapped[str] = mapped_column(Text)
     started_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
-    last_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column("last_at", Time, server_default=func.now())
     __table_args__ = (Index("ix_attempts_namespace", "namespace", "started_at"),)
 
 

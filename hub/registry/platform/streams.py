@@ -13,10 +13,10 @@ class WrongBytes(InvalidInput):
     code = "wrong_bytes"
 
 
-class Checked:
-    """A body that is hashed while it is read. Its last bytes are given out only when all have proved to be what they are named.
+class VerifiedStream:
+    """A body that is hashed while it is read. The last bytes are handed out only once the whole matches its announced hash.
 
-    Without a hash it is held to its size alone, and has no git_oid.
+    Without an announced hash only the size is checked, and `git_oid` is unknown.
     """
 
     def __init__(self, sha256: str | None, size: int, pieces: Iterator[bytes]) -> None:
@@ -31,7 +31,7 @@ class Checked:
     def git_oid(self) -> str:
         return self._git.hexdigest()
 
-    def stored(self, storage: Storage, key: str) -> str:
+    def store(self, storage: Storage, key: str) -> str:
         """Stream all of it to an object in S3; returns S3's ETag. Nothing is stored if it raises: WrongBytes, or what the pieces raise."""
         try:
             return storage.put_stream(key, self, self.size, sha256=self.sha256)

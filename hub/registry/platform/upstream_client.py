@@ -24,7 +24,7 @@ import httpx2 as httpx
 from hub.registry.platform.errors import FileNotInRepo, HubError, NotFound, RepoNotFound, RevisionNotFound, Unavailable
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK, MAX_OBJECT_BYTES, Storage
-from hub.registry.platform.streams import Checked
+from hub.registry.platform.streams import VerifiedStream
 from hub.vocabulary import COMMIT_ID, GIT_OID, SHA256, RepoType
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Upstream:
         self._settings = settings
         self._storage = storage
 
-    def apart(self, token: str | None) -> "Upstream":
+    def with_token(self, token: str | None) -> "Upstream":
         """The same hub, asked with this token if there is one; nothing is kept, as not everybody here may read what the token may."""
         token = token or self._settings.upstream_token
         return Upstream(self._settings.model_copy(update={"upstream_token": token}), None)
@@ -270,7 +270,7 @@ def _keeping(storage: Storage, key: str, file: File, pieces: Generator[bytes]) -
     def store() -> None:
         arriving = taken()
         try:
-            Checked(file.etag, file.size, arriving).stored(storage, key)
+            VerifiedStream(file.etag, file.size, arriving).store(storage, key)
         except HubError as error:  # the reader has been told, or has his file all the same
             log.warning("a file of the upstream was not kept", extra={"reason": error.message})
         finally:

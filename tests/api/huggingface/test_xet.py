@@ -18,7 +18,7 @@ from api.app import create_app
 from hub.formats import xet_format
 from hub.registry.access import instance_keys
 from hub.registry.content import xet
-from hub.registry.content.xet import Place
+from hub.registry.content.xet import UploadEpoch
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
@@ -328,7 +328,7 @@ def peak_mib(work: Callable[[], object]) -> float:
 
 def test_memory_does_not_grow_with_the_xorb_or_the_file(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        place = xet.grant(instance_keys.key(session), "ann").place
+        place = xet.grant(instance_keys.key(session), "ann").upload
     datas = [bytes([number]) * 131_072 for number in range(200)]
     body = b"".join(chunk(data) for data in datas)
     pieces = (body[at : at + 2**20] for at in range(0, len(body), 2**20))
@@ -360,4 +360,4 @@ def test_an_instance_has_epochs_of_its_own() -> None:
     epochs = {xet.epoch(key, at) for key in (b"a", b"b") for at in (day, day + timedelta(days=1))}
     assert len(epochs) == 4
     assert {epoch[:9] for epoch in epochs} == {"20261124-", "20261125-"}
-    assert Place("ann", xet.epoch(b"a", day)).prefix == f"xorbs/{xet.epoch(b'a', day)}/ann/"
+    assert UploadEpoch("ann", xet.epoch(b"a", day)).prefix == f"xorbs/{xet.epoch(b'a', day)}/ann/"

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.registry.access import encryption
 from hub.registry.bases import base_folder
-from hub.registry.models.bases import BaseModel
+from hub.registry.models.bases import RegisteredBase
 from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -118,7 +118,7 @@ def test_a_token_is_never_shown_again(
     for text in (*(each.text for each in (answer, bad, job, *seen)), caplog.text):
         assert token not in text
     with transaction(services.sessions) as session:
-        kept = session.scalars(select(BaseModel.token)).one()
+        kept = session.scalars(select(RegisteredBase.token)).one()
         assert kept is not None
         assert token.encode() not in kept
         assert encryption.unseal(session, kept) == token

@@ -6,14 +6,14 @@ import pytest
 
 from hub.registry.bases import base_models
 from hub.registry.content import repos
-from hub.registry.models.bases import BaseModel
+from hub.registry.models.bases import RegisteredBase
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter
 
 
-def register(services: Services, base_id: str, *aliases: str, **changes: Any) -> BaseModel:
+def register(services: Services, base_id: str, *aliases: str, **changes: Any) -> RegisteredBase:
     values = {
         "path": "/models/base",
         "revision": None,
@@ -27,7 +27,7 @@ def register(services: Services, base_id: str, *aliases: str, **changes: Any) ->
         return base_models.register(session, base_id, aliases=aliases, **values)
 
 
-def find(services: Services, name: str) -> BaseModel:
+def find(services: Services, name: str) -> RegisteredBase:
     with transaction(services.sessions) as session:
         return base_models.find(session, name)
 

@@ -43,7 +43,13 @@ def measure(services: Services, person: Person, commit: Commit, exam: Commit, va
     with transaction(services.sessions) as session:
         made = queueing.Submission("evaluate", "interactive", {}, [], person.name, "private")
         job = queueing.submit(session, services.queue, person.viewer, made, idempotency_key=None, request={})
-        figures = {"value": sum(values) / len(values), "low": 0.0, "high": 1.0, "examples": len(values), "each": values}
+        figures = {
+            "value": sum(values) / len(values),
+            "low": 0.0,
+            "high": 1.0,
+            "examples": len(values),
+            "per_example": values,
+        }
         row = {"dataset_path": "train.jsonl", "template": "plain", "metric": "exact_match", **what}
         pins = {"commit_id": commit.id, "base_id": TINY, "dataset_commit": exam.id, "job_id": job.id}
         scores.keep(session, {**pins, **row, **figures})

@@ -36,7 +36,7 @@ def claim(services: Services, job_id: uuid.UUID, worker: Worker = CPU, *, ago: f
         session.flush()
         long_ago = text(f"now() - interval '{ago} seconds'")
         ours = update(Attempt).where(Attempt.job_id == job_id, Attempt.attempt == lease.attempt)
-        session.execute(ours.values(started_at=long_ago, last_at=long_ago))
+        session.execute(ours.values(started_at=long_ago, heartbeat_at=long_ago))
     return lease
 
 
@@ -118,7 +118,7 @@ def test_sums_are_by_month_device_and_kind_and_each_namespace_sees_its_own(
         session.execute(
             update(Attempt)
             .where(Attempt.job_id == one.scalar_subquery())
-            .values(started_at=old, last_at=text("last_at - interval '400 days'"))
+            .values(started_at=old, heartbeat_at=text("last_at - interval '400 days'"))
         )
     told = [(row["kind"], row["attempts"], round(row["seconds"])) for row in used(client, ann)]
     assert told == [("compose", 1, 10), ("train", 1, 10)]

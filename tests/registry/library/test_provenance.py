@@ -100,7 +100,7 @@ def test_what_lost_an_input_cannot_be_made_again_until_that_is_restored(
 
     def lost() -> int:
         with transaction(services.sessions) as session:
-            return provenance.lost_inputs(session, made)
+            return provenance.missing_inputs(session, made)
 
     assert lost() == 0
     with transaction(services.sessions) as session:

@@ -170,7 +170,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_registers_once(
 
 def seconds(services: Services, job_id: Any) -> list[float]:
     """Of each attempt, in order."""
-    spent = func.extract("epoch", Attempt.last_at - Attempt.started_at)
+    spent = func.extract("epoch", Attempt.heartbeat_at - Attempt.started_at)
     with transaction(services.sessions) as session:
         found = session.scalars(select(spent).where(Attempt.job_id == job_id).order_by(Attempt.attempt))
         return [float(each) for each in found]
@@ -321,7 +321,7 @@ def test_evaluate_keeps_scores_with_their_commits(
     runner.run(submit(body))
     assert len(client.get("/v1/scores", headers=ann.headers).json()) == 12, "measured again, kept once"
     with transaction(runner.services.sessions) as session:
-        kept = session.execute(select(Score.value, Score.each, Score.examples)).all()
+        kept = session.execute(select(Score.value, Score.per_example, Score.examples)).all()
     assert all(len(each) == examples and sum(each) / examples == pytest.approx(value) for value, each, examples in kept)
 
 

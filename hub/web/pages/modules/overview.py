@@ -59,7 +59,7 @@ class Opened:
 
 def open_module(session: Session, viewer: Viewer | None, namespace: str, name: str, revision: str = MAIN) -> Opened:
     """`name` may be that of a version, as serving engines use it (plurals.v3)."""
-    place = refs.place(session, viewer, "model", f"{namespace}/{name}", revision)
+    place = refs.find_revision(session, viewer, "model", f"{namespace}/{name}", revision)
     repo, commit = place.repo, place.commit
     version = repos.version_of(session, commit)
     return Opened(
@@ -108,7 +108,7 @@ def overview(
         scores=provenance.scores_beside_base(session, viewer, commit),
         parents=provenance.parents(session, viewer, commit),
         children=provenance.children(session, viewer, commit),
-        lost_inputs=provenance.lost_inputs(session, commit),
+        lost_inputs=provenance.missing_inputs(session, commit),
         shown_parents=SHOWN_PARENTS,
         snippets={
             facts.folder: _snippets(request, services, session, viewer, opened, facts) for facts in opened.folders
@@ -202,7 +202,7 @@ def lineage_tab(session: SessionDep, viewer: ViewerDep, namespace: str, name: st
         viewer,
         family=family,
         graph=family_graph(family),
-        lost_inputs=provenance.lost_inputs(session, opened.commit),
+        lost_inputs=provenance.missing_inputs(session, opened.commit),
         address=address,
         title=title,
     )

@@ -16,7 +16,7 @@ from hub.registry.access import instance_keys, permissions, signing
 from hub.registry.access.viewer import Viewer
 from hub.registry.content.history import Entry
 from hub.registry.library import publishing
-from hub.registry.library.publishing import Shown
+from hub.registry.library.publishing import UploadPreview
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
@@ -59,7 +59,7 @@ async def show(request: Request, services: ServicesDep, viewer: SignedIn) -> Res
 
 def _show(services: Services, viewer: Viewer, upload: Upload) -> Response:
     namespace = upload.fields.get("namespace", "")
-    shown = publishing.show_upload(services, viewer, namespace, upload.files)
+    shown = publishing.preview_upload(services, viewer, namespace, upload.files)
     tops = {file.path.partition("/")[0] for file in upload.files if "/" in file.path}
     suggested = upload.fields.get("suggested", "") or (tops.pop() if len(tops) == 1 else "")
     name = re.sub(r"[^A-Za-z0-9_.]+|--+|\.\.+", "-", suggested).strip("-._")[:96]
@@ -72,7 +72,7 @@ def _refused(services: Services, viewer: Viewer, error: HubError) -> Response:
 
 
 def _review(
-    services: Services, viewer: Viewer, shown: Shown, *, typed: dict[str, str], error: HubError | None = None
+    services: Services, viewer: Viewer, shown: UploadPreview, *, typed: dict[str, str], error: HubError | None = None
 ) -> Response:
     """What the upload is, and a form that publishes these very bytes: their list is signed, so nobody can put in others."""
     kept = json.dumps([[entry.path, entry.sha256, entry.size, entry.git_oid] for entry in shown.entries])
@@ -115,9 +115,9 @@ def publish(
     with transaction(services.sessions) as session:
         signing.check(instance_keys.key(session), signature, expires, *_signed(viewer, namespace, kept))
     entries = [Entry(*entry) for entry in json.loads(kept)]
-    shown = publishing.shown_again(services, viewer, namespace, entries)
+    shown = publishing.reload_preview(services, viewer, namespace, entries)
     try:
-        repo = publishing.publish_shown(
+        repo = publishing.publish_preview(
             services,
             viewer,
             f"{namespace}/{name.strip()}",

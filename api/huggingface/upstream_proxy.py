@@ -26,7 +26,7 @@ def serves(request: Request) -> bool:
         return read_through.serves(session, services.upstream, identify(request, session), full_name)
 
 
-class ReadThrough(APIRoute):
+class UpstreamFallbackRoute(APIRoute):
     """What a GET, or a form, asks of a repo that is not here is asked of the upstream."""
 
     def get_route_handler(self) -> Handler:
