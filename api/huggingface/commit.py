@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from api.huggingface.common import FullName, RepoTypeDep, pieces, repo_url, warn
 from api.huggingface.errors import NotOffered
+from hub.formats.git import blob_id
 from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import commits, refs, repos, trees
 from hub.registry.content.blobs import Incoming
@@ -244,5 +245,4 @@ def _entry(number: int, file: InlineFile) -> Entry:
         raise InvalidInput(
             f"Line {number} of the commit: the content of {file.path!a} is not base64 ({error})."
         ) from None
-    git = hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False)
-    return Entry(check_path(file.path), hashlib.sha256(content).hexdigest(), len(content), git.hexdigest())
+    return Entry(check_path(file.path), hashlib.sha256(content).hexdigest(), len(content), blob_id(content))

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hub.formats.peft_format import CONFIG, WEIGHTS
+from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.inspect import InspectedAdapter, Inspection, KnownBase, inspect
 from tests.support import LAYERS, TINY, peft_folder, safetensors
 

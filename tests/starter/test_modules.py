@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.formats.peft_format import LocalFile
+from hub.formats.ranged_file import LocalFile
 from hub.lora.core.bases import BUILT_IN_ID
 from hub.registry.inspection.inspect import inspect
 from hub.starter import train

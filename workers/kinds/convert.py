@@ -10,7 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hub.formats.peft_format import CONFIG, WEIGHTS, FormatError, load_json
+from hub.formats.adapter_config import CONFIG, WEIGHTS
+from hub.formats.errors import FormatError
+from hub.formats.strict_json import load_json
 from hub.lora.convert.convert import Converted, NotConvertible, convert, read_pickle
 from hub.lora.core.adapter import UnreadableAdapter
 from hub.registry.content.history import Parent

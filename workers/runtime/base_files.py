@@ -15,7 +15,8 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from hub.formats import peft_format
+from hub.formats.ranged_file import LocalFile
+from hub.formats.safetensors_header import fingerprint
 from hub.lora.core.errors import LoraError
 from hub.registry.bases import upstream_bases
 from hub.registry.platform.upstream_client import File, Upstream
@@ -97,8 +98,8 @@ class BaseFiles:
             if not (part / path).exists():
                 _fetch(theirs, wanted["upstream"], path, file, part / path, report)
             report.done += file.size
-        weights = [peft_format.LocalFile(path) for path in part.glob("*.safetensors")]
-        if peft_format.fingerprint(weights) != wanted["fingerprint"]:
+        weights = [LocalFile(path) for path in part.glob("*.safetensors")]
+        if fingerprint(weights) != wanted["fingerprint"]:
             shutil.rmtree(part)
             raise BaseChanged(f"The upstream's files of {wanted['id']} are not those registered; register it again.")
         part.rename(place)

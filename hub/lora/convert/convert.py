@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hub.formats import peft_format
-from hub.formats.peft_format import PREFIX, AdapterConfig, FormatError, parse_key, printable
+from hub.formats.adapter_config import AdapterConfig, config_from, scaling_of
+from hub.formats.errors import FormatError, printable
+from hub.formats.tensor_names import PREFIX, Key, parse_key, style_of
 from hub.lora.core.adapter import Adapter, Pair, peft_config
 from hub.lora.core.errors import LoraError
 from hub.vocabulary import Style
@@ -130,7 +131,7 @@ def convert(
     base, loralib's alpha, which lanes of its merged layers are trained, which component of a pipeline is meant.
     Raises FactMissing, NotConvertible.
     """
-    style, like = peft_format.style_of(tensors) or ("", "")
+    style, like = style_of(tensors) or ("", "")
     config = dict(config or {})
     config["base_model_name_or_path"] = base or config.get("base_model_name_or_path") or config.get("model")
     lacking = []
@@ -164,7 +165,7 @@ Made = tuple[dict[str, Tensor], dict[str, Any]]
 
 def _peft(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> Made:
     try:
-        settings = peft_format.config_from(config)
+        settings = config_from(config)
     except FormatError as error:
         raise NotConvertible(
             f"The tensors have PEFT's names, but adapter_config.json is not PEFT's: {error}"
@@ -211,13 +212,13 @@ def _merged(tensors: Mapping[str, Tensor], config: dict[str, Any], settings: Ada
     halves, saved = _halves({name: parse_key(name) for name in tensors}, tensors)
     pairs = {}
     for module, (a, b) in halves.items():
-        scaling = peft_format.scaling_of(settings, module)
+        scaling = scaling_of(settings, module)
         pairs[module] = Pair(*_unfolded(module, a, b, lanes, everywhere=True), scaling)
     return _assembled(pairs, config, saved, settings.modules_to_save)
 
 
 def _halves(
-    keys: Mapping[str, peft_format.Key], tensors: Mapping[str, Tensor]
+    keys: Mapping[str, Key], tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
     saved = {}
@@ -391,7 +392,7 @@ def _diffusers(
         if "alpha" in parts:
             scaling = float(parts["alpha"]) / len(a)
         elif said:
-            scaling = peft_format.scaling_of(said, module)
+            scaling = scaling_of(said, module)
         else:
             scaling = 1.0 if alpha is None else alpha / len(a)
         pairs[module] = Pair(a, b, scaling, parts.get("m"))
@@ -447,7 +448,7 @@ def _said(metadata: Mapping[str, str], component: str) -> AdapterConfig | None:
         said = {
             key.removeprefix(f"{component}."): value for key, value in every.items() if key.startswith(f"{component}.")
         }
-        return peft_format.config_from({"peft_type": "LORA", **said})
+        return config_from({"peft_type": "LORA", **said})
     except (AttributeError, ValueError) as error:
         raise NotConvertible(
             f"lora_adapter_metadata in the header cannot be read ({error}); save the weights again."

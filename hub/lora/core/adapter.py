@@ -3,7 +3,7 @@
 LoRA (arXiv 2106.09685, section 4.1) adds `scaling * B @ A` to the weight of a linear layer; DoRA (arXiv 2402.09353, section 4.1) then
 gives every row of the sum a trained length, its magnitude. Anything else that a PEFT file can hold (trained biases, an
 initialisation that rewrote the base) is refused by name, because what is computed with it would be silently wrong. What a config
-means (patterns, rsLoRA) is decided in `hub.formats.peft_format`, once for the whole project.
+means (patterns, rsLoRA) is decided in `hub.formats.adapter_config`, once for the whole project.
 """
 
 import json
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from hub.formats import peft_format
-from hub.formats.peft_format import AdapterConfig
+from hub.formats.adapter_config import CONFIG, WEIGHTS, AdapterConfig, parse_config, rank_of, scaling_of
+from hub.formats.errors import FormatError
+from hub.formats.tensor_names import PREFIX, parse_key
 from hub.lora.core.errors import LoraError
 
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
@@ -99,13 +100,13 @@ def read(folder: Path, name: str | None = None) -> Adapter:
     the adapter does more than add low-rank pairs to linear layers.
     """
     name = name or folder.name
-    path = folder / peft_format.CONFIG
+    path = folder / CONFIG
     if not path.is_file():
         raise UnreadableAdapter(f"{name}: there is no {path.name} in its folder, so this is not a PEFT adapter.")
     data = path.read_bytes()
     try:
-        settings = peft_format.parse_config(data)
-    except peft_format.FormatError as error:
+        settings = parse_config(data)
+    except FormatError as error:
         raise UnreadableAdapter(f"{name}: {error}") from error
     config = json.loads(data)
     _refuse_unsupported(settings, config, name)
@@ -137,7 +138,7 @@ def _refuse_unsupported(settings: AdapterConfig, config: Mapping[str, Any], name
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    path = folder / peft_format.WEIGHTS
+    path = folder / WEIGHTS
     if not path.is_file():
         pickled = folder / "adapter_model.bin"
         reason = (
@@ -156,15 +157,15 @@ def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 def _paired(tensors: Mapping[str, Tensor], settings: AdapterConfig, name: str) -> dict[str, Pair]:
     halves: dict[str, dict[str, Tensor]] = {}
     for tensor_name, tensor in tensors.items():
-        key = peft_format.parse_key(tensor_name)
+        key = parse_key(tensor_name)
         if key.ignored or _NDIM.get(key.part) != tensor.ndim:
             raise UnsupportedAdapter(
                 f"{name}: the tensor {tensor_name} of shape {tuple(tensor.shape)} is not one half of a low-rank pair on a linear layer "
-                f"(a matrix named {peft_format.PREFIX}<layer>{_A} or {_B}), nor its magnitude."
+                f"(a matrix named {PREFIX}<layer>{_A} or {_B}), nor its magnitude."
             )
         halves.setdefault(key.module, {})[key.part] = tensor
     if not halves:
-        raise UnreadableAdapter(f"{name}: {peft_format.WEIGHTS} holds no tensors.")
+        raise UnreadableAdapter(f"{name}: {WEIGHTS} holds no tensors.")
     return {path: _pair(path, halves[path], settings, name) for path in sorted(halves)}
 
 
@@ -182,13 +183,13 @@ def _pair(path: str, half: Mapping[str, Tensor], settings: AdapterConfig, name: 
             f"{name}: layer {path} has {shown}, with use_dora {str(settings.use_dora).lower()} and {len(b)} rows. Weights and config "
             "do not belong together."
         )
-    rank = peft_format.rank_of(settings, path)
+    rank = rank_of(settings, path)
     if not a.shape[0] == b.shape[1] == rank:
         raise UnreadableAdapter(
             f"{name}: layer {path} has lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}, but its config says rank {rank}. "
             "Weights and config do not belong together."
         )
-    return Pair(a, b, peft_format.scaling_of(settings, path), magnitude)
+    return Pair(a, b, scaling_of(settings, path), magnitude)
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: torch.dtype) -> None:
@@ -201,13 +202,13 @@ def write(adapter: Adapter, folder: Path, *, dtype: torch.dtype) -> None:
     tensors: dict[str, Tensor] = {}
     for path, pair in adapter.pairs.items():
         # A clone each, because safetensors refuses tensors that share storage, as the stacked ones of a composition may.
-        tensors[f"{peft_format.PREFIX}{path}{_A}"] = pair.a.detach().to("cpu", dtype, copy=True).contiguous()
-        tensors[f"{peft_format.PREFIX}{path}{_B}"] = pair.b.detach().to("cpu", dtype, copy=True).contiguous()
+        tensors[f"{PREFIX}{path}{_A}"] = pair.a.detach().to("cpu", dtype, copy=True).contiguous()
+        tensors[f"{PREFIX}{path}{_B}"] = pair.b.detach().to("cpu", dtype, copy=True).contiguous()
         if pair.magnitude is not None:
-            tensors[f"{peft_format.PREFIX}{path}{_MAGNITUDE}"] = pair.magnitude.detach().to("cpu", dtype, copy=True)
-    save_file(tensors, folder / peft_format.WEIGHTS, metadata={"format": "pt"})
+            tensors[f"{PREFIX}{path}{_MAGNITUDE}"] = pair.magnitude.detach().to("cpu", dtype, copy=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(peft_config(adapter), indent=2, sort_keys=True)
-    (folder / peft_format.CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def peft_config(adapter: Adapter) -> dict[str, Any]:

@@ -33,7 +33,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hub.formats import peft_format
+from hub.formats.errors import FormatError
+from hub.formats.ranged_file import LocalFile
+from hub.formats.safetensors_header import fingerprint
 from hub.lora.core.errors import LoraError
 from hub.lora.core.memory import available, check_weights, weights_bytes
 
@@ -168,8 +170,8 @@ def load(
     if not weights:
         raise BaseUnreadable(f"{folder} holds no safetensors weights; save the base there with save_pretrained.")
     try:
-        digest = peft_format.fingerprint(map(peft_format.LocalFile, weights))
-    except peft_format.FormatError as error:
+        digest = fingerprint(map(LocalFile, weights))
+    except FormatError as error:
         raise BaseUnreadable(f"The weights in {folder} cannot be read: {error}") from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if four_bit and device.type != "cuda":

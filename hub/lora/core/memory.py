@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from hub.formats.peft_format import LocalFile, read_header
+from hub.formats.ranged_file import LocalFile
+from hub.formats.safetensors_header import read_header
 from hub.lora.core.errors import LoraError
 
 if TYPE_CHECKING:

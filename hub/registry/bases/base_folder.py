@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub.formats import peft_format
+from hub.formats.errors import FormatError
+from hub.formats.ranged_file import LocalFile, RangedFile
+from hub.formats.safetensors_header import fingerprint, read_header
 from hub.registry.platform.errors import InvalidInput
 
 # GPT-2's Conv1D keeps its weights as (in, out), where a linear layer keeps (out, in).
@@ -31,12 +33,12 @@ def read(folder: Path) -> BaseFolder:
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not weights or not (folder / "config.json").is_file():
         raise BadBase(f"{folder} is not a base model here: it needs config.json and safetensors weights.")
-    files = {str(path): peft_format.LocalFile(path) for path in weights}
+    files = {str(path): LocalFile(path) for path in weights}
     return describe(str(folder), (folder / "config.json").read_bytes(), files)
 
 
 def describe(
-    where: str, config_file: bytes, weights: Mapping[str, peft_format.RangedFile], pool: Executor | None = None
+    where: str, config_file: bytes, weights: Mapping[str, RangedFile], pool: Executor | None = None
 ) -> BaseFolder:
     """The same from the content of config.json and the weights by name, wherever they lie. Raises BadBase."""
     config = _config(f"config.json of {where}", config_file)
@@ -44,8 +46,8 @@ def describe(
     shapes = {}
     for path, file in weights.items():
         try:
-            header = peft_format.read_header(file)
-        except peft_format.FormatError as error:
+            header = read_header(file)
+        except FormatError as error:
             raise BadBase(f"{path} cannot be read: {error}") from error
         for name, tensor in header.tensors.items():
             layer, _, kind = name.rpartition(".")
@@ -56,7 +58,7 @@ def describe(
     # Tied embeddings are saved once; a config that does not speak of them means transformers' default, which is tied.
     if config.get("tie_word_embeddings", True) and embedding:
         shapes.setdefault("lm_head", embedding)
-    return BaseFolder(shapes, peft_format.fingerprint(weights.values(), pool))
+    return BaseFolder(shapes, fingerprint(weights.values(), pool))
 
 
 def _config(name: str, content: bytes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
+from hub.formats.git import blob_hasher
 from hub.registry.access import quota
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
@@ -40,7 +41,7 @@ def hash_file(path: str, file: BinaryIO) -> Incoming:
     size = file.seek(0, 2)
     file.seek(0)
     sha256 = hashlib.sha256()
-    git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+    git = blob_hasher(size)
     while chunk := file.read(CHUNK):
         sha256.update(chunk)
         git.update(chunk)

@@ -5,18 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hub.formats.peft_format import (
-    PREFIX,
-    AdapterConfig,
-    Part,
-    TensorInfo,
-    group_keys,
-    parse_key,
-    pattern_steps,
-    printable,
-    rank_of,
-    style_of,
-)
+from hub.formats.adapter_config import AdapterConfig, pattern_steps, rank_of
+from hub.formats.errors import printable
+from hub.formats.safetensors_header import TensorInfo
+from hub.formats.tensor_names import PREFIX, Part, group_keys, parse_key, style_of
 from hub.registry.inspection.findings import Finding, finding
 
 MAX_PATTERN_STEPS = 10**8  # about two seconds of Python's matcher

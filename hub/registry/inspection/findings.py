@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hub.formats.peft_format import FormatError
+from hub.formats.errors import FormatError
 from hub.vocabulary import Severity
 
 

@@ -10,22 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hub.formats.peft_format import (
-    BITS,
-    CONFIG,
-    MAX_CONFIG_BYTES,
-    WEIGHTS,
-    AdapterConfig,
-    FormatError,
-    Header,
-    RangedFile,
-    TensorInfo,
-    alpha_of,
-    load_json,
-    parse_config,
-    read_header,
-    storable,
-)
+from hub.formats.adapter_config import CONFIG, MAX_CONFIG_BYTES, WEIGHTS, AdapterConfig, alpha_of, parse_config
+from hub.formats.errors import FormatError, storable
+from hub.formats.ranged_file import RangedFile
+from hub.formats.safetensors_header import BITS, Header, TensorInfo, read_header
+from hub.formats.strict_json import load_json
 from hub.registry.inspection.checks import (
     KnownBase,
     Layer,

@@ -5,17 +5,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from hub.formats.peft_format import (
-    CONFIG,
-    MAX_CONFIG_BYTES,
-    WEIGHTS,
-    RangedFile,
-    TensorInfo,
-    parse_config,
-    parse_key,
-    read_header,
-    scaling_of,
-)
+from hub.formats.adapter_config import CONFIG, MAX_CONFIG_BYTES, WEIGHTS, parse_config, scaling_of
+from hub.formats.ranged_file import RangedFile
+from hub.formats.safetensors_header import TensorInfo, read_header
+from hub.formats.tensor_names import parse_key
 from hub.similarity import Factors, sketch
 
 NONE = b""  # looked at, and there is nothing that a sketch could tell

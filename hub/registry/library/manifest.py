@@ -7,7 +7,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from hub.formats.peft_format import FormatError, load_json
+from hub.formats.errors import FormatError
+from hub.formats.strict_json import load_json
 from hub.registry.inspection.inspect import MAX_SIDECAR_BYTES, SIDECAR
 from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.storage import Storage

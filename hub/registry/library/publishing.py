@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from hub.formats.peft_format import RangedFile
+from hub.formats.ranged_file import RangedFile
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models

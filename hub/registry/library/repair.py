@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import yaml
 
-from hub.formats.peft_format import CONFIG, MAX_CONFIG_BYTES, FormatError, RangedFile, load_json
+from hub.formats.adapter_config import CONFIG, MAX_CONFIG_BYTES
+from hub.formats.errors import FormatError
+from hub.formats.ranged_file import RangedFile
+from hub.formats.strict_json import load_json
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
+from hub.formats.git import blob_hasher
 from hub.registry.platform.errors import HubError, InvalidInput, Unavailable
 from hub.registry.platform.storage import Storage
 
@@ -25,7 +26,7 @@ class VerifiedStream:
         self._pieces, self._ready = pieces, memoryview(b"")
         self._seen = 0
         self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+        self._git = blob_hasher(size)
 
     @property
     def git_oid(self) -> str:

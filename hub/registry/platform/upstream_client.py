@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 
 import httpx2 as httpx
 
+from hub.formats.git import blob_hasher
 from hub.registry.platform.errors import FileNotInRepo, HubError, NotFound, RepoNotFound, RevisionNotFound, Unavailable
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK, MAX_OBJECT_BYTES, Storage
@@ -234,7 +235,7 @@ def _begun(first: bytes, others: Iterable[bytes]) -> Generator[bytes]:
 def _checked(file: File, pieces: Generator[bytes]) -> Generator[bytes]:
     """The same pieces. If they are not what the file's hash and size say, this raises Unavailable before the last one is given out."""
     seen, sha256 = 0, hashlib.sha256()
-    git = hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+    git = blob_hasher(file.size)
     for piece in pieces:
         seen += len(piece)
         sha256.update(piece)

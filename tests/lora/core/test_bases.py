@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from hub.formats import peft_format
+from hub.formats.ranged_file import LocalFile
+from hub.formats.safetensors_header import fingerprint
 from hub.lora.core import bases, memory
 from hub.lora.core.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
 from hub.lora.core.examples import generate
@@ -48,8 +49,8 @@ def tiny_folder(tiny_base: Base, tmp_path: Path) -> Path:
     return folder
 
 
-def fingerprint(folder: Path) -> str:
-    return peft_format.fingerprint(map(peft_format.LocalFile, folder.glob("*.safetensors")))
+def folder_fingerprint(folder: Path) -> str:
+    return fingerprint(map(LocalFile, folder.glob("*.safetensors")))
 
 
 # --- the built-in base ------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def test_a_loaded_base_computes_as_the_one_that_was_saved(tiny_base: Base, tiny_
     assert (loaded.id, loaded.dtype, loaded.device) == ("tests/again", torch.float32, torch.device("cpu"))
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
-    assert loaded.fingerprint == fingerprint(tiny_folder)
+    assert loaded.fingerprint == folder_fingerprint(tiny_folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -165,10 +166,10 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_the_files(tiny_folder: Pat
     half = sorted(weights)[::2]
     save_file({name: weights[name] for name in half}, tiny_folder / "a.safetensors")
     save_file({name: weights[name] for name in weights if name not in half}, tiny_folder / "b.safetensors")
-    assert fingerprint(tiny_folder) == one
+    assert folder_fingerprint(tiny_folder) == one
     weights[half[0]] *= 1.01
     save_file({name: weights[name] for name in half}, tiny_folder / "a.safetensors")
-    assert fingerprint(tiny_folder) != one
+    assert folder_fingerprint(tiny_folder) != one
 
 
 def test_folders_that_hold_no_base_are_refused(tiny_folder: Path, tmp_path: Path) -> None:

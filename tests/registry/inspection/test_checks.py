@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from hub.formats.peft_format import CONFIG, WEIGHTS
+from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.findings import BROKEN, KNOWN
 from hub.registry.inspection.inspect import BadAdapter, require_adapter
 from tests.registry.trees import (
@@ -128,7 +128,7 @@ def test_every_error_that_only_we_can_raise_is_tried_here() -> None:
         "bad_header",
         "bad_offsets",
         "duplicate_key",
-    }  # tests/formats/test_peft_format.py has these
+    }  # tests/formats has these
 
 
 def test_the_first_of_several_errors_is_said_and_the_others_counted() -> None:

@@ -10,7 +10,7 @@ import pytest
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
-from hub.formats.peft_format import CONFIG, WEIGHTS
+from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.inspect import NOT_PLAIN, BadAdapter, Inspection, inspect, require_adapter
 from tests.registry.trees import (
     LLAMA,

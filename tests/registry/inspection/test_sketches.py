@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from hub.formats.peft_format import CONFIG, WEIGHTS, LocalFile
+from hub.formats.adapter_config import CONFIG, WEIGHTS
+from hub.formats.ranged_file import LocalFile
 from hub.registry.inspection import sketches
 from hub.similarity import Factors, sketch
 from tests.support import LAYERS, peft_folder

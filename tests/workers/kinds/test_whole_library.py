@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from starlette.testclient import TestClient
 
-from hub.formats.peft_format import CONFIG, WEIGHTS
+from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.bases import base_models
 from hub.registry.inspection.findings import BROKEN, KNOWN
 from hub.registry.library import importing
