@@ -56,7 +56,7 @@ def list_jobs(
     )
     shown = found[:PAGE]
     return page(
-        "jobs.html",
+        "jobs/list.html",
         viewer,
         jobs=shown,
         last={job.id: _last(session, job) for job, _ in shown if job.state == "running"},
@@ -84,7 +84,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     result = job_queries.result_commit(session, found)
     live = found.state not in FINISHED
     return page(
-        "job.html",
+        "jobs/job.html",
         viewer,
         job=found,
         title=title(found),

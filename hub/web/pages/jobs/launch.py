@@ -69,7 +69,7 @@ def preview_examples(services: ServicesDep, viewer: SignedIn, typed: TypedDep) -
     source = one(typed, "act").partition(":")[2]
     with transaction(services.sessions) as session:
         look = _look(services, session, viewer, typed, source, one(typed, "base"))
-    return page("launch_preview.html", viewer, look=look or Look(source))
+    return page("new/preview.html", viewer, look=look or Look(source))
 
 
 @router.post("/new/{kind}/estimate")
@@ -80,7 +80,7 @@ def estimate_time(services: ServicesDep, viewer: SignedIn, kind: str, typed: Typ
         base = one(typed, "base")
         looks = {name: _look(services, session, viewer, typed, name, base) for name in form.sources}
         about = _about(session, viewer, form, typed, base, looks)
-    return page("launch_estimate.html", viewer, about=about, form=form)
+    return page("new/estimate.html", viewer, about=about, form=form)
 
 
 @router.get("/new/{kind}")
@@ -163,7 +163,7 @@ def _page(
         about = _about(session, viewer, form, typed, base, looks)
     shown = {name: widgets(form.model, names, typed, problems, LABELS) for name, names in form.more.items()}
     return page(
-        f"new_{form.kind}.html",
+        f"new/{form.kind}.html",
         viewer,
         status=status,
         form=form,
