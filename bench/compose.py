@@ -30,7 +30,8 @@ from hub.lora.compose.gradient import compose_by_gradient
 from hub.lora.compose.population import mean_losses
 from hub.lora.compose.search import compose
 from hub.lora.core.adapter import Adapter, Pair, applied, read, write
-from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.bases import Base, load
+from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.examples import Batch, Example, tokenize
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.reduce.gains import matrices

@@ -24,7 +24,8 @@ from hub.lora.compose.report import SLACK, longest_target
 from hub.lora.compose.search import compose, weighed
 from hub.lora.compose.tune import tune
 from hub.lora.core.adapter import Adapter, applied, read, write
-from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.bases import Base, load
+from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.layer_names import target_names

@@ -13,7 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from bench.harness import Cell
 from hub.lora.core.adapter import Adapter
-from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
+from hub.lora.core.bases import Base, load
+from hub.lora.core.built_in import BUILT_IN_ID, convert_built_in
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
 from hub.lora.par.grpo import Reinforced, Reinforcement

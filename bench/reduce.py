@@ -33,7 +33,8 @@ from transformers.utils import logging
 from bench.harness import RESULTS, Cell, Row, table
 from hub.drawing import svg
 from hub.lora.core.adapter import Adapter, Pair, applied, read
-from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.bases import Base, load
+from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.decompose import svd
 from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example

@@ -35,8 +35,9 @@ from trl import SFTConfig, SFTTrainer
 from bench.harness import Cell
 from hub.intervals import paired_bootstrap
 from hub.lora.core.adapter import applied, read, write
-from hub.lora.core.bases import BUILT_IN_ID, BUILT_IN_SHA256, Base, convert_built_in, load
+from hub.lora.core.bases import Base, load
 from hub.lora.core.batches import split
+from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, tokenize
 from hub.lora.core.losses import encoded, mean_loss

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
-from hub.lora.core.bases import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
+from hub.lora.core.built_in import BUILT_IN_ALIASES, BUILT_IN_ID, BUILT_IN_WHEEL, convert_built_in
 from hub.registry.access import users
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.bases import base_folder, base_models

@@ -15,7 +15,8 @@ import torch
 import yaml
 
 from hub.lora.core.adapter import read, write
-from hub.lora.core.bases import BUILT_IN_ID, Base, convert_built_in, load
+from hub.lora.core.bases import Base, load
+from hub.lora.core.built_in import BUILT_IN_ID, convert_built_in
 from hub.lora.core.evaluate import Estimate, Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings

@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hub.lora.core import bases
 from hub.lora.core.bases import Base
+from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 
 MakeAdapter = Callable[..., Path]
 
@@ -115,9 +116,9 @@ def make_adapter(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> M
 @pytest.fixture(scope="session")
 def built_in_folder(pytestconfig: pytest.Config) -> Path:
     """The built-in base, converted once and kept between runs in pytest's cache."""
-    return bases.convert_built_in(pytestconfig.cache.mkdir("built-in") / bases.BUILT_IN_SHA256[:12])
+    return convert_built_in(pytestconfig.cache.mkdir("built-in") / BUILT_IN_SHA256[:12])
 
 
 @pytest.fixture(scope="session")
 def built_in(built_in_folder: Path) -> Base:
-    return bases.load(built_in_folder, id=bases.BUILT_IN_ID)
+    return bases.load(built_in_folder, id=BUILT_IN_ID)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hub.formats.ranged_file import LocalFile
-from hub.lora.core.bases import BUILT_IN_ID
+from hub.lora.core.built_in import BUILT_IN_ID
 from hub.registry.inspection.inspect import inspect
 from hub.starter import train
 from hub.starter.seed import MODULES

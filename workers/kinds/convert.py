@@ -13,7 +13,9 @@ from torch import Tensor
 from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.formats.errors import FormatError
 from hub.formats.strict_json import load_json
-from hub.lora.convert.convert import Converted, NotConvertible, convert, read_pickle
+from hub.lora.convert.convert import Converted, convert
+from hub.lora.convert.errors import NotConvertible
+from hub.lora.convert.read_pickle import read_pickle
 from hub.lora.core.adapter import UnreadableAdapter
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import Card, CardError, parse_card

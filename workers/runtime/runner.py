@@ -22,7 +22,8 @@ import torch
 from sqlalchemy.exc import OperationalError
 from transformers.utils.logging import disable_progress_bar
 
-from hub.lora.core.bases import Base, WarmBases, convert_built_in
+from hub.lora.core.bases import Base, WarmBases
+from hub.lora.core.built_in import convert_built_in
 from hub.lora.core.decompose import Kept
 from hub.lora.core.errors import LoraError
 from hub.lora.core.memory import NotEnoughMemory

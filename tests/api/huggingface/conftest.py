@@ -16,7 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.app import create_app
-from hub.lora.core import bases
+from hub.lora.core.built_in import BUILT_IN_SHA256, convert_built_in
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 
@@ -24,7 +24,7 @@ from tests.conftest import Person
 @pytest.fixture(scope="session")
 def built_in_folder(pytestconfig: pytest.Config) -> Path:
     """The built-in base, converted once and kept between runs in pytest's cache."""
-    return bases.convert_built_in(pytestconfig.cache.mkdir("built-in") / bases.BUILT_IN_SHA256[:12])
+    return convert_built_in(pytestconfig.cache.mkdir("built-in") / BUILT_IN_SHA256[:12])
 
 
 class Server(uvicorn.Server):

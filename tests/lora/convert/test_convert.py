@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from hub.lora.convert.convert import Converted, FactMissing, NotConvertible, UnreadablePickle, convert, read_pickle
+from hub.lora.convert.convert import Converted, convert
+from hub.lora.convert.errors import FactMissing, NotConvertible
+from hub.lora.convert.read_pickle import UnreadablePickle, read_pickle
 from hub.lora.core.errors import LoraError
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed; and it says that it turns fan_in_fan_out on for a Conv1D.

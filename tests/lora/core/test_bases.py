@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from hub.formats.ranged_file import LocalFile
 from hub.formats.safetensors_header import fingerprint
 from hub.lora.core import bases, memory
-from hub.lora.core.bases import Base, BaseUnreadable, BuiltInUnavailable, WarmBases, convert_built_in, load
+from hub.lora.core.bases import Base, BaseUnreadable, WarmBases, load
+from hub.lora.core.built_in import BUILT_IN_FILE, BuiltInUnavailable, convert_built_in
 from hub.lora.core.examples import generate
 from hub.lora.core.memory import NotEnoughMemory
 
@@ -38,7 +39,7 @@ def gguf_folder() -> Path:
 @pytest.fixture(scope="module")
 def from_gguf(gguf_folder: Path) -> PreTrainedModel:
     """The same file read by transformers' GGUF reader, in float32."""
-    return AutoModelForCausalLM.from_pretrained(gguf_folder, gguf_file=bases.BUILT_IN_FILE, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_pretrained(gguf_folder, gguf_file=BUILT_IN_FILE, dtype=torch.float32).eval()
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_it_computes_what_transformers_computes_from_the_file(
 
 
 def test_its_tokenizer_is_the_files_own(built_in: Base, gguf_folder: Path) -> None:
-    reference = AutoTokenizer.from_pretrained(gguf_folder, gguf_file=bases.BUILT_IN_FILE)
+    reference = AutoTokenizer.from_pretrained(gguf_folder, gguf_file=BUILT_IN_FILE)
     tokenizer = built_in.tokenizer
     for text in TEXTS:
         tokens = tokenizer(text)["input_ids"]
@@ -119,9 +120,9 @@ def test_a_wheel_that_is_missing_or_holds_other_weights_is_refused(
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(bases, "BUILT_IN_WHEEL", "llm-smollm-fake")
-    with pytest.raises(BuiltInUnavailable, match=f"holds no {bases.BUILT_IN_FILE}"):
+    with pytest.raises(BuiltInUnavailable, match=f"holds no {BUILT_IN_FILE}"):
         convert_built_in(tmp_path / "base")
-    (package / bases.BUILT_IN_FILE).write_bytes(b"other weights")
+    (package / BUILT_IN_FILE).write_bytes(b"other weights")
     with pytest.raises(BuiltInUnavailable, match="these are other weights"):
         convert_built_in(tmp_path / "base")
     assert not (tmp_path / "base").exists()
