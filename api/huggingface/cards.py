@@ -30,14 +30,14 @@ def validate(session: SessionDep, body: CardText) -> Response:
         return JSONResponse({"error": message, "errors": [{"message": message}], "warnings": []}, status_code=400)
     warnings: list[str] = []
     known = base_models.names(session)
-    for base in card.words("base_model"):
+    for base in card.values("base_model"):
         if base in known:
             continue
         if is_local_path(base):
             warnings.append(f"base_model is {base!r}, a path of one machine: name the base by the id that others know.")
         else:
             warnings.append(f"base_model {base!r} is not registered on this hub, so nothing can be checked against it.")
-    if body.repoType == "model" and not card.words("license"):
+    if body.repoType == "model" and not card.values("license"):
         warnings.append("The card names no license, so nobody else may use what it describes.")
     answer: dict[str, Any] = {"errors": [], "warnings": [{"message": warning} for warning in warnings]}
     return JSONResponse(answer)

@@ -113,9 +113,9 @@ def _whole_info(session: Session, storage: Storage, revision_ref: RevisionRef, *
     shown["siblings"] = _siblings(entries, blobs=blobs)
     shown["usedStorage"] = sum(entry.size for entry in entries)
     shown["cardData"] = card.front or None
-    shown["tags"] = list(dict.fromkeys([*shown["tags"], *card.words("tags")]))
+    shown["tags"] = list(dict.fromkeys([*shown["tags"], *card.values("tags")]))
     for key in ("library_name", "pipeline_tag"):
-        shown[key] = next(iter(card.words(key)), shown.get(key))
+        shown[key] = next(iter(card.values(key)), shown.get(key))
     return shown
 
 

@@ -14,7 +14,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.formats.adapter_config import CONFIG, WEIGHTS
-from hub.registry.inspection.inspect import InspectedAdapter, Inspection, KnownBase, inspect
+from hub.registry.inspection.checks import KnownBase
+from hub.registry.inspection.facts import InspectedAdapter
+from hub.registry.inspection.inspect import Inspection, inspect
 from tests.support import LAYERS, TINY, peft_folder, safetensors
 
 BASE = KnownBase(TINY, ("team/alias",), {**dict.fromkeys(LAYERS, (8, 8)), "lm_head": (8, 40)})

@@ -304,7 +304,7 @@ def conversion_card(params: Mapping[str, Any], manifest: Mapping[str, Any], sour
     """The card of a converted adapter: how it came about, then the source's own card, whose front matter it keeps."""
     base, pinned, converted = manifest["base"]["id"], params["source"], manifest["converted"]
     front = {**source.front, "base_model": base, "library_name": "peft"}
-    front["tags"] = list(dict.fromkeys([*source.words("tags"), "lora", "loraloom"]))
+    front["tags"] = list(dict.fromkeys([*source.values("tags"), "lora", "loraloom"]))
     given = [f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items()]
     told = f" What those do not say was given: {', '.join(given)}." if given else ""
     lines = [

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.access import encryption
-from hub.registry.inspection.inspect import KnownBase
+from hub.registry.inspection.checks import KnownBase
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.bases import BaseAlias, RegisteredBase
 from hub.registry.models.jobs import Job

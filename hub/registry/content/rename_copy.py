@@ -10,7 +10,7 @@ from hub.registry.bases import base_models
 from hub.registry.content import history, repos, text_index
 from hub.registry.content.history import Entry
 from hub.registry.content.refs import RevisionRef
-from hub.registry.content.repos import RepoExists, StoredFile
+from hub.registry.content.repos import RepoExists
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
@@ -89,8 +89,7 @@ def visibility_of(repo: Repo) -> Visibility:
 
 
 def _inspection(session: Session, storage: Storage, commit: Commit) -> Inspection:
-    files = {e.path: StoredFile(storage, e.sha256, e.size) for e in repos.files(session, commit)}
-    return inspect(files, base_models.known(session))
+    return inspect(repos.stored_files(session, storage, commit), base_models.known(session))
 
 
 def _hold(session: Session, namespace: str, trees: Select[str | None]) -> None:

@@ -136,6 +136,11 @@ class StoredFile:
         return self.storage.read(self.sha256, offset, min(length, max(0, self.size - offset)))
 
 
+def stored_files(session: Session, storage: Storage, commit: Commit) -> dict[str, StoredFile]:
+    """The files of a commit by path, as inspection reads them."""
+    return {entry.path: StoredFile(storage, entry.sha256, entry.size) for entry in files(session, commit)}
+
+
 def refs(session: Session, repo: Repo) -> Sequence[Ref]:
     return session.scalars(select(Ref).where(Ref.repo_id == repo.id).order_by(Ref.moved_at.desc(), Ref.name)).all()
 

@@ -20,7 +20,7 @@ class Card:
     front: dict[str, Any] = field(default_factory=dict)  # JSON values only
     text: str = ""
 
-    def words(self, name: str) -> list[str]:
+    def values(self, name: str) -> list[str]:
         """A field that is one text or a list of them."""
         value = self.front.get(name)
         return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
@@ -28,7 +28,7 @@ class Card:
     @property
     def licence(self) -> str | None:
         """Its id, or its name where it is none of those that have one."""
-        named = [*self.words("license"), *self.words("license_name")]
+        named = [*self.values("license"), *self.values("license_name")]
         return next((name for name in named if name != "other"), None)
 
     @property

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
-from hub.registry.inspection.inspect import NOT_PLAIN
+from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.models.adapters import AdapterFacts

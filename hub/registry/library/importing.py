@@ -16,7 +16,8 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.inspection.findings import CONVERTIBLE
-from hub.registry.inspection.inspect import LOADED_PICKLES, BadAdapter
+from hub.registry.inspection.folder import LOADED_PICKLES
+from hub.registry.inspection.inspect import BadAdapter
 from hub.registry.library import publishing
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction

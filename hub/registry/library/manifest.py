@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from hub.formats.errors import FormatError
 from hub.formats.strict_json import load_json
-from hub.registry.inspection.inspect import MAX_SIDECAR_BYTES, SIDECAR
+from hub.registry.inspection.folder import MAX_SIDECAR_BYTES, SIDECAR
 from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.platform.storage import Storage
 

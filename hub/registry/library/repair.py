@@ -18,7 +18,9 @@ from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.repos import StoredFile
-from hub.registry.inspection.inspect import CARD, BadAdapter, InspectedAdapter, inspect
+from hub.registry.inspection.facts import InspectedAdapter
+from hub.registry.inspection.folder import CARD
+from hub.registry.inspection.inspect import BadAdapter, inspect
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library.publishing import entries
 from hub.registry.platform.db import transaction
@@ -131,7 +133,7 @@ def _with_card(
     data = file.read(0, MAX_CARD_BYTES + 1)
     try:
         card = parse_card(data)
-        if card.words("license") == [licence]:
+        if card.values("license") == [licence]:
             return None
         text = data.decode().replace("\r\n", "\n")
         changed = _licensed(text, licence).encode()
@@ -141,7 +143,7 @@ def _with_card(
     others = {key: value for key, value in card.front.items() if key != "license"}
     if len(data) > MAX_CARD_BYTES or after.front != {**others, "license": licence} or after.text != card.text:
         raise NotRepairable("The licence could not be written without changing more of README.md; write it by hand.")
-    return changed, f"licence {licence} in the place of {', '.join(card.words('license')) or 'none'}"
+    return changed, f"licence {licence} in the place of {', '.join(card.values('license')) or 'none'}"
 
 
 def _licensed(text: str, licence: str) -> str:

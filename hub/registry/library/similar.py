@@ -15,10 +15,10 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos
-from hub.registry.content.repos import StoredFile
 from hub.registry.inspection import sketches
 from hub.registry.inspection.findings import Finding, finding
 from hub.registry.inspection.inspect import Inspection
+from hub.registry.inspection.parsed_adapter import parse_folder
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import InvalidInput
@@ -184,7 +184,7 @@ def _vectors(kept: Sequence[bytes]) -> Floats:
 
 
 def sketch_missing(services: Services, limit: int = 20) -> int:
-    """Sketch modules that were published before there were sketches. Returns how many it looked at; each commits by itself."""
+    """Sketch adapters that were published before there were sketches. Returns how many it looked at; each commits by itself."""
     with services.sessions() as session:
         waiting = session.execute(
             select(AdapterFacts.commit_id, AdapterFacts.folder)
@@ -193,10 +193,9 @@ def sketch_missing(services: Services, limit: int = 20) -> int:
             .limit(limit)
         ).all()
         for commit_id, folder in waiting:
-            files = {
-                entry.path: StoredFile(services.storage, entry.sha256, entry.size)
-                for entry in repos.files(session, session.get_one(Commit, commit_id))
-            }
-            session.get_one(AdapterFacts, (commit_id, folder)).sketch = sketches.sketch_of(files, folder)
+            files = repos.stored_files(session, services.storage, session.get_one(Commit, commit_id))
+            adapter = parse_folder(files, folder)
+            facts = session.get_one(AdapterFacts, (commit_id, folder))
+            facts.sketch = sketches.sketch_of(adapter) if adapter else sketches.NONE
             session.commit()
     return len(waiting)

@@ -11,8 +11,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from hub.formats.adapter_config import CONFIG, WEIGHTS
-from hub.registry.inspection.inspect import NOT_PLAIN, BadAdapter, Inspection, inspect, require_adapter
+from hub.registry.inspection.facts import NOT_PLAIN
+from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect, require_adapter
+from hub.registry.inspection.sketches import NONE
 from tests.registry.trees import (
+    BASE,
     LLAMA,
     SOUND,
     ZERO,
@@ -159,6 +162,15 @@ def test_sound_weights_are_read_once_for_the_sketch_and_little_more() -> None:
     weights_ = files[WEIGHTS]
     assert weights_.size > 1_000_000
     assert sum(weights_.reads) < weights_.size + 400_000  # more than once: the header, and one lora_B that is not zero
+
+
+def test_the_header_and_the_config_are_read_once() -> None:
+    files = {path: Bytes(data) for path, data in SOUND.items()}
+    inspection = inspect(files, [BASE])
+    assert inspection.sketches[""] != NONE
+    assert len(files[CONFIG].reads) == 1
+    (length,) = struct.unpack("<Q", SOUND[WEIGHTS][:8])
+    assert files[WEIGHTS].reads.count(length) == 1
 
 
 def test_little_is_read_of_weights_that_are_refused() -> None:

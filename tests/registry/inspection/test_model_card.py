@@ -17,9 +17,9 @@ def test_front_matter_and_text() -> None:
     found = parse_card(card("license: mit\ntags:\n- a\n- b\nbase_model: org/x\nn: 3\nok: true", "# T\n\nText.\n"))
     assert found.front == {"license": "mit", "tags": ["a", "b"], "base_model": "org/x", "n": 3, "ok": True}
     assert found.text == "# T\n\nText.\n"
-    assert found.words("tags") == ["a", "b"]
-    assert found.words("license") == ["mit"]
-    assert found.words("n") == found.words("absent") == []
+    assert found.values("tags") == ["a", "b"]
+    assert found.values("license") == ["mit"]
+    assert found.values("n") == found.values("absent") == []
 
 
 @pytest.mark.parametrize("data", [b"", b"# Only text\n", b"---", b"--- \nx: 1\n---\n"])

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.formats.ranged_file import LocalFile
 from hub.registry.inspection import sketches
+from hub.registry.inspection.parsed_adapter import parse_folder
 from hub.similarity import Factors, sketch
 from tests.support import LAYERS, peft_folder
 
@@ -20,7 +21,9 @@ def sketch_files(tmp_path: Path, files: dict[str, bytes], folder: str = "") -> b
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(data)
         found[path] = LocalFile(tmp_path / path)
-    return sketches.sketch_of(found, folder)
+    adapter = parse_folder(found, folder)
+    assert adapter is not None
+    return sketches.sketch_of(adapter)
 
 
 def direct(files: dict[str, bytes], scaling: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hub.registry.inspection.inspect import NOT_PLAIN
+from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs import eligibility
 from hub.registry.jobs.eligibility import misfit
 from hub.registry.jobs.requests.common import Module

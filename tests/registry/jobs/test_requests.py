@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from hub.registry.bases.base_models import BaseNotFound
-from hub.registry.inspection.inspect import NOT_PLAIN
+from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs import requests
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests import JobRequest

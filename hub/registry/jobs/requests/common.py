@@ -12,7 +12,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repo_visibility, repos
 from hub.registry.datasets.examples import Examples, Strict, pin_examples
-from hub.registry.inspection.inspect import NOT_PLAIN
+from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs.queueing import Submission
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
 from hub.registry.datasets.examples import Examples, Strict, pin_examples
-from hub.registry.inspection.inspect import NOT_PLAIN
+from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import (
     IncompatibleModules,

@@ -11,7 +11,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repos
 from hub.registry.datasets.examples import AmbiguousFile, Examples, Strict
-from hub.registry.inspection.inspect import PICKLE_ENDINGS
+from hub.registry.inspection.folder import PICKLE_ENDINGS
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, NotAnAdapter, ResultRequest
 

@@ -13,7 +13,7 @@ from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, diff, refs, repos, trees
-from hub.registry.inspection.inspect import CARD
+from hub.registry.inspection.folder import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library import lineage, manifest, provenance, similar
 from hub.registry.models.adapters import AdapterFacts
