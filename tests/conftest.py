@@ -1,40 +1,40 @@
-"""Real services for every test: one embedded stack a process (or the services given by URL), a fresh database a test."""
+"""Real services for every test: one embedded stack a process (or the services given by URL), a fresh database a test.
+
+Every test pays for what is imported here, the quickest too. So the application is imported inside the fixtures that need it.
+"""
+
+from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.responses import Response
-from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from xdist.scheduler import LoadScopeScheduling
 
-from api.app import create_app
-from hub import supervisor
-from hub.local.stack import Stack
-from hub.registry.access import credentials, users
-from hub.registry.access.viewer import Viewer
-from hub.registry.jobs.leases import Worker
-from hub.registry.platform import schema
-from hub.registry.platform.db import transaction
-from hub.registry.platform.services import Services, connect
-from hub.registry.platform.settings import Settings
-from hub.registry.platform.storage import Storage
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+    from xdist.scheduler import LoadScopeScheduling
+
+    from hub.registry.access.viewer import Viewer
+    from hub.registry.platform.services import Services
+    from hub.registry.platform.settings import Settings
+    from tests.other_hub import Other
 
 RUN = uuid.uuid4().hex[:8]
-WORKER = Worker("test", "cpu")
 MEMORY, ROOM = Path("/dev/shm"), 8 << 30
+WARM_STACK = os.environ.get("WARM_STACK")  # the folder of a stack that stays up between runs; `make t` names it
 
 
 @dataclass(frozen=True)
 class Person:
-    """A user with his token, and what the domain functions want to know of him."""
+    """A user with their token, and the viewer that the domain functions take."""
 
     name: str
     token: str
@@ -45,45 +45,10 @@ class Person:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-class Other:
-    """The other hub. Remembers what it was asked, with which token; can be switched off, and made to answer `instead`."""
-
-    def __init__(self, settings: Settings, url: str) -> None:
-        self.services = connect(settings.model_copy(update={"database_url": url}))
-        self.app = create_app(self.services)
-        self.asked: list[tuple[str, str]] = []  # method and path, token
-        self.off = False
-        self.instead: dict[str, ASGIApp] = {}  # by method and the beginning of the path
-        self.sent = 0  # bytes of bodies
-        with transaction(self.services.sessions) as session:
-            user = users.create_user(session, "labs")
-            _, token = credentials.create_token(session, user.id, "the other hub's reader")
-        self.labs = Person("labs", token, Viewer(user.id, "labs", False))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def counted(message: Message) -> None:
-            self.sent += len(message.get("body", b""))
-            await send(message)
-
-        if scope["type"] == "http":
-            token = dict(scope["headers"]).get(b"authorization", b"").decode()
-            self.asked.append((f"{scope['method']} {scope['path']}", token))
-            told = [app for asked, app in self.instead.items() if self.asked[-1][0].startswith(asked)]
-            for app in [Response(status_code=500)] if self.off else told:
-                await app(scope, receive, counted)
-                return
-        await self.app(scope, receive, counted)
-
-
-class ByFile(LoadScopeScheduling):
-    """What a process of the run gets at a time: a file, or all tests of the instance, as that takes long to start."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return "instance" if path.startswith("tests/e2e/") and not path.endswith("test_up.py") else path
-
-
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    from tests.scheduling import ByFile
+
     return ByFile(config, log)
 
 
@@ -96,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
-        import torch  # noqa: PLC0415 - most tests of the API do without
+        import torch
 
         if not torch.cuda.is_available():
             for item in marked:
@@ -104,29 +69,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """In memory where that has a file system: a database is 300 files, which a disk makes and removes in three times the time."""
+def base_settings() -> Iterator[Settings]:
+    """Where the services are, with a template database of this run and a bucket of its own."""
+    with warm_services(Path(WARM_STACK)) if WARM_STACK else fresh_services() as settings:
+        yield settings
+
+
+@contextmanager
+def fresh_services() -> Iterator[Settings]:
+    """A stack of this run alone.
+
+    In memory where that has a file system: a database is 300 files, which a disk makes and removes in three times the time.
+    """
+    from hub import supervisor
+    from hub.local.stack import Stack
+    from hub.registry.platform import schema
+    from hub.registry.platform.storage import Storage
+
     in_memory = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
     with (
         tempfile.TemporaryDirectory(prefix="loraloom-test-", dir=in_memory) as folder,
         Stack(Path(folder)) as stack,
     ):
-        yield stack
+        settings = supervisor.start_services(stack, scratch=f"loraloom-test-{RUN}")
+        schema.upgrade(settings.database_url)
+        Storage(settings).ensure_bucket()
+        yield settings
+        supervisor.drop_scratch(settings)
 
 
-@pytest.fixture(scope="session")
-def base_settings(stack: Stack) -> Iterator[Settings]:
-    """Where the services are, with a template database of this run and a bucket of its own."""
-    settings = supervisor.start_services(stack, scratch=f"loraloom-test-{RUN}")
-    schema.upgrade(settings.database_url)
-    Storage(settings).ensure_bucket()
-    yield settings
-    supervisor.drop_scratch(settings)
+@contextmanager
+def warm_services(folder: Path) -> Iterator[Settings]:
+    """A database and a bucket of this run on the stack that stays up between runs."""
+    from tests import warm_stack
+
+    with warm_stack.scratch(folder, f"loraloom-test-{RUN}") as settings:
+        yield settings
 
 
 @pytest.fixture
 def settings(base_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a fresh database: a copy of the migrated template, which takes a twentieth of a second."""
+    from hub.registry.platform import schema
+
     name = f"loraloom_test_{uuid.uuid4().hex[:12]}"
     url = schema.copy_database(base_settings.database_url, name)
     yield base_settings.model_copy(
@@ -137,6 +122,8 @@ def settings(base_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def services(settings: Settings) -> Iterator[Services]:
+    from hub.registry.platform.services import connect
+
     services = connect(settings)
     yield services
     services.close()
@@ -144,12 +131,20 @@ def services(settings: Settings) -> Iterator[Services]:
 
 @pytest.fixture
 def client(services: Services) -> Iterator[TestClient]:
+    from starlette.testclient import TestClient
+
+    from api.app import create_app
+
     with TestClient(create_app(services), base_url="http://testserver") as client:
         yield client
 
 
 @pytest.fixture
 def make_user(services: Services) -> Callable[..., Person]:
+    from hub.registry.access import credentials, users
+    from hub.registry.access.viewer import Viewer
+    from hub.registry.platform.db import transaction
+
     def make(name: str, *, is_admin: bool = False) -> Person:
         with transaction(services.sessions) as session:
             user = users.create_user(session, name, is_admin=is_admin)
@@ -176,6 +171,9 @@ def bob(make_user: Callable[..., Person]) -> Person:
 
 @pytest.fixture
 def other(base_settings: Settings) -> Iterator[Other]:
+    from hub.registry.platform import schema
+    from tests.other_hub import Other
+
     name = f"loraloom_other_{uuid.uuid4().hex[:12]}"
     other = Other(base_settings, schema.copy_database(base_settings.database_url, name))
     yield other

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from fastapi.routing import APIRoute
 
 from api import huggingface, v1
@@ -16,7 +17,7 @@ from hub.registry.platform.errors import HubError
 from hub.registry.platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def text(name: str) -> str:
@@ -95,13 +96,26 @@ def test_every_finding_is_in_the_api_guide_with_its_remedy() -> None:
         assert f"`{code}`" in page
 
 
-def test_commands_that_the_docs_name_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
-    for page in PAGES:
-        for command in re.findall(r"`make ([a-z]+)", page.read_text()):
-            assert command in targets, f"{page.name}: make {command}"
-    for command in targets - {"install", "clean", "format"}:
-        assert f"make {command}" in text("README.md"), f"README.md does not tell of make {command}"
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_names_exist(page: Path) -> None:
+    for command in re.findall(r"(?:`|^|&& )make ([a-z-]+)", page.read_text(), re.MULTILINE):
+        assert command in make_targets(), f"{page.name}: make {command}"
+
+
+def test_the_readme_and_make_help_list_every_command() -> None:
+    told = set(re.findall(r"^\| `make ([a-z-]+)", text("README.md"), re.MULTILINE))
+    assert told == make_targets()
+    assert set(re.findall(r"^([a-z-]+):.* ## ", text("Makefile"), re.MULTILINE)) == make_targets()
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    recipe = text("Makefile").split("\nlint:")[1].split("\n\n")[0].splitlines()[1:]
+    hooks = yaml.safe_load(text(".pre-commit-config.yaml"))["repos"][0]["hooks"]
+    assert [hook["entry"] for hook in hooks] == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,9 +18,10 @@ from hub.registry.jobs.leases import Lease
 from hub.registry.jobs.queueing import Submission
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.conftest import WORKER, Person
+from tests.conftest import Person
 from tests.e2e.browser import sign_in
 from tests.e2e.conftest import free_port, wait_for
+from tests.registry.made import WORKER
 
 pytestmark = pytest.mark.e2e
 

@@ -33,15 +33,15 @@ def unpacked(data: bytes, step: int) -> list[bytes]:
 def test_chunks_come_back_however_they_are_packed_and_cut(
     given_chunks: list[tuple[bytes, int]], step: int, footer: bytes
 ) -> None:
-    datas = [data for data, _ in given_chunks]
+    contents = [data for data, _ in given_chunks]
     packed = [chunk(data, scheme) for data, scheme in given_chunks]
-    assert unpacked(b"".join(packed) + footer, step) == datas
+    assert unpacked(b"".join(packed) + footer, step) == contents
     check = XorbCheck()
     for at in range(0, len(b"".join(packed)), step):
         check.feed(b"".join(packed)[at : at + step])
-    assert check.end() == name(datas)
+    assert check.end() == name(contents)
     assert list(check.packed_ends) == [len(b"".join(packed[: n + 1])) for n in range(len(packed))]
-    assert list(check.unpacked_ends) == [len(b"".join(datas[: n + 1])) for n in range(len(datas))]
+    assert list(check.unpacked_ends) == [len(b"".join(contents[: n + 1])) for n in range(len(contents))]
 
 
 def test_hashes() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from hub.registry.bases import base_models
 from hub.registry.content import blobs
 from hub.registry.content.blobs import Incoming
+from hub.registry.jobs.leases import Worker
 from hub.registry.library.publishing import publish_adapter, publish_dataset
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
@@ -14,6 +15,8 @@ from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.support import LAYERS, TINY, WIDTH, examples_file, peft_folder
+
+WORKER = Worker("test", "cpu")
 
 
 def incoming(files: Mapping[str, bytes]) -> list[Incoming]:

@@ -29,9 +29,9 @@ def chunk(
     return head + packed
 
 
-def name(datas: Sequence[bytes]) -> str:
+def name(contents: Sequence[bytes]) -> str:
     """The hash of the xorb with these chunks."""
-    return hash_text(xorb_hash([(chunk_hash(data), len(data)) for data in datas]))
+    return hash_text(xorb_hash([(chunk_hash(data), len(data)) for data in contents]))
 
 
 def shard(*files: tuple[str | None, Sequence[Segment]], version: int = 2, verified: bool = False) -> bytes:

@@ -89,12 +89,14 @@ def preupload(
     return client.post(f"/api/{kind}/{full_name}/preupload/{at}", headers=person.headers, json={"files": listed})
 
 
-def batch(client: TestClient, person: Person, full_name: str, *datas: bytes, kind: str = "models", at: str = "") -> Any:
+def batch(
+    client: TestClient, person: Person, full_name: str, *contents: bytes, kind: str = "models", at: str = ""
+) -> Any:
     """The answer for the first of the files."""
     body = {
         "operation": "upload",
         "transfers": ["basic", "multipart"],
-        "objects": [{"oid": sha256(data), "size": len(data)} for data in datas],
+        "objects": [{"oid": sha256(data), "size": len(data)} for data in contents],
         "hash_algo": "sha256",
     }
     prefix = "" if kind == "models" else "datasets/"

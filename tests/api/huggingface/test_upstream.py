@@ -23,7 +23,8 @@ from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient, serving
-from tests.conftest import Other, Person
+from tests.conftest import Person
+from tests.other_hub import Other
 from tests.support import peft_folder
 
 FILES = {

@@ -58,9 +58,9 @@ class Sender:
         self.path = urlsplit(self.told["casUrl"]).path
         self.headers = {"Authorization": f"Bearer {self.told['accessToken']}"}
 
-    def xorb(self, datas: Sequence[bytes], *, said: str | None = None, body: Any = None, scheme: int = 1) -> Any:
-        content = b"".join(chunk(data, scheme) for data in datas) if body is None else body
-        path = f"{self.path}/v1/xorbs/default/{said or name(datas)}"
+    def xorb(self, contents: Sequence[bytes], *, said: str | None = None, body: Any = None, scheme: int = 1) -> Any:
+        content = b"".join(chunk(data, scheme) for data in contents) if body is None else body
+        path = f"{self.path}/v1/xorbs/default/{said or name(contents)}"
         return self.client.post(path, headers=self.headers, content=content)
 
     def shard(self, *files: tuple[str | None, Sequence[Segment]], body: bytes | None = None) -> Any:
@@ -73,9 +73,9 @@ def ann_sends(client: TestClient, ann: Person) -> Sender:
     return Sender(client, ann, "ann/r")
 
 
-def whole(datas: Sequence[bytes] = PARTS, start: int = 0, end: int | None = None) -> Segment:
-    chosen = datas[start:end]
-    return (name(datas), sum(len(data) for data in chosen), start, start + len(chosen))
+def whole(contents: Sequence[bytes] = PARTS, start: int = 0, end: int | None = None) -> Segment:
+    chosen = contents[start:end]
+    return (name(contents), sum(len(data) for data in chosen), start, start + len(chosen))
 
 
 def nothing_is_left(services: Services) -> None:
@@ -209,8 +209,8 @@ def test_chunks_of_another_namespace_are_not_there(
     unknown = [os.urandom(len(part)) for part in PARTS]
     bob_sends = Sender(client, bob, "bob/own")
     answers = [
-        bob_sends.shard((talk.sha256(b"".join(datas)), [whole(datas)])).text.replace(name(datas), "XORB")
-        for datas in (PARTS, unknown)
+        bob_sends.shard((talk.sha256(b"".join(contents)), [whole(contents)])).text.replace(name(contents), "XORB")
+        for contents in (PARTS, unknown)
     ]
     assert answers[0] == answers[1]
     assert "has not come to 'bob'" in answers[0]
@@ -329,13 +329,13 @@ def peak_mib(work: Callable[[], object]) -> float:
 def test_memory_does_not_grow_with_the_xorb_or_the_file(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
         place = xet.grant(instance_keys.key(session), "ann").upload
-    datas = [bytes([number]) * 131_072 for number in range(200)]
-    body = b"".join(chunk(data) for data in datas)
+    contents = [bytes([number]) * 131_072 for number in range(200)]
+    body = b"".join(chunk(data) for data in contents)
     pieces = (body[at : at + 2**20] for at in range(0, len(body), 2**20))
-    grown = peak_mib(lambda: xet.receive_xorb(services, place, name(datas), len(body), pieces))
+    grown = peak_mib(lambda: xet.receive_xorb(services, place, name(contents), len(body), pieces))
     assert grown < 12  # of 25
-    file = b"".join(datas * 4)
-    listed = shard((talk.sha256(file), [whole(datas)] * 4))
+    file = b"".join(contents * 4)
+    listed = shard((talk.sha256(file), [whole(contents)] * 4))
     path = services.settings.cache_dir.parent / "shard"
     path.write_bytes(listed)
     with path.open("rb") as opened:

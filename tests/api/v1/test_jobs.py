@@ -11,8 +11,8 @@ from api.app import create_app
 from hub.registry.jobs import leases
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
-from tests.conftest import WORKER, Person
-from tests.registry.made import base
+from tests.conftest import Person
+from tests.registry.made import WORKER, base
 from tests.support import TINY, published
 
 ASK = {"kind": "generate", "prompt": "hi", "base": TINY}

@@ -21,7 +21,8 @@ from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import serving
-from tests.conftest import Other, Person
+from tests.conftest import Person
+from tests.other_hub import Other
 from tests.support import safetensors
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-licence\n---\n# A base\n"

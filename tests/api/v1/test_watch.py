@@ -17,7 +17,8 @@ from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.conftest import WORKER, Person
+from tests.conftest import Person
+from tests.registry.made import WORKER
 
 Start = Callable[[], Lease]
 

@@ -15,7 +15,8 @@ from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.conftest import WORKER, Person
+from tests.conftest import Person
+from tests.registry.made import WORKER
 
 Submit = Callable[..., uuid.UUID]
 

@@ -11,8 +11,8 @@ from hub.registry.jobs import leases
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.conftest import WORKER, Person
-from tests.registry.made import base
+from tests.conftest import Person
+from tests.registry.made import WORKER, base
 from tests.support import TINY
 
 ASK: dict[str, Any] = {"kind": "generate", "prompt": "hi", "base": TINY}

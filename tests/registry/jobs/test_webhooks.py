@@ -28,8 +28,8 @@ from hub.registry.models.jobs import Job, WebhookEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
-from tests.conftest import WORKER, Person
-from tests.registry.made import adapter
+from tests.conftest import Person
+from tests.registry.made import WORKER, adapter
 
 PROMPT = "what nobody else may know"
 

@@ -22,8 +22,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.storage import Storage
-from tests.conftest import WORKER, Person
-from tests.registry.made import adapter, incoming
+from tests.conftest import Person
+from tests.registry.made import WORKER, adapter, incoming
 from tests.support import peft_folder
 
 GRACE = timedelta(hours=48)

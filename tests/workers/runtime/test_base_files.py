@@ -19,7 +19,8 @@ from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import serving
-from tests.conftest import Other, Person
+from tests.conftest import Person
+from tests.other_hub import Other
 from tests.workers.conftest import Submit, end, job_of, wait_for
 from tests.workers.runtime.test_runner import RUN_ONE
 from workers.runtime.runner import Runner

@@ -22,7 +22,8 @@ from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Attempt, Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.conftest import WORKER, Person
+from tests.conftest import Person
+from tests.registry.made import WORKER
 from tests.support import examples_file, upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, composition, job_of, wait_for
 from workers.runtime import runner as module
