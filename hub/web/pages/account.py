@@ -1,8 +1,10 @@
-"""What is one's own: password, tokens, sessions; and the log of who did what."""
+"""Account settings: password, tokens, sessions; and the log of who did what."""
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -12,19 +14,47 @@ from hub.http.addresses import address_of
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, SignedIn
 from hub.registry.access import audit, credentials, permissions, sign_in, users
 from hub.registry.access.viewer import Viewer
+from hub.registry.models.access import AuditEvent, BrowserSession, Token
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import HubError, InvalidInput
+from hub.registry.platform.errors import InvalidInput
 from hub.vocabulary import SCOPES, Scope
-from hub.web.forms import expiry
-from hub.web.render import page
+from hub.web.forms import NO_FORM, RefusedForm, expiry, run_form
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
 EVENTS = 50
 
 
+@dataclass(frozen=True, kw_only=True)
+class AccountPage(Page, template="account/account.html"):
+    """The viewer's own tokens, password and sessions, with the forms "token" and "password"."""
+
+    tokens: Sequence[Token]
+    sessions: Sequence[BrowserSession]
+    this_session: str  # hash of the session that this browser uses
+    has_password: bool
+    example_namespace: str  # in the placeholder of the repos that a token is limited to
+    form: RefusedForm
+    secret: str  # of a token just made, which is shown this once
+    done: str  # what was just changed
+    scopes: Sequence[Scope] = SCOPES
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivityPage(Page, template="account/activity.html"):
+    """The audit log of the namespaces that the viewer administers."""
+
+    events: Sequence[AuditEvent]  # newest first
+    older: int | None  # id of the last event, where there are more
+    namespace: str  # the one that was chosen, or ""
+    administered: Sequence[str]
+
+
 @router.get("/account")
 def account(session: SessionDep, viewer: SignedIn, request: Request) -> Response:
+    permissions.require_account(viewer)
     return _account(session, viewer, request)
 
 
@@ -32,29 +62,23 @@ def _account(
     session: Session,
     viewer: Viewer,
     request: Request,
+    form: RefusedForm = NO_FORM,
     *,
-    status: int = 200,
-    problem: HubError | None = None,
-    about: str = "",
-    **shown: Any,
+    secret: str = "",
+    done: str = "",
 ) -> Response:
-    """`about`: the form that the problem is of."""
-    permissions.require_account(viewer)
-    return page(
-        "account.html",
-        viewer,
-        status=problem.status if problem else status,
-        problem=problem.message if problem else "",
-        about=about,
+    namespaces = users.namespaces(session, viewer)
+    page = AccountPage(
         tokens=credentials.tokens(session, viewer.id),
         sessions=credentials.sessions(session, viewer.id),
         this_session=credentials.hash_secret(request.cookies.get(COOKIE, "")),
         has_password=credentials.has_password(session, viewer.id),
-        namespaces=users.namespaces(session, viewer),
-        all_scopes=SCOPES,
-        now=datetime.now(UTC),
-        **{"secret": "", "typed": {}, "done": ""} | shown,
+        example_namespace=namespaces[-1][0].name if namespaces else viewer.name,
+        form=form,
+        secret=secret,
+        done=done,
     )
+    return render(page, viewer, status=201 if secret else form.status)
 
 
 @router.post("/account/password")
@@ -65,8 +89,13 @@ def set_password(
     new: Annotated[str, Form(max_length=1_000)],
     current: Annotated[str, Form(max_length=1_000)] = "",
 ) -> Response:
-    problem = None
-    try:
+    permissions.require_account(viewer)
+
+    def show(form: RefusedForm = NO_FORM, done: str = "") -> Response:
+        with transaction(services.sessions) as session:
+            return _account(session, viewer, request, form, done=done)
+
+    def change() -> Response:
         sign_in.change_password(
             services.sessions,
             request.app.state.limits,
@@ -76,11 +105,9 @@ def set_password(
             address=address_of(request),
             kept_session=request.cookies.get(COOKIE, ""),
         )
-    except HubError as error:
-        problem = error
-    with transaction(services.sessions) as session:
-        done = "" if problem else "The password is set. Your other sessions have ended."
-        return _account(session, viewer, request, problem=problem, about="password", done=done)
+        return show(done="The password is set. Your other sessions have ended.")
+
+    return run_form(change, show, name="password")
 
 
 @router.post("/account/tokens")
@@ -94,19 +121,23 @@ def create_token(
     days: Annotated[str, Form(max_length=6)] = "",
 ) -> Response:
     """The page with the secret on it, this once."""
-    limits = repos.split() or None
-    try:
+    permissions.require_account(viewer)
+
+    def create() -> Response:
         if not name.strip():
             raise InvalidInput("Give the token a name, so that you will know later what it was for.")
-        with session.begin_nested():
-            token, secret = credentials.create_token(
-                session, viewer.id, name.strip(), scopes=scopes, repos=limits, expires_at=expiry(days)
-            )
-            audit.record(session, viewer, "token.created", name, scopes=list(token.scopes), repos=token.repos)
-    except HubError as error:
-        typed = {"name": name, "scopes": scopes, "repos": repos, "days": days}
-        return _account(session, viewer, request, problem=error, about="token", typed=typed)
-    return _account(session, viewer, request, status=201, secret=secret)
+        limits = repos.split() or None
+        token, secret = credentials.create_token(
+            session, viewer.id, name.strip(), scopes=scopes, repos=limits, expires_at=expiry(days)
+        )
+        audit.record(session, viewer, "token.created", name, scopes=list(token.scopes), repos=token.repos)
+        return _account(session, viewer, request, secret=secret)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _account(session, viewer, request, form)
+
+    typed = {"name": name, "scopes": scopes, "repos": repos, "days": days}
+    return run_form(create, show_again, name="token", typed=typed, session=session)
 
 
 @router.post("/account/tokens/{token_id}/revoke")
@@ -141,13 +172,11 @@ def activity(
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
     """The audit log of what one administers, newest first."""
-    found = audit.latest(session, viewer, namespace=namespace or None, before=before, limit=EVENTS + 1)
-    administered = [each.name for each, role in users.namespaces(session, viewer) if role == "admin"]
-    return page(
-        "activity.html",
-        viewer,
-        events=found[:EVENTS],
-        older=found[EVENTS - 1].id if len(found) > EVENTS else None,
+    events = audit.latest(session, viewer, namespace=namespace or None, before=before, limit=EVENTS + 1)
+    page = ActivityPage(
+        events=events[:EVENTS],
+        older=events[EVENTS - 1].id if len(events) > EVENTS else None,
         namespace=namespace,
-        administered=administered,
+        administered=[own.name for own, role in users.namespaces(session, viewer) if role == "admin"],
     )
+    return render(page, viewer)

@@ -39,12 +39,12 @@ def list_datasets(
         session, viewer, "dataset", filters, sort="modified", limit=LISTED, cursor=cursor or None
     )
     sizes = repos.sizes(session, [row.commit for row in rows])
-    return page("datasets.html", viewer, rows=rows, sizes=sizes, q=q, owner=owner, cursor=following)
+    return page("datasets/list.html", viewer, rows=rows, sizes=sizes, q=q, owner=owner, cursor=following)
 
 
 @router.get("/datasets/new")
 def new_dataset(session: SessionDep, viewer: SignedIn) -> Response:
-    return page("dataset_new.html", viewer, problem="", typed={}, namespaces=permissions.writable(session, viewer))
+    return page("datasets/new.html", viewer, problem="", typed={}, namespaces=permissions.writable(session, viewer))
 
 
 @router.post("/datasets/new")
@@ -64,7 +64,9 @@ def create_dataset(
         typed = {"namespace": namespace, "name": name, "visibility": visibility, "examples": examples}
         with transaction(services.sessions) as session:
             own = permissions.writable(session, viewer)
-        return page("dataset_new.html", viewer, status=error.status, problem=error.message, typed=typed, namespaces=own)
+        return page(
+            "datasets/new.html", viewer, status=error.status, problem=error.message, typed=typed, namespaces=own
+        )
     return RedirectResponse(f"/datasets/{full_name}", status_code=303)
 
 
@@ -93,7 +95,7 @@ def dataset(
     files = repos.files(session, commit)
     jsonl = [file for file in files if file.path.endswith(".jsonl")]
     return page(
-        "dataset.html",
+        "datasets/dataset.html",
         viewer,
         repo=repo,
         commit=commit,

@@ -1,5 +1,6 @@
 """Where `hf auth login` sends a person to approve a program."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, Response
@@ -7,17 +8,25 @@ from fastapi import APIRouter, Form, Query, Response
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.access import device_login
 from hub.registry.platform.errors import NotSignedIn
-from hub.web.render import page
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
 
+@dataclass(frozen=True)
+class DevicePage(Page, template="sign_in/device.html"):
+    """A program's request for a token, or what became of it."""
+
+    code: str  # as the program shows it
+    answer: Literal["", "approve", "deny"] = ""
+
+
 @router.get("/device")
 def device_form(viewer: ViewerDep, code: Annotated[str, Query(max_length=20)] = "") -> Response:
-    """Where `hf auth login` sends a person: he compares the code with what his terminal shows."""
+    """Where `hf auth login` sends a person: they compare the code with what their terminal shows."""
     if viewer is None:
         raise NotSignedIn("Sign in first, then open the address that your program shows again.")
-    return page("device.html", viewer, code=code, done="")
+    return render(DevicePage(code), viewer)
 
 
 @router.post("/device")
@@ -30,4 +39,4 @@ def answer_device(
     if viewer is None:
         raise NotSignedIn("Sign in first, then open the address that your program shows again.")
     device_login.decide(session, viewer, code, approve=answer == "approve")
-    return page("device.html", viewer, code="", done=answer)
+    return render(DevicePage("", answer), viewer)

@@ -41,7 +41,7 @@ def library_map(session: SessionDep, viewer: ViewerDep, base_model: Text = "", o
     except TooManyModules as error:
         problem = error.message
     return page(
-        "map.html",
+        "library/map.html",
         viewer,
         asked={"base_model": chosen, "owner": owner},
         known=known,
@@ -133,7 +133,7 @@ def scores(
     columns = sorted({column for row in table.values() for column in row}, key=lambda column: column.key)
     least = metric == "target_loss"
     return page(
-        "scores.html",
+        "library/scores.html",
         viewer,
         asked={"metric": metric, "base_model": base_model, "owner": owner},
         sort=sort,

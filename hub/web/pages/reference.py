@@ -13,7 +13,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/v1/docs")
 def api(request: Request, viewer: ViewerDep) -> Response:
     """The API's description as a page of ours: FastAPI's own would fetch its scripts from another server."""
-    return page("api.html", viewer, openapi=request.app.openapi())
+    return page("reference/api.html", viewer, openapi=request.app.openapi())
 
 
 @router.get("/static/{name}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from fastapi.responses import RedirectResponse
 from httpx2 import HTTPError
 from joserfc.errors import JoseError
 
-from hub.http.addresses import address_of
+from hub.http.addresses import address_of, root_url
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
 from hub.registry.access import credentials, sign_in
 from hub.registry.access.permissions import ScopeMissing
@@ -23,7 +24,7 @@ from hub.registry.platform.errors import HubError, NotFound, NotSignedIn, Unavai
 from hub.registry.platform.rate_limits import TooManyAttempts
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
-from hub.web.render import page
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,6 +33,15 @@ Next = Annotated[str, Query(max_length=2_000)]
 OIDC_COOKIE = "loraloom_oidc"
 OIDC_PATH = "/login/oidc"
 OIDC_SECONDS = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoginPage(Page, template="sign_in/login.html"):
+    """The ways to sign in."""
+
+    problem: str
+    oidc: str  # the provider's name on the button; "" without a provider
+    next: str  # where to go afterwards
 
 
 @router.get("/login")
@@ -43,7 +53,7 @@ def _form(
     settings: Settings, viewer: Viewer | None, *, status: int = 200, problem: str = "", next: str = ""
 ) -> Response:
     label = settings.oidc_label if settings.oidc_issuer else ""
-    return page("login.html", viewer, status=status, problem=problem, oidc=label, next=next)
+    return render(LoginPage(problem=problem, oidc=label, next=next), viewer, status=status)
 
 
 def _own_address(next: str) -> str:
@@ -118,7 +128,7 @@ def _provider(settings: Settings) -> StarletteOAuth2App:
 async def start_oidc(request: Request, services: ServicesDep, next: Next = "") -> Response:
     """To the provider. What its answer must fit is kept in a cookie, so that only this browser can bring it back."""
     provider: Any = _provider(services.settings)  # its stubs leave much untyped
-    address = str(request.base_url).rstrip("/") + f"{OIDC_PATH}/callback"
+    address = f"{root_url(request)}{OIDC_PATH}/callback"
     try:
         begun = await provider.create_authorization_url(address)
     except HTTPError as error:

@@ -1,6 +1,8 @@
-"""How the instance is, for its administrators: queues, workers, storage, device-seconds, bases; new users and quotas."""
+"""The state of the instance, for its administrators: queues, workers, storage, device-seconds, bases; new users and quotas."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Response
 from fastapi.responses import RedirectResponse
@@ -11,10 +13,25 @@ from hub.registry.access import audit, credentials, quota, users
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.jobs import usage
-from hub.registry.platform.errors import HubError, InvalidInput
-from hub.web.render import page
+from hub.registry.models.bases import RegisteredBase
+from hub.registry.platform.errors import InvalidInput
+from hub.web.forms import NO_FORM, RefusedForm, run_form
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemPage(Page, template="system/system.html"):
+    """The state of the instance, with the forms "user" and "quota"."""
+
+    system: usage.System
+    running: int  # jobs, of all queues
+    waiting: int
+    bases: Sequence[RegisteredBase]
+    form: RefusedForm
+    new_user: str  # name of a user just made
+    secret: str  # that user's first token, which is shown this once
 
 
 @router.get("/system")
@@ -23,25 +40,19 @@ def system(session: SessionDep, viewer: Admin) -> Response:
 
 
 def _system(
-    session: Session,
-    viewer: Viewer,
-    *,
-    status: int = 200,
-    problem: HubError | None = None,
-    about: str = "",
-    **shown: Any,
+    session: Session, viewer: Viewer, form: RefusedForm = NO_FORM, *, new_user: str = "", secret: str = ""
 ) -> Response:
-    """`about`: the form that the problem is of."""
-    return page(
-        "system.html",
-        viewer,
-        status=problem.status if problem else status,
-        problem=problem.message if problem else "",
-        about=about,
-        now=usage.system(session, viewer),
+    system = usage.system(session, viewer)
+    page = SystemPage(
+        system=system,
+        running=sum(sum(queue.running.values()) for queue in system.queues),
+        waiting=sum(sum(queue.waiting.values()) for queue in system.queues),
         bases=base_models.listing(session),
-        **{"secret": "", "typed": {}} | shown,
+        form=form,
+        new_user=new_user,
+        secret=secret,
     )
+    return render(page, viewer, status=201 if secret else form.status)
 
 
 @router.post("/system/users")
@@ -52,14 +63,17 @@ def create_user(
     is_admin: Annotated[bool, Form()] = False,
 ) -> Response:
     """The page with the user's first token on it, this once."""
-    try:
-        with session.begin_nested():
-            user = users.create_user(session, name.strip(), is_admin=is_admin)
-            _, secret = credentials.create_token(session, user.id, "first")
-            audit.record(session, viewer, "user.created", user.name, is_admin=is_admin)
-    except HubError as error:
-        return _system(session, viewer, problem=error, about="user", typed={"name": name})
-    return _system(session, viewer, status=201, secret=secret, typed={"made": user.name})
+
+    def change() -> Response:
+        user = users.create_user(session, name.strip(), is_admin=is_admin)
+        _, secret = credentials.create_token(session, user.id, "first")
+        audit.record(session, viewer, "user.created", user.name, is_admin=is_admin)
+        return _system(session, viewer, new_user=user.name, secret=secret)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _system(session, viewer, form)
+
+    return run_form(change, show_again, name="user", typed={"name": name}, session=session)
 
 
 @router.post("/system/quota")
@@ -70,21 +84,23 @@ def set_quota(
     gigabytes: Annotated[str, Form(max_length=12)] = "",
     jobs: Annotated[str, Form(max_length=6)] = "",
 ) -> Response:
-    try:
-        with session.begin_nested():
-            limit = _number(gigabytes, "gigabytes")
-            most = _number(jobs, "jobs")
-            quota.set_limits(
-                session,
-                viewer,
-                namespace.strip(),
-                None if limit is None else int(limit * 1e9),
-                None if most is None else int(most),
-            )
-    except HubError as error:
-        typed = {"namespace": namespace, "gigabytes": gigabytes, "jobs": jobs}
-        return _system(session, viewer, problem=error, about="quota", typed=typed)
-    return RedirectResponse("/system#storage", status_code=303)
+    def change() -> Response:
+        limit = _number(gigabytes, "gigabytes")
+        most = _number(jobs, "jobs")
+        quota.set_limits(
+            session,
+            viewer,
+            namespace.strip(),
+            None if limit is None else int(limit * 1e9),
+            None if most is None else int(most),
+        )
+        return RedirectResponse("/system#storage", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _system(session, viewer, form)
+
+    typed = {"namespace": namespace, "gigabytes": gigabytes, "jobs": jobs}
+    return run_form(change, show_again, name="quota", typed=typed, session=session)
 
 
 def _number(text: str, what: str) -> float | None:
@@ -94,5 +110,5 @@ def _number(text: str, what: str) -> float | None:
     except ValueError:
         value = -1.0
     if value is not None and not 0 <= value < 1e9:
-        raise InvalidInput(f"{text!r} is no number of {what}; leave it empty for no limit.")
+        raise InvalidInput(f"{text!r} is not a number of {what}; leave it empty for no limit.")
     return value

@@ -1,20 +1,25 @@
-"""Teams: one's organisations, their members, invitations, accounts for programs, and what they use."""
+"""Teams: the viewer's organizations, their members, invitations, accounts for programs, and what they use."""
 
 import uuid
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
+from hub.http.addresses import root_url
 from hub.http.identity import SessionDep, SignedIn
 from hub.registry.access import organizations, quota, users
+from hub.registry.access.quota import Usage
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import usage
-from hub.registry.platform.errors import HubError, InvalidInput
+from hub.registry.jobs.usage import Used
+from hub.registry.models.access import Invitation, User
 from hub.vocabulary import ROLES, SCOPES, Role, Scope
-from hub.web.forms import expiry
-from hub.web.render import page
+from hub.web.forms import NO_FORM, RefusedForm, expiry, run_form
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,105 +28,148 @@ MONTHS = 3  # of device-seconds
 Name = Annotated[str, Form(max_length=96)]
 
 
+@dataclass(frozen=True)
+class OwnNamespace:
+    """A namespace that the viewer is a member of."""
+
+    name: str
+    is_team: bool  # else the viewer's own
+    role: Role
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class TeamsPage(Page, template="teams/teams.html"):
+    """The namespaces of the viewer, with the forms "create" and "join"."""
+
+    namespaces: Sequence[OwnNamespace]  # the viewer's own first
+    form: RefusedForm
+
+
+@dataclass(frozen=True)
+class JoinPage(Page, template="teams/join.html"):
+    """Where the link of an invitation leads: a button accepts it."""
+
+    invitation: str  # the secret of the link
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamPage(Page, template="teams/team.html"):
+    """One team, with the forms "members" and "services", which only its administrators may send."""
+
+    name: str
+    role: Role  # of the viewer
+    members: Sequence[tuple[User, Role]]
+    services: Sequence[tuple[User, Role]]
+    invitations: Sequence[Invitation]  # those still open; none for who may not see them
+    usage: Usage
+    used: Sequence[Used]  # device-seconds of the last months
+    form: RefusedForm
+    invitation_link: str  # of an invitation just made, which is shown this once
+    secret: str  # of a service account just made, which is shown this once
+    roles: Sequence[Role] = ROLES
+    scopes: Sequence[Scope] = SCOPES
+
+
 @router.get("/teams")
 def teams(session: SessionDep, viewer: SignedIn) -> Response:
     return _teams(session, viewer)
 
 
-def _teams(
-    session: Session, viewer: Viewer, problem: HubError | None = None, about: str = "", typed: str = ""
-) -> Response:
-    own = [(each, role, quota.usage(session, viewer, each.name)) for each, role in users.namespaces(session, viewer)]
-    status = problem.status if problem else 200
-    said = problem.message if problem else ""
-    return page("teams.html", viewer, status=status, problem=said, about=about, typed=typed, own=own)
+def _teams(session: Session, viewer: Viewer, form: RefusedForm = NO_FORM) -> Response:
+    namespaces = [
+        OwnNamespace(own.name, own.kind == "organization", role, quota.usage(session, viewer, own.name))
+        for own, role in users.namespaces(session, viewer)
+    ]
+    return render(TeamsPage(namespaces, form), viewer, status=form.status)
 
 
 @router.post("/teams")
 def create(session: SessionDep, viewer: SignedIn, name: Name) -> Response:
-    try:
-        with session.begin_nested():
-            organizations.create(session, viewer, name.strip())
-    except HubError as error:
-        return _teams(session, viewer, error, "create", name)
-    return RedirectResponse(f"/teams/{name.strip()}", status_code=303)
+    def change() -> Response:
+        organizations.create(session, viewer, name.strip())
+        return RedirectResponse(f"/teams/{name.strip()}", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _teams(session, viewer, form)
+
+    return run_form(change, show_again, name="create", typed={"name": name}, session=session)
 
 
 @router.get("/join")
 def invitation(viewer: SignedIn, invitation: Annotated[str, Query(max_length=100)] = "") -> Response:
     """Where the link of an invitation leads: it is accepted by a button, not by being opened."""
-    return page("join.html", viewer, invitation=invitation)
+    return render(JoinPage(invitation), viewer)
 
 
 @router.post("/join")
 def join(session: SessionDep, viewer: SignedIn, invitation: Annotated[str, Form(max_length=2_000)]) -> Response:
-    secret = invitation.strip().rpartition("invitation=")[2]  # the link does as well as the secret in it
-    try:
-        with session.begin_nested():
-            name, _ = organizations.accept(session, viewer, secret)
-    except HubError as error:
-        return _teams(session, viewer, error, "join", invitation)
-    return RedirectResponse(f"/teams/{name}", status_code=303)
+    def change() -> Response:
+        secret = invitation.strip().rpartition("invitation=")[2]  # the link does as well as the secret in it
+        name, _ = organizations.accept(session, viewer, secret)
+        return RedirectResponse(f"/teams/{name}", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _teams(session, viewer, form)
+
+    return run_form(change, show_again, name="join", typed={"invitation": invitation}, session=session)
 
 
 @router.get("/teams/{organization}")
-def team(session: SessionDep, viewer: SignedIn, request: Request, organization: str) -> Response:
-    return _team(session, viewer, request, organization)
+def team(session: SessionDep, viewer: SignedIn, organization: str) -> Response:
+    return _team(session, viewer, organization)
 
 
 def _team(
     session: Session,
     viewer: Viewer,
-    request: Request,
     name: str,
+    form: RefusedForm = NO_FORM,
     *,
-    status: int = 200,
-    problem: HubError | None = None,
-    about: str = "",
-    **shown: Any,
+    invitation_link: str = "",
+    secret: str = "",
 ) -> Response:
-    """`about`: the form that the problem is of."""
+    """Raises NotFound for who is not a member."""
     role = organizations.require_member(session, viewer, name)
-    return page(
-        "team.html",
-        viewer,
-        status=problem.status if problem else status,
-        problem=problem.message if problem else "",
-        about=about,
+    page = TeamPage(
         name=name,
         role=role,
-        roles=ROLES,
-        scopes=SCOPES,
-        members=[each for each in organizations.members(session, viewer, name) if each[0].service_of is None],
+        members=[member for member in organizations.members(session, viewer, name) if member[0].service_of is None],
         services=organizations.services(session, viewer, name),
         invitations=organizations.invitations(session, viewer, name) if role == "admin" else [],
         usage=quota.usage(session, viewer, name),
         used=usage.of_namespace(session, viewer, name, MONTHS),
-        join=f"{str(request.base_url).rstrip('/')}/join?invitation=",
-        **{"invited": "", "secret": "", "typed": {}} | shown,
+        form=form,
+        invitation_link=invitation_link,
+        secret=secret,
     )
+    return render(page, viewer, status=201 if invitation_link or secret else form.status)
 
 
 @router.post("/teams/{organization}/members/{user}")
 def set_role(
-    session: SessionDep, viewer: SignedIn, request: Request, organization: str, user: str, role: Annotated[Role, Form()]
+    session: SessionDep, viewer: SignedIn, organization: str, user: str, role: Annotated[Role, Form()]
 ) -> Response:
-    try:
-        with session.begin_nested():
-            organizations.set_role(session, viewer, organization, user, role)
-    except organizations.LastAdministrator as error:
-        return _team(session, viewer, request, organization, problem=error, about="members")
-    return RedirectResponse(f"/teams/{organization}", status_code=303)
+    def change() -> Response:
+        organizations.set_role(session, viewer, organization, user, role)
+        return RedirectResponse(f"/teams/{organization}", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _team(session, viewer, organization, form)
+
+    return run_form(change, show_again, name="members", session=session)
 
 
 @router.post("/teams/{organization}/members/{user}/remove")
-def remove_member(session: SessionDep, viewer: SignedIn, request: Request, organization: str, user: str) -> Response:
-    try:
-        with session.begin_nested():
-            organizations.remove_member(session, viewer, organization, user)
-    except organizations.LastAdministrator as error:
-        return _team(session, viewer, request, organization, problem=error, about="members")
-    return RedirectResponse("/teams" if user == viewer.name else f"/teams/{organization}", status_code=303)
+def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> Response:
+    def change() -> Response:
+        organizations.remove_member(session, viewer, organization, user)
+        return RedirectResponse("/teams" if user == viewer.name else f"/teams/{organization}", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _team(session, viewer, organization, form)
+
+    return run_form(change, show_again, name="members", session=session)
 
 
 @router.post("/teams/{organization}/invitations")
@@ -135,7 +183,8 @@ def invite(
 ) -> Response:
     """The page with the invitation's link on it, this once."""
     _, secret = organizations.invite(session, viewer, organization, role, days)
-    return _team(session, viewer, request, organization, status=201, invited=secret)
+    link = f"{root_url(request)}/join?invitation={secret}"
+    return _team(session, viewer, organization, invitation_link=link)
 
 
 @router.post("/teams/{organization}/invitations/{invitation_id}/withdraw")
@@ -148,7 +197,6 @@ def withdraw(session: SessionDep, viewer: SignedIn, organization: str, invitatio
 def create_service(
     session: SessionDep,
     viewer: SignedIn,
-    request: Request,
     organization: str,
     name: Name,
     role: Annotated[Role, Form()],
@@ -156,22 +204,24 @@ def create_service(
     days: Annotated[str, Form(max_length=6)] = "",
 ) -> Response:
     """The page with the account's token on it, this once."""
-    try:
-        with session.begin_nested():
-            _, _, secret = organizations.create_service(
-                session,
-                viewer,
-                organization,
-                name.strip(),
-                role,
-                scopes=scopes,
-                repos=[f"{organization}/*"],
-                expires_at=expiry(days),
-            )
-    except (InvalidInput, users.NameTaken) as error:
-        typed = {"name": name, "days": days}
-        return _team(session, viewer, request, organization, problem=error, about="services", typed=typed)
-    return _team(session, viewer, request, organization, status=201, secret=secret)
+
+    def change() -> Response:
+        _, _, secret = organizations.create_service(
+            session,
+            viewer,
+            organization,
+            name.strip(),
+            role,
+            scopes=scopes,
+            repos=[f"{organization}/*"],
+            expires_at=expiry(days),
+        )
+        return _team(session, viewer, organization, secret=secret)
+
+    def show_again(form: RefusedForm) -> Response:
+        return _team(session, viewer, organization, form)
+
+    return run_form(change, show_again, name="services", typed={"name": name, "days": days}, session=session)
 
 
 @router.post("/teams/{organization}/services/{service}/stop")

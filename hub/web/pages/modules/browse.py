@@ -111,11 +111,11 @@ def modules(
     """`filters`: with the facets in the page itself, for browsers that run no scripts, which load them apart."""
     found = search(session, viewer, asked.filters, sort=asked.sort, limit=LISTED, cursor=cursor or None)
     shown: Facets | None = facets(session, viewer, asked.filters) if filters else None
-    return page("modules.html", viewer, page=found, asked=asked, cursor=cursor, facets=shown, fields=FIELDS)
+    return page("modules/list.html", viewer, page=found, asked=asked, cursor=cursor, facets=shown, fields=FIELDS)
 
 
 @router.get("/facets")
 def choices(session: SessionDep, viewer: ViewerDep, asked: AskedDep) -> Response:
     """The facets alone, to be put into the list's page."""
     found = facets(session, viewer, asked.filters)
-    return page("facets.html", viewer, asked=asked, facets=found, fields=FIELDS)
+    return page("modules/facets.html", viewer, asked=asked, facets=found, fields=FIELDS)

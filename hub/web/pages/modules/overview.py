@@ -75,7 +75,7 @@ def open_module(session: Session, viewer: Viewer | None, namespace: str, name: s
 
 def tab(name: str, opened: Opened, viewer: Viewer | None, *, status: int = 200, **values: Any) -> Response:
     """`name` is the tab's own part of the address, after which its template is named; empty for the overview."""
-    template = f"module_{name}.html" if name else "module.html"
+    template = f"modules/{name or 'overview'}.html"
     return page(
         template, viewer, status=status, tab_name=name, module=opened, repo=opened.repo, commit=opened.commit, **values
     )

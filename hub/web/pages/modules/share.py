@@ -18,7 +18,7 @@ def shared(services: ServicesDep, session: SessionDep, viewer: ViewerDep, secret
     items, _ = trees.recursive(session, commit, "", after=None, limit=FILES_A_PAGE)
     told = manifest.report(session, services.storage, commit)
     response = page(
-        "share.html",
+        "modules/share.html",
         viewer,
         repo=repo,
         commit=commit,

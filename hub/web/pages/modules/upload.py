@@ -37,7 +37,7 @@ def _form(
     services: Services, namespaces: Sequence[str], viewer: Viewer, *, chosen: str = "", error: HubError | None = None
 ) -> Response:
     return page(
-        "upload.html",
+        "modules/upload.html",
         viewer,
         status=error.status if error else 200,
         namespaces=namespaces,
@@ -81,7 +81,7 @@ def _review(
         signature = signing.sign(instance_keys.key(session), expires, *_signed(viewer, shown.namespace, kept))
     status = error.status if error else 200 if shown.sound else 422
     return page(
-        "upload_review.html",
+        "modules/upload_review.html",
         viewer,
         status=status,
         shown=shown,
