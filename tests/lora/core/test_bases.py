@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hub.formats.ranged_file import LocalFile
 from hub.formats.safetensors_header import fingerprint
-from hub.lora.core import bases, memory
+from hub.lora.core import built_in, memory
 from hub.lora.core.bases import Base, BaseUnreadable, WarmBases, load
 from hub.lora.core.built_in import BUILT_IN_FILE, BuiltInUnavailable, convert_built_in
 from hub.lora.core.examples import generate
@@ -112,14 +112,14 @@ def test_conversion_happens_once_and_leaves_no_scraps(built_in_folder: Path) -> 
 def test_a_wheel_that_is_missing_or_holds_other_weights_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bases, "BUILT_IN_WHEEL", "llm-smollm-absent")
+    monkeypatch.setattr(built_in, "BUILT_IN_WHEEL", "llm-smollm-absent")
     with pytest.raises(BuiltInUnavailable, match="llm-smollm-absent, which is not installed"):
         convert_built_in(tmp_path / "base")
     package = tmp_path / "llm_smollm_fake"
     package.mkdir()
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(bases, "BUILT_IN_WHEEL", "llm-smollm-fake")
+    monkeypatch.setattr(built_in, "BUILT_IN_WHEEL", "llm-smollm-fake")
     with pytest.raises(BuiltInUnavailable, match=f"holds no {BUILT_IN_FILE}"):
         convert_built_in(tmp_path / "base")
     (package / BUILT_IN_FILE).write_bytes(b"other weights")
