@@ -154,7 +154,7 @@ def _bench() -> Bench:
     with transaction(services.sessions) as session:
         for name, is_admin in (("member", False), ("administrator", True)):
             user = users.create_user(session, name, is_admin=is_admin)
-            tokens[name], viewers[name] = credentials.create_token(session, user.id, "bench")[1], viewer_of(user)
+            tokens[name], viewers[name] = credentials.issue_token(session, user.id, "bench")[1], viewer_of(user)
     print(f"writing {MODULES:,} modules ...", flush=True)
     fill(settings.database_url, MODULES)
     PLANS.write_text(plans(services.sessions, viewers), encoding="utf-8")

@@ -82,7 +82,7 @@ def _bench() -> Bench:
     services = connect(settings)
     with transaction(services.sessions) as session:
         user = users.create_user(session, "ann")
-        _, token = credentials.create_token(session, user.id, "bench")
+        _, token = credentials.issue_token(session, user.id, "bench")
     services.close()
     redirecting = settings.model_copy(update={"s3_public_url": settings.s3_endpoint_url})
     urls, processes = {}, {}

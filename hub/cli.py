@@ -11,6 +11,7 @@ from hub import demo, supervisor
 from hub.local.children import LocalError
 from hub.local.stack import Stack
 from hub.registry.access import credentials, users
+from hub.registry.access.permissions import OPERATOR
 from hub.registry.access.viewer import viewer_of
 from hub.registry.library import importing
 from hub.registry.operations import sweep
@@ -37,7 +38,7 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def run_migrate(args: argparse.Namespace) -> None:
-    """What an instance on given services needs before its first start: the schema, the bucket, an administrator."""
+    """Prepare given services for the first start of an instance: the schema, the bucket, an administrator."""
     settings = load_settings()
     schema.upgrade(settings.database_url)
     Storage(settings).ensure_bucket()
@@ -48,7 +49,7 @@ def run_migrate(args: argparse.Namespace) -> None:
 
 
 def run_check_schema(args: argparse.Namespace) -> None:
-    """Bring an empty database to the newest migration and fail if the models say anything else."""
+    """Bring an empty database to the newest migration, and fail if the models differ from it."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with Stack(args.data) as stack:
         server = stack.start_postgres()
@@ -72,19 +73,19 @@ def run_sweep(args: argparse.Namespace) -> None:
 
 def run_user(args: argparse.Namespace) -> None:
     with transaction(connect(supervisor.settings_of(args.data).database_url)) as session:
-        user = users.create_user(session, args.name, is_admin=args.admin)
-        _, secret = credentials.create_token(session, user.id, "first")
+        _, _, secret = users.register(session, OPERATOR, args.name, is_admin=args.admin)
     say(secret)
 
 
 def run_token(args: argparse.Namespace) -> None:
     with transaction(connect(supervisor.settings_of(args.data).database_url)) as session:
-        _, secret = credentials.create_token(session, users.get_user(session, args.user).id, args.name)
+        user = users.get_user(session, args.user)
+        secret = credentials.create_token_for(session, OPERATOR, user, args.name)
     say(secret)
 
 
 def run_import(args: argparse.Namespace) -> None:
-    """One line an adapter, and what it says of it below; ends with an error if any was refused."""
+    """Print one line an adapter, and its findings below; ends with an error if any was refused."""
     services = connect_services(supervisor.settings_of(args.data))
     with transaction(services.sessions) as session:
         user = users.get_user(session, args.user)
@@ -92,15 +93,15 @@ def run_import(args: argparse.Namespace) -> None:
     counts = {"accepted": 0, "unchanged": 0, "kept": 0, "refused": 0}
     namespace = args.namespace or args.user
     if args.folder.startswith("s3://"):
-        found = importing.import_bucket(services, viewer, namespace, args.folder, args.visibility)
+        results = importing.import_bucket(services, viewer, namespace, args.folder, args.visibility)
     elif args.folder.startswith("hf:"):
-        found = importing.import_upstream(services, viewer, namespace, args.folder, args.visibility)
+        results = importing.import_upstream(services, viewer, namespace, args.folder, args.visibility)
     else:
-        found = importing.import_tree(services, viewer, namespace, Path(args.folder), args.visibility)
-    for each in found:
-        counts[each.outcome] += 1
-        say(f"{each.outcome:10}{each.name}")
-        for line in each.details:
+        results = importing.import_tree(services, viewer, namespace, Path(args.folder), args.visibility)
+    for result in results:
+        counts[result.outcome] += 1
+        say(f"{result.outcome:10}{result.name}")
+        for line in result.details:
             say(f"{'':10}{line}")
     say(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     if counts["refused"]:
@@ -127,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
 
     command = commands.add_parser("migrate", help="prepare the services given by URL for an instance")
     command.add_argument(
-        "--token-file", type=Path, help="also make the administrator, with his token in this admin.token"
+        "--token-file", type=Path, help="also make the administrator, with a token in this admin.token"
     )
     command.set_defaults(run=run_migrate)
 
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("sweep", help="the reconciler's loop")
     command.set_defaults(run=run_sweep)
 
-    command = commands.add_parser("user", help="add a user; prints his first token")
+    command = commands.add_parser("user", help="add a user; prints their first token")
     command.add_argument("name")
     command.add_argument("--admin", action="store_true")
     add_data(command)

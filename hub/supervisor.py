@@ -20,6 +20,7 @@ from hub.local.children import LocalError
 from hub.local.files import write_private
 from hub.local.stack import Stack
 from hub.registry.access import credentials, users
+from hub.registry.access.permissions import OPERATOR
 from hub.registry.models.instance import Mark
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction
@@ -182,12 +183,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def ensure_admin(settings: Settings, data: Path) -> Path:
-    """The administrator, and a token for him in a file that only its owner can read."""
+    """The administrator, and a token for them in a file that only its owner can read."""
     path = data / "admin.token"
     if not path.exists():
         with transaction(connect(settings.database_url)) as session:
             user = users.ensure_user(session, ADMIN, is_admin=True)
-            _, secret = credentials.create_token(session, user.id, "admin.token")
+            secret = credentials.create_token_for(session, OPERATOR, user, "admin.token")
         write_private(path, secret + "\n")
     return path
 

@@ -148,7 +148,7 @@ def make_user(services: Services) -> Callable[..., Person]:
     def make(name: str, *, is_admin: bool = False) -> Person:
         with transaction(services.sessions) as session:
             user = users.create_user(session, name, is_admin=is_admin)
-            _, secret = credentials.create_token(session, user.id, "test")
+            _, secret = credentials.issue_token(session, user.id, "test")
             return Person(name, secret, Viewer(user.id, user.name, is_admin))
 
     return make

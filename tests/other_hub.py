@@ -24,7 +24,7 @@ class Other:
         self.sent = 0  # bytes of bodies
         with transaction(self.services.sessions) as session:
             user = users.create_user(session, "labs")
-            _, token = credentials.create_token(session, user.id, "the other hub's reader")
+            _, token = credentials.issue_token(session, user.id, "the other hub's reader")
         self.labs = Person("labs", token, Viewer(user.id, "labs", False))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -122,7 +122,7 @@ def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
 
 @router.get("/organizations/{namespace}/settings/repositories")
 def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, Any]]:
-    permissions.require_write(session, viewer, namespace)
+    permissions.authorize_in(session, viewer, permissions.Write, namespace)
     return _owned(session, viewer, namespace)
 
 

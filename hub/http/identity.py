@@ -1,4 +1,4 @@
-"""Who is asking, and with which services: one transaction a request, tokens, session cookies."""
+"""Who sends a request, and with which services: one transaction a request, tokens, session cookies."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -36,7 +36,7 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 
 def identify(request: Request, session: Session) -> Viewer | None:
-    """Who asks, by bearer token or by session cookie; None for a visitor."""
+    """The sender of a request, by bearer token or by session cookie; None for a visitor."""
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and secret:
         return credentials.identify_token(session, secret.strip())
@@ -49,7 +49,7 @@ def identify(request: Request, session: Session) -> Viewer | None:
 
 
 def get_viewer(request: Request, services: ServicesDep) -> Viewer | None:
-    """The same with a database session that is closed again at once."""
+    """The same, with a database session that is closed again at once."""
     if "Authorization" not in request.headers and COOKIE not in request.cookies:
         return None
     with db.transaction(services.sessions) as session:
@@ -67,15 +67,6 @@ def require_viewer(viewer: ViewerDep) -> Viewer:
 
 
 SignedIn = Annotated[Viewer, Depends(require_viewer)]
-
-
-def require_admin(viewer: SignedIn) -> Viewer:
-    if not viewer.is_admin:
-        raise Forbidden("Only an administrator may do this.")
-    return viewer
-
-
-Admin = Annotated[Viewer, Depends(require_admin)]
 
 
 def refuse_cross_site(request: Request) -> None:

@@ -71,7 +71,7 @@ def new_person(services: Services, name: str, role: str | None = None, *, is_adm
         user = users.create_user(session, name, is_admin=is_admin)
         if role:
             session.add(Membership(namespace=ORGANIZATION, user_id=user.id, role=role))
-        _, secret = credentials.create_token(session, user.id, "test")
+        _, secret = credentials.issue_token(session, user.id, "test")
         return Person(name, secret, viewer_of(user))
 
 

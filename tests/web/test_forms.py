@@ -6,6 +6,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy import select
 
 from hub.registry.access import organizations
+from hub.registry.access.permissions import ManageAccount, authorize
 from hub.registry.models.access import Namespace
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
@@ -24,7 +25,7 @@ def test_a_refused_change_is_undone_and_shown_again_with_what_was_typed(services
     with transaction(services.sessions) as session:
 
         def refuse() -> Response:
-            organizations.create(session, ann.viewer, "weavers")
+            organizations.create(session, authorize(ann.viewer, ManageAccount), "weavers")
             raise InvalidInput("Too many threads.")
 
         answer = run_form(refuse, show_again, name="create", typed={"name": "weavers"}, session=session)

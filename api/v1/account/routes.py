@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from api.v1.account import schemas
 from hub.http.addresses import address_of
-from hub.http.identity import COOKIE, Admin, ServicesDep, SessionDep, SignedIn, set_session_cookie
-from hub.registry.access import audit, credentials, permissions, sign_in, users
+from hub.http.identity import COOKIE, ServicesDep, SessionDep, SignedIn, set_session_cookie
+from hub.http.permissions import CanAdministerHub, CanManageAccount, public
+from hub.registry.access import credentials, sign_in, users
 from hub.registry.models.access import Token
 from hub.registry.platform.db import transaction
 
@@ -20,7 +21,7 @@ def who_am_i(session: SessionDep, viewer: SignedIn) -> schemas.Me:
     return schemas.Me(name=viewer.name, is_admin=viewer.is_admin, namespaces=own)
 
 
-@router.post("/session", status_code=204)
+@router.post("/session", status_code=204, dependencies=[public("signs in")])
 def start_session(services: ServicesDep, request: Request, body: schemas.SignIn, response: Response) -> None:
     """A session cookie for a name and password, or for a token that is good for everything."""
     limits, address = request.app.state.limits, address_of(request)
@@ -34,82 +35,70 @@ def start_session(services: ServicesDep, request: Request, body: schemas.SignIn,
     set_session_cookie(response, services, secret)
 
 
-@router.delete("/session", status_code=204)
+@router.delete("/session", status_code=204, dependencies=[public("ends the session that it comes with")])
 def end_session(session: SessionDep, viewer: SignedIn, request: Request, response: Response) -> None:
     credentials.end_session(session, request.cookies.get(COOKIE, ""))
     response.delete_cookie(COOKIE)
 
 
 @router.get("/sessions")
-def list_sessions(session: SessionDep, viewer: SignedIn) -> list[schemas.SessionInfo]:
+def list_sessions(session: SessionDep, account: CanManageAccount) -> list[schemas.SessionInfo]:
     """Your browser sessions, newest first."""
-    permissions.require_account(viewer)
-    found = credentials.sessions(session, viewer.id)
-    return [schemas.SessionInfo.model_validate(each, from_attributes=True) for each in found]
+    sessions = credentials.sessions(session, account.viewer.id)
+    return [schemas.SessionInfo.model_validate(each, from_attributes=True) for each in sessions]
 
 
 @router.delete("/sessions", status_code=204)
-def end_other_sessions(session: SessionDep, viewer: SignedIn, request: Request) -> None:
-    """All of yours but the one that asks."""
-    permissions.require_account(viewer)
-    count = credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
-    audit.record(session, viewer, "sessions.ended", viewer.name, count=count)
+def end_other_sessions(session: SessionDep, account: CanManageAccount, request: Request) -> None:
+    """All of yours but the one that sends this."""
+    credentials.end_other_sessions(session, account, request.cookies.get(COOKIE, ""))
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-def end_one_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID) -> None:
-    permissions.require_account(viewer)
-    credentials.end_session_of(session, viewer.id, session_id)
-    audit.record(session, viewer, "session.ended", str(session_id))
+def end_one_session(session: SessionDep, account: CanManageAccount, session_id: uuid.UUID) -> None:
+    credentials.end_session_of(session, account, session_id)
 
 
 @router.put("/me/password", status_code=204)
-def set_password(services: ServicesDep, viewer: SignedIn, request: Request, body: schemas.NewPassword) -> None:
+def set_password(services: ServicesDep, account: CanManageAccount, request: Request, body: schemas.NewPassword) -> None:
     """Change your password; your other sessions end."""
     sign_in.change_password(
         services.sessions,
         request.app.state.limits,
-        viewer,
+        account,
         body.current,
         body.new,
         address=address_of(request),
-        kept_session=request.cookies.get(COOKIE, ""),
+        own_session=request.cookies.get(COOKIE, ""),
     )
 
 
 @router.get("/tokens")
-def list_tokens(session: SessionDep, viewer: SignedIn) -> list[schemas.TokenInfo]:
-    permissions.require_account(viewer)
-    return [_token(token) for token in credentials.tokens(session, viewer.id)]
+def list_tokens(session: SessionDep, account: CanManageAccount) -> list[schemas.TokenInfo]:
+    return [_token(token) for token in credentials.tokens(session, account.viewer.id)]
 
 
 @router.post("/tokens", status_code=201)
-def create_token(session: SessionDep, viewer: SignedIn, body: schemas.NewToken) -> schemas.TokenSecret:
+def create_token(session: SessionDep, account: CanManageAccount, body: schemas.NewToken) -> schemas.TokenSecret:
     """A new token of yours. Its secret is in this answer and nowhere else."""
-    permissions.require_account(viewer)
     token, secret = credentials.create_token(
-        session, viewer.id, body.name, scopes=body.scopes, repos=body.repos, expires_at=body.expires_at
+        session, account, body.name, scopes=body.scopes, repos=body.repos, expires_at=body.expires_at
     )
-    audit.record(session, viewer, "token.created", body.name, scopes=list(token.scopes), repos=token.repos)
     session.refresh(token)
     return schemas.TokenSecret(**_token(token).model_dump(), secret=secret)
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def delete_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> None:
-    permissions.require_account(viewer)
-    token = credentials.delete_token(session, viewer.id, token_id)
-    audit.record(session, viewer, "token.revoked", token.name)
+def delete_token(session: SessionDep, account: CanManageAccount, token_id: uuid.UUID) -> None:
+    credentials.delete_token(session, account, token_id)
 
 
 @router.post("/users", status_code=201)
-def create_user(services: ServicesDep, viewer: Admin, body: schemas.NewUser) -> schemas.TokenSecret:
+def create_user(services: ServicesDep, hub: CanAdministerHub, body: schemas.NewUser) -> schemas.TokenSecret:
     """A new user (administrators), with a first token to hand over."""
     hashed = credentials.hash_password(body.password) if body.password is not None else None
     with transaction(services.sessions) as session:
-        user = users.create_user(session, body.name, is_admin=body.is_admin, password_hash=hashed)
-        token, secret = credentials.create_token(session, user.id, "first")
-        audit.record(session, viewer, "user.created", user.name, is_admin=body.is_admin)
+        _, token, secret = users.register(session, hub, body.name, is_admin=body.is_admin, password_hash=hashed)
         session.refresh(token)
         return schemas.TokenSecret(**_token(token).model_dump(), secret=secret)
 

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from api.streaming import send_file, send_zip
 from api.v1.repos import schemas
-from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.permissions import CanAdministerHub
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos
 from hub.registry.models.content import Commit
@@ -78,9 +79,9 @@ def delete(session: SessionDep, viewer: SignedIn, kind: Kind, namespace: str, na
 
 @router.post("/restore")
 def restore(
-    services: ServicesDep, session: SessionDep, viewer: Admin, kind: Kind, namespace: str, name: str
+    services: ServicesDep, session: SessionDep, hub: CanAdministerHub, kind: Kind, namespace: str, name: str
 ) -> schemas.Repo:
     """Undo a deletion (administrators)."""
     full_name = f"{namespace}/{name}"
-    repo = repos.restore(session, viewer, TYPES[kind], full_name, services.settings.restore_days)
+    repo = repos.restore(session, hub, TYPES[kind], full_name, services.settings.restore_days)
     return schemas.Repo(repo=repo.full_name, visibility=repo.visibility)

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.v1.system import schemas
-from hub.http.identity import Admin, SessionDep
+from hub.http.identity import SessionDep
+from hub.http.permissions import CanAdministerHub
 from hub.registry.jobs import usage
 
 router = APIRouter(prefix="/v1", tags=["system"])
@@ -13,14 +14,14 @@ router = APIRouter(prefix="/v1", tags=["system"])
 
 @router.get("/usage")
 def list_usage(
-    session: SessionDep, viewer: Admin, months: Annotated[int, Query(ge=1, le=120)] = 12
+    session: SessionDep, hub: CanAdministerHub, months: Annotated[int, Query(ge=1, le=120)] = 12
 ) -> list[schemas.DeviceSeconds]:
     """Device-seconds of every namespace by month, device and kind of job, this month first (administrators)."""
-    found = usage.of_instance(session, viewer, months)
-    return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
+    used = usage.of_instance(session, months)
+    return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in used]
 
 
 @router.get("/system")
-def show_system(session: SessionDep, viewer: Admin) -> schemas.System:
+def show_system(session: SessionDep, hub: CanAdministerHub) -> schemas.System:
     """What waits and runs, the workers that are there, bytes held, and this month's device-seconds (administrators)."""
-    return schemas.System.model_validate(usage.system(session, viewer), from_attributes=True)
+    return schemas.System.model_validate(usage.system(session), from_attributes=True)

@@ -1,4 +1,4 @@
-"""/v1: organisations, their members, invitations and service accounts; quotas; the audit log."""
+"""/v1: organizations, their members, invitations and service accounts; quotas; the audit log."""
 
 import uuid
 from collections.abc import Iterator
@@ -11,8 +11,15 @@ from fastapi.responses import StreamingResponse
 from api.v1.account.schemas import TokenInfo
 from api.v1.system.schemas import DeviceSeconds
 from api.v1.teams import schemas
-from hub.http.identity import Admin, ServicesDep, SessionDep, SignedIn
-from hub.registry.access import audit, organizations, quota, users
+from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.permissions import (
+    CanAdminister,
+    CanAdministerHub,
+    CanAdministerOrganization,
+    CanManageAccount,
+    CanRemoveMember,
+)
+from hub.registry.access import audit_queries, organizations, quota, users
 from hub.registry.jobs import usage, webhooks
 from hub.registry.models.access import AuditEvent, Invitation
 from hub.registry.platform.db import transaction
@@ -25,14 +32,16 @@ EXPORTED_AT_ONCE = 1_000
 @router.get("/organizations")
 def list_organizations(session: SessionDep, viewer: SignedIn) -> list[schemas.Organization]:
     """Those that you are a member of."""
-    found = [(each, role) for each, role in users.namespaces(session, viewer) if each.kind == "organization"]
-    return [schemas.Organization(name=each.name, role=role) for each, role in found]
+    own = users.namespaces(session, viewer)
+    return [schemas.Organization(name=each.name, role=role) for each, role in own if each.kind == "organization"]
 
 
 @router.post("/organizations", status_code=201)
-def create_organization(session: SessionDep, viewer: SignedIn, body: schemas.NewOrganization) -> schemas.Organization:
+def create_organization(
+    session: SessionDep, account: CanManageAccount, body: schemas.NewOrganization
+) -> schemas.Organization:
     """A namespace to share; you are its first member and administrator."""
-    organizations.create(session, viewer, body.name)
+    organizations.create(session, account, body.name)
     return schemas.Organization(name=body.name, role="admin")
 
 
@@ -43,15 +52,15 @@ def list_members(session: SessionDep, viewer: SignedIn, organization: str) -> li
 
 
 @router.put("/organizations/{organization}/members/{user}", status_code=204)
-def set_role(session: SessionDep, viewer: SignedIn, organization: str, user: str, body: schemas.SetRole) -> None:
+def set_role(session: SessionDep, organization: CanAdministerOrganization, user: str, body: schemas.SetRole) -> None:
     """Another role for a member (its administrators)."""
-    organizations.set_role(session, viewer, organization, user, body.role)
+    organizations.set_role(session, organization, user, body.role)
 
 
 @router.delete("/organizations/{organization}/members/{user}", status_code=204)
-def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> None:
+def remove_member(session: SessionDep, permit: CanRemoveMember, user: str) -> None:
     """By its administrators, or to leave."""
-    organizations.remove_member(session, viewer, organization, user)
+    organizations.remove_member(session, permit, user)
 
 
 @router.get("/organizations/{organization}/invitations")
@@ -61,21 +70,23 @@ def list_invitations(session: SessionDep, viewer: SignedIn, organization: str) -
 
 @router.post("/organizations/{organization}/invitations", status_code=201)
 def invite(
-    session: SessionDep, viewer: SignedIn, organization: str, body: schemas.NewInvitation
+    session: SessionDep, organization: CanAdministerOrganization, body: schemas.NewInvitation
 ) -> schemas.InvitationSecret:
-    made, secret = organizations.invite(session, viewer, organization, body.role, body.days)
-    return schemas.InvitationSecret(**_invitation(made).model_dump(), secret=secret)
+    invitation, secret = organizations.invite(session, organization, body.role, body.days)
+    return schemas.InvitationSecret(**_invitation(invitation).model_dump(), secret=secret)
 
 
 @router.delete("/organizations/{organization}/invitations/{invitation_id}", status_code=204)
-def withdraw_invitation(session: SessionDep, viewer: SignedIn, organization: str, invitation_id: uuid.UUID) -> None:
-    organizations.withdraw(session, viewer, organization, invitation_id)
+def withdraw_invitation(session: SessionDep, organization: CanAdministerOrganization, invitation_id: uuid.UUID) -> None:
+    organizations.withdraw(session, organization, invitation_id)
 
 
 @router.post("/invitations/accept")
-def accept_invitation(session: SessionDep, viewer: SignedIn, body: schemas.AcceptInvitation) -> schemas.Organization:
+def accept_invitation(
+    session: SessionDep, account: CanManageAccount, body: schemas.AcceptInvitation
+) -> schemas.Organization:
     """Become a member by the secret of an invitation."""
-    name, role = organizations.accept(session, viewer, body.secret.strip())
+    name, role = organizations.accept(session, account, body.secret.strip())
     return schemas.Organization(name=name, role=role)
 
 
@@ -85,12 +96,11 @@ def _invitation(each: Invitation) -> schemas.InvitationInfo:
 
 @router.post("/organizations/{organization}/services", status_code=201)
 def create_service(
-    session: SessionDep, viewer: SignedIn, organization: str, body: schemas.NewService
+    session: SessionDep, organization: CanAdministerOrganization, body: schemas.NewService
 ) -> schemas.ServiceSecret:
     """An account for a program, with one token: it does not go when a person does."""
     user, token, secret = organizations.create_service(
         session,
-        viewer,
         organization,
         body.name,
         body.role,
@@ -104,9 +114,9 @@ def create_service(
 
 
 @router.delete("/organizations/{organization}/services/{service}", status_code=204)
-def stop_service(session: SessionDep, viewer: SignedIn, organization: str, service: str) -> None:
+def stop_service(session: SessionDep, organization: CanAdministerOrganization, service: str) -> None:
     """Its tokens are good for nothing any more; what it made stays."""
-    organizations.stop_service(session, viewer, organization, service)
+    organizations.stop_service(session, organization, service)
 
 
 @router.get("/namespaces/{namespace}/quota")
@@ -116,11 +126,11 @@ def get_quota(session: SessionDep, viewer: SignedIn, namespace: str) -> schemas.
 
 
 @router.put("/namespaces/{namespace}/quota")
-def set_quota(session: SessionDep, viewer: Admin, namespace: str, body: schemas.Quota) -> schemas.Usage:
+def set_quota(session: SessionDep, hub: CanAdministerHub, namespace: str, body: schemas.Quota) -> schemas.Usage:
     """Limits for a namespace (administrators)."""
-    quota.set_limits(session, viewer, namespace, body.quota_bytes, body.quota_jobs)
+    quota.set_limits(session, hub, namespace, body.quota_bytes, body.quota_jobs)
     session.flush()
-    return schemas.Usage.model_validate(quota.usage(session, viewer, namespace), from_attributes=True)
+    return schemas.Usage.model_validate(quota.usage(session, hub.viewer, namespace), from_attributes=True)
 
 
 @router.get("/namespaces/{namespace}/usage")
@@ -134,10 +144,10 @@ def get_usage(
 
 @router.put("/namespaces/{namespace}/webhook")
 def set_webhook(
-    session: SessionDep, services: ServicesDep, viewer: SignedIn, namespace: str, body: schemas.NewWebhook
+    session: SessionDep, services: ServicesDep, admin: CanAdminister, body: schemas.NewWebhook
 ) -> schemas.WebhookSecret:
     """Where to tell that a job has ended, with a new secret (its administrators)."""
-    hook = webhooks.set_address(session, viewer, namespace, body.url, services.settings.webhook_hosts)
+    hook = webhooks.set_address(session, admin, body.url, services.settings.webhook_hosts)
     return schemas.WebhookSecret.model_validate(hook, from_attributes=True)
 
 
@@ -150,9 +160,9 @@ def get_webhook(session: SessionDep, viewer: SignedIn, namespace: str) -> schema
 
 
 @router.delete("/namespaces/{namespace}/webhook", status_code=204)
-def remove_webhook(session: SessionDep, viewer: SignedIn, namespace: str) -> None:
+def remove_webhook(session: SessionDep, admin: CanAdminister) -> None:
     """Nothing is sent any more, nor what waits (its administrators)."""
-    webhooks.remove(session, viewer, namespace)
+    webhooks.remove(session, admin)
 
 
 @router.get("/audit")
@@ -165,7 +175,7 @@ def list_audit_events(
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> list[schemas.AuditEvent]:
     """Who did what, oldest first: of namespaces that you administer, and for administrators everything."""
-    found = audit.page(session, viewer, namespace=namespace, since=since, after=after, limit=limit)
+    found = audit_queries.page(session, viewer, namespace=namespace, since=since, after=after, limit=limit)
     return [schemas.AuditEvent.model_validate(event, from_attributes=True) for event in found]
 
 
@@ -177,7 +187,9 @@ def export_audit_log(
 
     def read(after: int) -> list[AuditEvent]:
         with transaction(services.sessions) as session:
-            return audit.page(session, viewer, namespace=namespace, since=since, after=after, limit=EXPORTED_AT_ONCE)
+            return audit_queries.page(
+                session, viewer, namespace=namespace, since=since, after=after, limit=EXPORTED_AT_ONCE
+            )
 
     def lines(events: list[AuditEvent]) -> Iterator[str]:
         while events:

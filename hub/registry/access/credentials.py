@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit
+from hub.registry.access.permissions import AdministerHub, ManageAccount
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.models.access import BrowserSession, Token, User
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
@@ -22,7 +23,7 @@ SHORTEST_PASSWORD = 10
 
 # RFC 9106's second recommendation: 64 MiB, 3 passes, 4 lanes; argon2-cffi's own default.
 _hasher = PasswordHasher()
-# Verified where there is no such user or he has no password, so that the time an answer takes does not tell.
+# Verified where there is no such user, or no password, so that the time an answer takes does not tell.
 _NOBODY = _hasher.hash(secrets.token_urlsafe(16))
 
 
@@ -39,6 +40,28 @@ class BadScope(InvalidInput):
 
 def create_token(
     session: Session,
+    account: ManageAccount,
+    name: str,
+    *,
+    scopes: Sequence[Scope] = SCOPES,
+    repos: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[Token, str]:
+    """A new token of the account and its secret; see `issue_token`."""
+    token, secret = issue_token(session, account.viewer.id, name, scopes=scopes, repos=repos, expires_at=expires_at)
+    account.record(session, "token.created", name, scopes=list(token.scopes), repos=token.repos)
+    return token, secret
+
+
+def create_token_for(session: Session, hub: AdministerHub, user: User, name: str) -> str:
+    """The secret of a new token that is good for everything its user may do."""
+    token, secret = issue_token(session, user.id, name)
+    hub.record(session, "token.created", name, scopes=list(token.scopes), repos=None, user=user.name)
+    return secret
+
+
+def issue_token(
+    session: Session,
     user_id: uuid.UUID,
     name: str,
     *,
@@ -46,7 +69,10 @@ def create_token(
     repos: Sequence[str] | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[Token, str]:
-    """A new token and its secret, which is shown this once and not kept. `repos`: "namespace/name" or "namespace/*"."""
+    """A new token and its secret, which is shown this once and not stored. `repos`: "namespace/name" or "namespace/*".
+
+    A part of creating a user, a service account or a token, each of which writes its line of the audit log.
+    """
     for pattern in repos or ():
         namespace, slash, repo = pattern.partition("/")
         if not slash or not NAME.fullmatch(namespace) or not (repo == "*" or NAME.fullmatch(repo)):
@@ -88,12 +114,12 @@ def tokens(session: Session, user_id: uuid.UUID) -> Sequence[Token]:
     return session.scalars(select(Token).where(Token.user_id == user_id).order_by(Token.created_at)).all()
 
 
-def delete_token(session: Session, user_id: uuid.UUID, token_id: uuid.UUID) -> Token:
-    token = session.scalar(select(Token).where(Token.id == token_id, Token.user_id == user_id))
+def delete_token(session: Session, account: ManageAccount, token_id: uuid.UUID) -> None:
+    token = session.scalar(select(Token).where(Token.id == token_id, Token.user_id == account.viewer.id))
     if token is None:
         raise NotFound(f"There is no token {token_id} here.")
     session.delete(token)
-    return token
+    account.record(session, "token.revoked", token.name)
 
 
 # --- passwords --------------------------------------------------------------------------------------------------------
@@ -127,7 +153,7 @@ def start_session(session: Session, viewer: Viewer, days: float, agent: str = ""
     expires = func.now() + timedelta(days=days)
     session.add(BrowserSession(hash=hash_secret(secret), user_id=viewer.id, agent=agent[:300], expires_at=expires))
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at < func.now()))
-    audit.record(session, viewer, "session.started", viewer.name)
+    audit.record(session, viewer.name, "session.started", viewer.name)
     return secret
 
 
@@ -151,16 +177,25 @@ def end_session(session: Session, secret: str) -> None:
     session.execute(delete(BrowserSession).where(BrowserSession.hash == hash_secret(secret)))
 
 
-def end_session_of(session: Session, user_id: uuid.UUID, session_id: uuid.UUID) -> None:
-    gone = delete(BrowserSession).where(BrowserSession.id == session_id, BrowserSession.user_id == user_id)
+def end_session_of(session: Session, account: ManageAccount, session_id: uuid.UUID) -> None:
+    gone = delete(BrowserSession).where(BrowserSession.id == session_id, BrowserSession.user_id == account.viewer.id)
     if session.scalar(gone.returning(BrowserSession.id)) is None:
         raise NotFound(f"You have no session {session_id}.")
+    account.record(session, "session.ended", str(session_id))
 
 
-def end_sessions(session: Session, user_id: uuid.UUID, *, but: str = "") -> int:
-    """End all of a user's sessions but the one with this secret; how many there were."""
-    others = (BrowserSession.user_id == user_id, BrowserSession.hash != hash_secret(but))
-    return len(session.scalars(delete(BrowserSession).where(*others).returning(BrowserSession.id)).all())
+def end_other_sessions(session: Session, account: ManageAccount, own: str) -> None:
+    """End all sessions of the account but the one with the secret `own`."""
+    others = (BrowserSession.user_id == account.viewer.id, BrowserSession.hash != hash_secret(own))
+    ended = session.scalars(delete(BrowserSession).where(*others).returning(BrowserSession.id)).all()
+    account.record(session, "sessions.ended", account.viewer.name, count=len(ended))
+
+
+def set_password(session: Session, account: ManageAccount, hashed: str, own: str) -> None:
+    """The new password's hash; all sessions but the one with the secret `own` end."""
+    session.get_one(User, account.viewer.id).password_hash = hashed
+    end_other_sessions(session, account, own)
+    account.record(session, "password.set", account.viewer.name)
 
 
 def hash_secret(secret: str) -> str:

@@ -8,8 +8,9 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry.access import audit, credentials, permissions
-from hub.registry.access.viewer import Viewer, viewer_of
+from hub.registry.access import credentials
+from hub.registry.access.permissions import ManageAccount, authorize
+from hub.registry.access.viewer import viewer_of
 from hub.registry.models.access import DeviceLogin, User
 from hub.registry.platform.errors import HubError, NotFound
 
@@ -54,9 +55,8 @@ def start(session: Session) -> Codes:
     return codes
 
 
-def decide(session: Session, viewer: Viewer, user_code: str, *, approve: bool) -> None:
-    """The signed-in person's answer. Raises NoSuchCode for a code that is not open."""
-    permissions.require_account(viewer)  # the program gets a token that is good for everything
+def decide(session: Session, account: ManageAccount, user_code: str, *, approve: bool) -> None:
+    """The signed-in person's answer; the program gets a token that is good for everything. Raises NoSuchCode."""
     letters = "".join(char for char in user_code.upper() if char.isalnum())
     login = session.scalar(
         select(DeviceLogin)
@@ -67,9 +67,10 @@ def decide(session: Session, viewer: Viewer, user_code: str, *, approve: bool) -
     if login is None:
         raise NoSuchCode(f"No program waits with the code {user_code[:20]!r}; compare it with what the program shows.")
     if approve:
-        login.user_id = viewer.id
+        login.user_id = account.viewer.id
     else:
         login.denied = True
+    account.record(session, "device.approved" if approve else "device.denied", account.viewer.name)
 
 
 def poll(session: Session, device_code: str) -> str:
@@ -83,14 +84,13 @@ def poll(session: Session, device_code: str) -> str:
         .with_for_update()
     )
     if login is None:
-        raise ExpiredCode("The code is not known, was used, or its time is over; begin to sign in again.")
+        raise ExpiredCode("The code is not known, was used, or has expired; begin to sign in again.")
     if login.denied:
         raise AccessDenied("The sign-in was refused on the hub's page.")
     if login.user_id is None:
         raise AuthorizationPending("Nobody has entered the code yet.")
-    token, secret = credentials.create_token(session, login.user_id, "hf auth login")
-    approver = viewer_of(session.get_one(User, login.user_id))
-    audit.record(session, approver, "token.created", token.name, scopes=list(token.scopes), repos=None)
+    approver = authorize(viewer_of(session.get_one(User, login.user_id)), ManageAccount)
+    _, secret = credentials.create_token(session, approver, "hf auth login")
     session.delete(login)
     return secret
 

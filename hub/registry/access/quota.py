@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from hub.registry.access import audit, permissions
+from hub.registry.access import permissions
+from hub.registry.access.permissions import AdministerHub
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Namespace
 from hub.registry.models.content import Blob, Holding
@@ -35,16 +36,14 @@ def usage(session: Session, viewer: Viewer, namespace: str) -> Usage:
 
 
 def set_limits(
-    session: Session, viewer: Viewer, namespace: str, quota_bytes: int | None, quota_jobs: int | None
+    session: Session, hub: AdministerHub, namespace: str, quota_bytes: int | None, quota_jobs: int | None
 ) -> None:
-    """By administrators of the instance. What is held already stays, also above the limit."""
+    """Limit what a namespace may hold and run; None is no limit. What is held already stays, also above the limit."""
     row = session.get(Namespace, namespace)
     if row is None:
         raise NotFound(f"There is no namespace {namespace!r}.")
     row.quota_bytes, row.quota_jobs = quota_bytes, quota_jobs
-    audit.record(
-        session, viewer, "quota.set", namespace, namespace=namespace, quota_bytes=quota_bytes, quota_jobs=quota_jobs
-    )
+    hub.record(session, "quota.set", namespace, namespace=namespace, quota_bytes=quota_bytes, quota_jobs=quota_jobs)
 
 
 def require_room(session: Session, namespace: str, size: int, *, lock: bool = False) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from hub.registry.access import audit, credentials, permissions, users
+from hub.registry.access import audit, credentials, users
+from hub.registry.access.permissions import ManageAccount, ScopeMissing, authorize
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.models.access import OpenIdentity, User
 from hub.registry.platform.db import transaction
@@ -17,7 +18,7 @@ from hub.vocabulary import SCOPES
 
 
 class NotAdmitted(Forbidden):
-    """The provider knows the person, and this hub has no user for him."""
+    """The provider knows the person, and this hub has no user for them."""
 
     code = "not_admitted"
 
@@ -45,26 +46,24 @@ def by_token(sessions: sessionmaker[Session], limits: RateLimits, secret: str, a
     except NotSignedIn:
         limits.count_failure(address)
         raise
-    permissions.require_account(viewer)
+    authorize(viewer, ManageAccount)
     if not viewer.scopes.issuperset(SCOPES):
-        raise permissions.ScopeMissing(
-            "A session may do everything, and this token may not; sign in with one that has all scopes."
-        )
+        raise ScopeMissing("A session may do everything, and this token may not; sign in with one that has all scopes.")
     return viewer
 
 
 def change_password(
     sessions: sessionmaker[Session],
     limits: RateLimits,
-    viewer: Viewer,
+    account: ManageAccount,
     current: str,
     new: str,
     *,
     address: str,
-    kept_session: str,
+    own_session: str,
 ) -> None:
-    """The viewer's other sessions end. Raises NotSignedIn where `current` is wrong, BadPassword, TooManyAttempts."""
-    permissions.require_account(viewer)
+    """The account's other sessions end. Raises NotSignedIn where `current` is wrong, BadPassword, TooManyAttempts."""
+    viewer = account.viewer
     limits.check_attempts(address, viewer.name)
     with transaction(sessions) as session:
         before = session.get_one(User, viewer.id).password_hash
@@ -74,9 +73,7 @@ def change_password(
         raise NotSignedIn("The current password is wrong.")
     hashed = credentials.hash_password(new)
     with transaction(sessions) as session:
-        session.get_one(User, viewer.id).password_hash = hashed
-        credentials.end_sessions(session, viewer.id, but=kept_session)
-        audit.record(session, viewer, "password.set", viewer.name)
+        credentials.set_password(session, account, hashed, own_session)
 
 
 def by_identity(
@@ -84,8 +81,8 @@ def by_identity(
 ) -> Viewer:
     """The user of this subject of a provider.
 
-    A subject that is new is connected to whoever is signed in already (`viewer`), or else, with `admit`, gets a user, named as the
-    provider calls him if that is free. Raises NotAdmitted.
+    A subject that is new is connected to whoever is signed in already (`viewer`), or else, with `admit`, gets a user, named as at
+    the provider if that name is free. Raises NotAdmitted.
     """
     subject = str(claims["sub"])
     known = session.get(OpenIdentity, (issuer, subject))
@@ -93,7 +90,7 @@ def by_identity(
         return viewer_of(session.get_one(User, known.user_id))
     if viewer is not None:
         session.add(OpenIdentity(issuer=issuer, subject=subject, user_id=viewer.id))
-        audit.record(session, viewer, "identity.connected", viewer.name, issuer=issuer)
+        audit.record(session, viewer.name, "identity.connected", viewer.name, issuer=issuer)
         return viewer
     if not admit:
         raise NotAdmitted(
@@ -102,7 +99,7 @@ def by_identity(
     user = _new_user(session, str(claims.get("preferred_username") or claims.get("email") or "user"))
     session.add(OpenIdentity(issuer=issuer, subject=subject, user_id=user.id))
     viewer = viewer_of(user)
-    audit.record(session, viewer, "user.created", user.name, issuer=issuer)
+    audit.record(session, viewer.name, "user.created", user.name, issuer=issuer)
     return viewer
 
 

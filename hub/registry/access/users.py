@@ -8,8 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from hub.registry.access import credentials
+from hub.registry.access.permissions import AdministerHub
 from hub.registry.access.viewer import Viewer
-from hub.registry.models.access import Membership, Namespace, User
+from hub.registry.models.access import Membership, Namespace, Token, User
 from hub.registry.platform.errors import Conflict, InvalidInput, NotFound
 from hub.vocabulary import NAME, NamespaceKind, Role
 
@@ -54,6 +56,16 @@ def check_namespace(name: str, what: str) -> None:
         raise BadName(f"{what} {name!r} is an address of this hub; choose another name.")
 
 
+def register(
+    session: Session, hub: AdministerHub, name: str, *, is_admin: bool, password_hash: str | None = None
+) -> tuple[User, Token, str]:
+    """A new user, with a first token and its secret to hand over. Raises NameTaken, BadName."""
+    user = create_user(session, name, is_admin=is_admin, password_hash=password_hash)
+    token, secret = credentials.issue_token(session, user.id, "first")
+    hub.record(session, "user.created", user.name, is_admin=is_admin)
+    return user, token, secret
+
+
 def create_user(session: Session, name: str, *, is_admin: bool = False, password_hash: str | None = None) -> User:
     """A user and the namespace of the same name. Raises NameTaken."""
     check_namespace(name, "The user name")
@@ -93,7 +105,7 @@ def ensure_namespace(session: Session, name: str, kind: NamespaceKind, admin_id:
 
 
 def namespaces(session: Session, viewer: Viewer) -> Sequence[tuple[Namespace, Role]]:
-    """Those that the viewer is a member of, his own first."""
+    """Those that the viewer is a member of, their own first."""
     query = (
         select(Namespace, Membership.role)
         .join(Membership, Membership.namespace == Namespace.name)

@@ -168,7 +168,7 @@ def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
 
 def _lock(session: Session, viewer: Viewer, repo: Repo) -> None:
     """One mover at a time, who sees where the last one left the alias."""
-    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
     session.refresh(repo, with_for_update=True)
 
 
@@ -205,7 +205,7 @@ def _record(
     entry = {"action": action, "commit_id": commit_id, "moved_by": viewer.id, "gate_result": gate_result}
     session.add(AliasMove(repo_id=repo.id, name=name, **entry))
     audit.record(
-        session, viewer, f"alias.{action}", f"{repo.full_name}@{name}", namespace=repo.namespace, commit=commit_id
+        session, viewer.name, f"alias.{action}", f"{repo.full_name}@{name}", namespace=repo.namespace, commit=commit_id
     )
     session.flush()
 

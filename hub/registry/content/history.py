@@ -104,7 +104,7 @@ def publish(
     author = viewer_of(session.get_one(User, author_id))
     audit.record(
         session,
-        author,
+        author.name,
         "commit.created",
         repo.full_name,
         namespace=repo.namespace,

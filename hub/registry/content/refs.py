@@ -101,7 +101,7 @@ def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_
         repos.find(session, viewer, repo_type, match[1])
         raise ReadOnly(f"{full_name} is a read-only name for a version of {match[1]}; write to {match[1]}.")
     repo = repos.find(session, viewer, repo_type, full_name)
-    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
     return repo
 
 

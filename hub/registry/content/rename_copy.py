@@ -40,7 +40,7 @@ def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
     repo.namespace, repo.name = repos.split_name(full_name)
     session.flush()
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
-    audit.record(session, viewer, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
+    audit.record(session, viewer.name, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
     # The text that searches look in begins with the name.
     for facts in session.scalars(select(AdapterFacts).where(AdapterFacts.repo_id == repo.id)):
         facts.search = full_name.lower() + facts.search[len(before) :]

@@ -23,11 +23,17 @@ def change_visibility(
 ) -> Repo:
     """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not say so."""
     repo = find(session, viewer, repo_type, full_name)
-    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
     if not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
         check_reveals_nothing(session, Commit.repo_id == repo.id, visibility, f"Making {full_name} {visibility}")
     audit.record(
-        session, viewer, "visibility.set", full_name, namespace=repo.namespace, now=visibility, before=repo.visibility
+        session,
+        viewer.name,
+        "visibility.set",
+        full_name,
+        namespace=repo.namespace,
+        now=visibility,
+        before=repo.visibility,
     )
     repo.visibility = visibility
     return repo

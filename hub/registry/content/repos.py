@@ -51,7 +51,7 @@ def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_nam
     Raises NotSignedIn, Forbidden, BadName, or RepoExists if the name is held by a deleted repo.
     """
     namespace, name = split_name(full_name)
-    permissions.require_write(session, viewer, namespace, name)
+    permissions.authorize_in(session, viewer, permissions.Write, namespace, name)
     users.check_name(name, "The repo name")
     if VERSION_SUFFIX.search(name):
         raise users.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
@@ -78,7 +78,7 @@ def ensure(
     if session.scalar(made.on_conflict_do_nothing().returning(Repo.id)):
         audit.record(
             session,
-            viewer,
+            viewer.name,
             "repo.created",
             full_name,
             namespace=namespace,
@@ -173,28 +173,26 @@ def version_of(session: Session, commit: Commit) -> str | None:
 def delete(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> None:
     """Gone at once for all but administrators; the name and the bytes stay until it can no longer be restored."""
     repo = find(session, viewer, repo_type, full_name)
-    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
     repo.deleted_at = datetime.now(UTC)
-    audit.record(session, viewer, "repo.deleted", full_name, namespace=repo.namespace, type=repo_type)
+    audit.record(session, viewer.name, "repo.deleted", full_name, namespace=repo.namespace, type=repo_type)
 
 
-def restore(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, days: float) -> Repo:
-    """Undo a deletion of the last days. Administrators only: to others the repo does not exist."""
+def restore(session: Session, hub: permissions.AdministerHub, repo_type: RepoType, full_name: str, days: float) -> Repo:
+    """Undo a deletion of the last days. Raises RepoNotFound."""
     namespace, name = split_name(full_name)
-    repo = None
-    if viewer.is_admin:
-        repo = session.scalar(
-            select(Repo).where(
-                Repo.type == repo_type,
-                Repo.namespace == namespace,
-                Repo.name == name,
-                Repo.deleted_at > datetime.now(UTC) - timedelta(days=days),
-            )
+    repo = session.scalar(
+        select(Repo).where(
+            Repo.type == repo_type,
+            Repo.namespace == namespace,
+            Repo.name == name,
+            Repo.deleted_at > datetime.now(UTC) - timedelta(days=days),
         )
+    )
     if repo is None:
         raise RepoNotFound(f"There is no deleted {repo_type} repo {full_name!r} that you could restore.")
     repo.deleted_at = None
-    audit.record(session, viewer, "repo.restored", full_name, namespace=namespace, type=repo_type)
+    hub.record(session, "repo.restored", full_name, namespace=namespace, type=repo_type)
     return repo
 
 

@@ -24,7 +24,7 @@ def create(
 ) -> tuple[ShareLink, str]:
     """A link and its secret, which is shown this once. Raises WouldReveal, as making the module public would."""
     repo = repos.find(session, viewer, "model", full_name)
-    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
     commit = repos.resolve(session, repo, revision)
     if not reveal:
         repo_visibility.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {full_name}")
@@ -38,14 +38,16 @@ def create(
     session.add(made)
     session.flush()
     session.refresh(made)
-    audit.record(session, viewer, "share.created", full_name, namespace=repo.namespace, commit=commit.id, days=days)
+    audit.record(
+        session, viewer.name, "share.created", full_name, namespace=repo.namespace, commit=commit.id, days=days
+    )
     return made, secret
 
 
 def listing(session: Session, viewer: Viewer, full_name: str) -> Sequence[ShareLink]:
     """Those of a repo that have not expired, for whoever may make them."""
     repo = repos.find(session, viewer, "model", full_name)
-    permissions.require_write(session, viewer, repo.namespace, repo.name)
+    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
     of_repo = select(ShareLink).join(Commit, Commit.id == ShareLink.commit_id).where(Commit.repo_id == repo.id)
     live = of_repo.where(ShareLink.expires_at > func.now()).order_by(ShareLink.created_at)
     return session.scalars(live).all()
@@ -56,7 +58,7 @@ def revoke(session: Session, viewer: Viewer, full_name: str, share_id: uuid.UUID
         raise ShareNotFound(f"{full_name} has no share link {share_id}.")
     session.execute(delete(ShareLink).where(ShareLink.id == share_id))
     audit.record(
-        session, viewer, "share.revoked", full_name, namespace=full_name.partition("/")[0], share=str(share_id)
+        session, viewer.name, "share.revoked", full_name, namespace=full_name.partition("/")[0], share=str(share_id)
     )
 
 

@@ -79,7 +79,9 @@ def submit(
         return existing(session, viewer, idempotency_key or "", request) or _vanished()
     for commit_id, role in {(item.commit_id, item.role) for item in submission.inputs}:
         session.add(JobInput(job_id=job_id, commit_id=commit_id, role=role))
-    audit.record(session, viewer, "job.submitted", str(job_id), namespace=submission.namespace, kind=submission.kind)
+    audit.record(
+        session, viewer.name, "job.submitted", str(job_id), namespace=submission.namespace, kind=submission.kind
+    )
     queue.send_after_commit(session, submission.queue, job_id)
     return session.get_one(Job, job_id)
 
@@ -109,7 +111,7 @@ def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
 def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
     job = find(session, viewer, job_id)
-    permissions.require_scope(viewer, "jobs")
+    permissions.authorize(viewer, permissions.UseJobs)
     if not may_cancel(session, viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
@@ -120,7 +122,7 @@ def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
         job.cancel_requested = True
     elif job.state != "cancelled":
         raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
-    audit.record(session, viewer, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
+    audit.record(session, viewer.name, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
     session.flush()
     session.refresh(job)
     return job

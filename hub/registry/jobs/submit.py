@@ -21,7 +21,7 @@ from hub.registry.platform.services import Services
 
 def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_key: str | None = None) -> Job:
     """Queue the job that a request asks for. No database session is open while inline examples travel to storage."""
-    permissions.require_scope(viewer, "jobs")
+    permissions.authorize(viewer, permissions.UseJobs)
     body = request.model_dump(mode="json")
     inline = {path: _jsonl(path, source.inline) for path, source in request.sources().items() if source.inline}
     repo_name = request.examples_repo(viewer)

@@ -21,7 +21,7 @@ from sqlalchemy import and_, delete, func, null, select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
-from hub.registry.access import audit, permissions
+from hub.registry.access.permissions import Administer, authorize_in
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Job, Webhook, WebhookEvent
@@ -62,9 +62,8 @@ class Sending:
 # --- the namespace's administrators -----------------------------------------------------------------------------------
 
 
-def set_address(session: Session, viewer: Viewer, namespace: str, address: str, hosts: str) -> Webhook:
+def set_address(session: Session, admin: Administer, address: str, hosts: str) -> Webhook:
     """Where to send from now on, with a new secret, which is shown this once. Raises BadWebhook."""
-    permissions.require_admin(session, viewer, namespace)
     url = _checked(address)
     if not _allowed(url, hosts):
         raise BadWebhook(
@@ -72,27 +71,27 @@ def set_address(session: Session, viewer: Viewer, namespace: str, address: str, 
         )
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     values = {"url": str(url), "secret": secret, "created_at": func.now()}
-    made = insert(Webhook).values(namespace=namespace, **values)
+    made = insert(Webhook).values(namespace=admin.namespace, **values)
     session.execute(made.on_conflict_do_update(index_elements=["namespace"], set_=values))
-    audit.record(session, viewer, "webhook.set", _origin_of(url), namespace=namespace)
-    return session.get_one(Webhook, namespace, populate_existing=True)
+    admin.record(session, "webhook.set", _origin_of(url))
+    return session.get_one(Webhook, admin.namespace, populate_existing=True)
 
 
 def get(session: Session, viewer: Viewer, namespace: str) -> tuple[Webhook, Sequence[WebhookEvent]]:
     """The webhook and its newest events."""
-    hook = _find(session, viewer, namespace)
+    authorize_in(session, viewer, Administer, namespace)
+    hook = _find(session, namespace)
     newest = select(WebhookEvent).where(WebhookEvent.namespace == namespace).order_by(WebhookEvent.id.desc()).limit(20)
     return hook, session.scalars(newest).all()
 
 
-def remove(session: Session, viewer: Viewer, namespace: str) -> None:
+def remove(session: Session, admin: Administer) -> None:
     """What was not sent yet goes with it."""
-    session.delete(_find(session, viewer, namespace))
-    audit.record(session, viewer, "webhook.removed", namespace, namespace=namespace)
+    session.delete(_find(session, admin.namespace))
+    admin.record(session, "webhook.removed", admin.namespace)
 
 
-def _find(session: Session, viewer: Viewer, namespace: str) -> Webhook:
-    permissions.require_admin(session, viewer, namespace)
+def _find(session: Session, namespace: str) -> Webhook:
     hook = session.get(Webhook, namespace)
     if hook is None:
         raise WebhookNotFound(f"The namespace {namespace!r} has no webhook.")

@@ -89,7 +89,7 @@ class UploadPreview:
 def preview_upload(services: Services, viewer: Viewer, namespace: str, files: Sequence[Incoming]) -> UploadPreview:
     """Inspect what may become an adapter, and store its bytes if nothing is wrong with them. Raises Forbidden and QuotaExceeded."""
     with transaction(services.sessions) as session:
-        permissions.require_write(session, viewer, namespace)
+        permissions.authorize_in(session, viewer, permissions.Write, namespace)
     sent = {file.path: file for file in files if not MAC_EXTRAS.search(file.path)}
     named = without_top(sent)
     shown = _shown(services, viewer, namespace, named, [replace(file, path=path) for path, file in named.items()])

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from hub.http.addresses import address_of
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, SignedIn
-from hub.registry.access import audit, credentials, permissions, sign_in, users
+from hub.http.permissions import CanManageAccount
+from hub.registry.access import audit_queries, credentials, sign_in, users
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import AuditEvent, BrowserSession, Token
 from hub.registry.platform.db import transaction
@@ -53,9 +54,8 @@ class ActivityPage(Page, template="account/activity.html"):
 
 
 @router.get("/account")
-def account(session: SessionDep, viewer: SignedIn, request: Request) -> Response:
-    permissions.require_account(viewer)
-    return _account(session, viewer, request)
+def account(session: SessionDep, account: CanManageAccount, request: Request) -> Response:
+    return _account(session, account.viewer, request)
 
 
 def _account(
@@ -84,26 +84,24 @@ def _account(
 @router.post("/account/password")
 def set_password(
     services: ServicesDep,
-    viewer: SignedIn,
+    account: CanManageAccount,
     request: Request,
     new: Annotated[str, Form(max_length=1_000)],
     current: Annotated[str, Form(max_length=1_000)] = "",
 ) -> Response:
-    permissions.require_account(viewer)
-
     def show(form: RefusedForm = NO_FORM, done: str = "") -> Response:
         with transaction(services.sessions) as session:
-            return _account(session, viewer, request, form, done=done)
+            return _account(session, account.viewer, request, form, done=done)
 
     def change() -> Response:
         sign_in.change_password(
             services.sessions,
             request.app.state.limits,
-            viewer,
+            account,
             current,
             new,
             address=address_of(request),
-            kept_session=request.cookies.get(COOKIE, ""),
+            own_session=request.cookies.get(COOKIE, ""),
         )
         return show(done="The password is set. Your other sessions have ended.")
 
@@ -113,7 +111,7 @@ def set_password(
 @router.post("/account/tokens")
 def create_token(
     session: SessionDep,
-    viewer: SignedIn,
+    account: CanManageAccount,
     request: Request,
     name: Annotated[str, Form(max_length=96)],
     scopes: Annotated[list[Scope], Form()] = [],  # noqa: B006 - FastAPI copies it
@@ -121,46 +119,38 @@ def create_token(
     days: Annotated[str, Form(max_length=6)] = "",
 ) -> Response:
     """The page with the secret on it, this once."""
-    permissions.require_account(viewer)
 
     def create() -> Response:
         if not name.strip():
             raise InvalidInput("Give the token a name, so that you will know later what it was for.")
         limits = repos.split() or None
-        token, secret = credentials.create_token(
-            session, viewer.id, name.strip(), scopes=scopes, repos=limits, expires_at=expiry(days)
+        _, secret = credentials.create_token(
+            session, account, name.strip(), scopes=scopes, repos=limits, expires_at=expiry(days)
         )
-        audit.record(session, viewer, "token.created", name, scopes=list(token.scopes), repos=token.repos)
-        return _account(session, viewer, request, secret=secret)
+        return _account(session, account.viewer, request, secret=secret)
 
     def show_again(form: RefusedForm) -> Response:
-        return _account(session, viewer, request, form)
+        return _account(session, account.viewer, request, form)
 
     typed = {"name": name, "scopes": scopes, "repos": repos, "days": days}
     return run_form(create, show_again, name="token", typed=typed, session=session)
 
 
 @router.post("/account/tokens/{token_id}/revoke")
-def revoke_token(session: SessionDep, viewer: SignedIn, token_id: uuid.UUID) -> Response:
-    permissions.require_account(viewer)
-    token = credentials.delete_token(session, viewer.id, token_id)
-    audit.record(session, viewer, "token.revoked", token.name)
+def revoke_token(session: SessionDep, account: CanManageAccount, token_id: uuid.UUID) -> Response:
+    credentials.delete_token(session, account, token_id)
     return RedirectResponse("/account#tokens", status_code=303)
 
 
 @router.post("/account/sessions/{session_id}/end")
-def end_session(session: SessionDep, viewer: SignedIn, session_id: uuid.UUID) -> Response:
-    permissions.require_account(viewer)
-    credentials.end_session_of(session, viewer.id, session_id)
-    audit.record(session, viewer, "session.ended", str(session_id))
+def end_session(session: SessionDep, account: CanManageAccount, session_id: uuid.UUID) -> Response:
+    credentials.end_session_of(session, account, session_id)
     return RedirectResponse("/account#sessions", status_code=303)
 
 
 @router.post("/account/sessions/end")
-def end_other_sessions(session: SessionDep, viewer: SignedIn, request: Request) -> Response:
-    permissions.require_account(viewer)
-    count = credentials.end_sessions(session, viewer.id, but=request.cookies.get(COOKIE, ""))
-    audit.record(session, viewer, "sessions.ended", viewer.name, count=count)
+def end_other_sessions(session: SessionDep, account: CanManageAccount, request: Request) -> Response:
+    credentials.end_other_sessions(session, account, request.cookies.get(COOKIE, ""))
     return RedirectResponse("/account#sessions", status_code=303)
 
 
@@ -172,7 +162,7 @@ def activity(
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
     """The audit log of what one administers, newest first."""
-    events = audit.latest(session, viewer, namespace=namespace or None, before=before, limit=EVENTS + 1)
+    events = audit_queries.latest(session, viewer, namespace=namespace or None, before=before, limit=EVENTS + 1)
     page = ActivityPage(
         events=events[:EVENTS],
         older=events[EVENTS - 1].id if len(events) > EVENTS else None,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Query, Response
 
 from hub.http.identity import SessionDep, ViewerDep
+from hub.http.permissions import CanManageAccount
 from hub.registry.access import device_login
 from hub.registry.platform.errors import NotSignedIn
 from hub.web.render import Page, render
@@ -32,11 +33,9 @@ def device_form(viewer: ViewerDep, code: Annotated[str, Query(max_length=20)] = 
 @router.post("/device")
 def answer_device(
     session: SessionDep,
-    viewer: ViewerDep,
+    account: CanManageAccount,
     code: Annotated[str, Form(max_length=20)],
     answer: Annotated[Literal["approve", "deny"], Form()],
 ) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in first, then open the address that your program shows again.")
-    device_login.decide(session, viewer, code, approve=answer == "approve")
-    return render(DevicePage("", answer), viewer)
+    device_login.decide(session, account, code, approve=answer == "approve")
+    return render(DevicePage("", answer), account.viewer)

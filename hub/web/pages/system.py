@@ -8,8 +8,9 @@ from fastapi import APIRouter, Form, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from hub.http.identity import Admin, SessionDep
-from hub.registry.access import audit, credentials, quota, users
+from hub.http.identity import SessionDep
+from hub.http.permissions import CanAdministerHub
+from hub.registry.access import quota, users
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.jobs import usage
@@ -35,14 +36,14 @@ class SystemPage(Page, template="system/system.html"):
 
 
 @router.get("/system")
-def system(session: SessionDep, viewer: Admin) -> Response:
-    return _system(session, viewer)
+def system(session: SessionDep, hub: CanAdministerHub) -> Response:
+    return _system(session, hub.viewer)
 
 
 def _system(
     session: Session, viewer: Viewer, form: RefusedForm = NO_FORM, *, new_user: str = "", secret: str = ""
 ) -> Response:
-    system = usage.system(session, viewer)
+    system = usage.system(session)
     page = SystemPage(
         system=system,
         running=sum(sum(queue.running.values()) for queue in system.queues),
@@ -58,20 +59,18 @@ def _system(
 @router.post("/system/users")
 def create_user(
     session: SessionDep,
-    viewer: Admin,
+    hub: CanAdministerHub,
     name: Annotated[str, Form(max_length=96)],
     is_admin: Annotated[bool, Form()] = False,
 ) -> Response:
     """The page with the user's first token on it, this once."""
 
     def change() -> Response:
-        user = users.create_user(session, name.strip(), is_admin=is_admin)
-        _, secret = credentials.create_token(session, user.id, "first")
-        audit.record(session, viewer, "user.created", user.name, is_admin=is_admin)
-        return _system(session, viewer, new_user=user.name, secret=secret)
+        user, _, secret = users.register(session, hub, name.strip(), is_admin=is_admin)
+        return _system(session, hub.viewer, new_user=user.name, secret=secret)
 
     def show_again(form: RefusedForm) -> Response:
-        return _system(session, viewer, form)
+        return _system(session, hub.viewer, form)
 
     return run_form(change, show_again, name="user", typed={"name": name}, session=session)
 
@@ -79,7 +78,7 @@ def create_user(
 @router.post("/system/quota")
 def set_quota(
     session: SessionDep,
-    viewer: Admin,
+    hub: CanAdministerHub,
     namespace: Annotated[str, Form(max_length=96)],
     gigabytes: Annotated[str, Form(max_length=12)] = "",
     jobs: Annotated[str, Form(max_length=6)] = "",
@@ -89,7 +88,7 @@ def set_quota(
         most = _number(jobs, "jobs")
         quota.set_limits(
             session,
-            viewer,
+            hub,
             namespace.strip(),
             None if limit is None else int(limit * 1e9),
             None if most is None else int(most),
@@ -97,7 +96,7 @@ def set_quota(
         return RedirectResponse("/system#storage", status_code=303)
 
     def show_again(form: RefusedForm) -> Response:
-        return _system(session, viewer, form)
+        return _system(session, hub.viewer, form)
 
     typed = {"namespace": namespace, "gigabytes": gigabytes, "jobs": jobs}
     return run_form(change, show_again, name="quota", typed=typed, session=session)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from hub.http.addresses import root_url
 from hub.http.identity import SessionDep, SignedIn
+from hub.http.permissions import CanAdministerOrganization, CanManageAccount, CanRemoveMember
 from hub.registry.access import organizations, quota, users
 from hub.registry.access.quota import Usage
 from hub.registry.access.viewer import Viewer
@@ -85,13 +86,13 @@ def _teams(session: Session, viewer: Viewer, form: RefusedForm = NO_FORM) -> Res
 
 
 @router.post("/teams")
-def create(session: SessionDep, viewer: SignedIn, name: Name) -> Response:
+def create(session: SessionDep, account: CanManageAccount, name: Name) -> Response:
     def change() -> Response:
-        organizations.create(session, viewer, name.strip())
+        organizations.create(session, account, name.strip())
         return RedirectResponse(f"/teams/{name.strip()}", status_code=303)
 
     def show_again(form: RefusedForm) -> Response:
-        return _teams(session, viewer, form)
+        return _teams(session, account.viewer, form)
 
     return run_form(change, show_again, name="create", typed={"name": name}, session=session)
 
@@ -103,14 +104,16 @@ def invitation(viewer: SignedIn, invitation: Annotated[str, Query(max_length=100
 
 
 @router.post("/join")
-def join(session: SessionDep, viewer: SignedIn, invitation: Annotated[str, Form(max_length=2_000)]) -> Response:
+def join(
+    session: SessionDep, account: CanManageAccount, invitation: Annotated[str, Form(max_length=2_000)]
+) -> Response:
     def change() -> Response:
         secret = invitation.strip().rpartition("invitation=")[2]  # the link does as well as the secret in it
-        name, _ = organizations.accept(session, viewer, secret)
+        name, _ = organizations.accept(session, account, secret)
         return RedirectResponse(f"/teams/{name}", status_code=303)
 
     def show_again(form: RefusedForm) -> Response:
-        return _teams(session, viewer, form)
+        return _teams(session, account.viewer, form)
 
     return run_form(change, show_again, name="join", typed={"invitation": invitation}, session=session)
 
@@ -148,26 +151,26 @@ def _team(
 
 @router.post("/teams/{organization}/members/{user}")
 def set_role(
-    session: SessionDep, viewer: SignedIn, organization: str, user: str, role: Annotated[Role, Form()]
+    session: SessionDep, team: CanAdministerOrganization, user: str, role: Annotated[Role, Form()]
 ) -> Response:
     def change() -> Response:
-        organizations.set_role(session, viewer, organization, user, role)
-        return RedirectResponse(f"/teams/{organization}", status_code=303)
+        organizations.set_role(session, team, user, role)
+        return RedirectResponse(f"/teams/{team.namespace}", status_code=303)
 
     def show_again(form: RefusedForm) -> Response:
-        return _team(session, viewer, organization, form)
+        return _team(session, team.viewer, team.namespace, form)
 
     return run_form(change, show_again, name="members", session=session)
 
 
 @router.post("/teams/{organization}/members/{user}/remove")
-def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> Response:
+def remove_member(session: SessionDep, team: CanRemoveMember, user: str) -> Response:
     def change() -> Response:
-        organizations.remove_member(session, viewer, organization, user)
-        return RedirectResponse("/teams" if user == viewer.name else f"/teams/{organization}", status_code=303)
+        organizations.remove_member(session, team, user)
+        return RedirectResponse("/teams" if user == team.viewer.name else f"/teams/{team.namespace}", status_code=303)
 
     def show_again(form: RefusedForm) -> Response:
-        return _team(session, viewer, organization, form)
+        return _team(session, team.viewer, team.namespace, form)
 
     return run_form(change, show_again, name="members", session=session)
 
@@ -175,29 +178,27 @@ def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user
 @router.post("/teams/{organization}/invitations")
 def invite(
     session: SessionDep,
-    viewer: SignedIn,
+    team: CanAdministerOrganization,
     request: Request,
-    organization: str,
     role: Annotated[Role, Form()],
     days: Annotated[int, Form(ge=1, le=365)] = 7,
 ) -> Response:
     """The page with the invitation's link on it, this once."""
-    _, secret = organizations.invite(session, viewer, organization, role, days)
+    _, secret = organizations.invite(session, team, role, days)
     link = f"{root_url(request)}/join?invitation={secret}"
-    return _team(session, viewer, organization, invitation_link=link)
+    return _team(session, team.viewer, team.namespace, invitation_link=link)
 
 
 @router.post("/teams/{organization}/invitations/{invitation_id}/withdraw")
-def withdraw(session: SessionDep, viewer: SignedIn, organization: str, invitation_id: uuid.UUID) -> Response:
-    organizations.withdraw(session, viewer, organization, invitation_id)
-    return RedirectResponse(f"/teams/{organization}", status_code=303)
+def withdraw(session: SessionDep, team: CanAdministerOrganization, invitation_id: uuid.UUID) -> Response:
+    organizations.withdraw(session, team, invitation_id)
+    return RedirectResponse(f"/teams/{team.namespace}", status_code=303)
 
 
 @router.post("/teams/{organization}/services")
 def create_service(
     session: SessionDep,
-    viewer: SignedIn,
-    organization: str,
+    team: CanAdministerOrganization,
     name: Name,
     role: Annotated[Role, Form()],
     scopes: Annotated[list[Scope], Form()] = [],  # noqa: B006 - FastAPI copies it
@@ -208,23 +209,22 @@ def create_service(
     def change() -> Response:
         _, _, secret = organizations.create_service(
             session,
-            viewer,
-            organization,
+            team,
             name.strip(),
             role,
             scopes=scopes,
-            repos=[f"{organization}/*"],
+            repos=[f"{team.namespace}/*"],
             expires_at=expiry(days),
         )
-        return _team(session, viewer, organization, secret=secret)
+        return _team(session, team.viewer, team.namespace, secret=secret)
 
     def show_again(form: RefusedForm) -> Response:
-        return _team(session, viewer, organization, form)
+        return _team(session, team.viewer, team.namespace, form)
 
     return run_form(change, show_again, name="services", typed={"name": name, "days": days}, session=session)
 
 
 @router.post("/teams/{organization}/services/{service}/stop")
-def stop_service(session: SessionDep, viewer: SignedIn, organization: str, service: str) -> Response:
-    organizations.stop_service(session, viewer, organization, service)
-    return RedirectResponse(f"/teams/{organization}", status_code=303)
+def stop_service(session: SessionDep, team: CanAdministerOrganization, service: str) -> Response:
+    organizations.stop_service(session, team, service)
+    return RedirectResponse(f"/teams/{team.namespace}", status_code=303)

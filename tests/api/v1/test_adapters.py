@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
+from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.content import repos
 from hub.registry.models.content import Blob, Repo
 from hub.registry.platform.db import transaction
@@ -240,7 +241,7 @@ def test_delete_and_restore(client: TestClient, services: Services, ann: Person,
     assert names(client, ann.headers) == ["ann/gone"]
     client.delete("/v1/adapters/ann/gone", headers=ann.headers)
     with transaction(services.sessions) as session, pytest.raises(RepoNotFound):
-        repos.restore(session, admin.viewer, "model", "ann/gone", days=0)
+        repos.restore(session, authorize(admin.viewer, AdministerHub), "model", "ann/gone", days=0)
 
 
 def test_too_much_is_refused_before_it_is_stored(services: Services, ann: Person) -> None:

@@ -1,12 +1,16 @@
 """The audit log: every act has its record, in the same transaction, for those who may read it, and no secret is in it."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from api.v1.teams import routes as routes
+from hub import supervisor
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry import made
@@ -86,3 +90,11 @@ def test_no_secret_is_written_down(client: TestClient, ann: Person, admin: Perso
         assert action in text
     for secret in (token, "correct horse battery", "not the right one", invitation):
         assert secret not in text
+
+
+def test_the_command_line_leaves_its_record(client: TestClient, services: Services, admin: Person) -> None:
+    environment = {**os.environ, **supervisor.environment(services.settings)}
+    for command in (["user", "zoe"], ["token", "zoe", "--name", "ci"]):
+        subprocess.run([sys.executable, "-m", "hub", *command], cwd=supervisor.ROOT, env=environment, check=True)
+    told = [(event["actor"], event["action"], event["subject"]) for event in log(client, admin)]
+    assert told == [("(operator)", "user.created", "zoe"), ("(operator)", "token.created", "ci")]

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.registry.access import organizations
+from hub.registry.access.permissions import ManageAccount, authorize
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
@@ -78,7 +79,7 @@ def test_of_two_who_accept_at_once_one_becomes_a_member(
     def accept(guest: Person) -> bool:
         try:
             with transaction(services.sessions) as session:
-                organizations.accept(session, guest.viewer, secret)
+                organizations.accept(session, authorize(guest.viewer, ManageAccount), secret)
         except organizations.InvitationNotFound:
             return False
         return True

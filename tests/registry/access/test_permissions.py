@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from hub.registry.access import credentials, permissions, users
+from hub.registry.access.permissions import Write
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import BrowserSession, Membership, Token, User
 from hub.registry.platform.db import Table, transaction
@@ -75,7 +76,7 @@ def everything(services: Services) -> Iterator[str]:
 
 def test_no_table_holds_a_secret(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        _, second = credentials.create_token(session, ann.viewer.id, "another")
+        _, second = credentials.issue_token(session, ann.viewer.id, "another")
         cookie = credentials.start_session(session, ann.viewer, days=1)
     kept = "\n".join(everything(services))
     assert "another" in kept  # the search does find what is kept
@@ -86,7 +87,7 @@ def test_no_table_holds_a_secret(services: Services, ann: Person) -> None:
 
 def test_secrets_are_long_and_never_the_same(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        made = {credentials.create_token(session, ann.viewer.id, "t")[1] for _ in range(20)}
+        made = {credentials.issue_token(session, ann.viewer.id, "t")[1] for _ in range(20)}
     assert len(made) == 20
     assert all(secret.startswith("ll_") and len(secret) >= 43 for secret in made)
 
@@ -99,7 +100,7 @@ def test_a_token_says_who_asks(services: Services, ann: Person, admin: Person) -
 
 def test_what_is_not_a_live_token_signs_nobody_in(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        token, secret = credentials.create_token(
+        token, secret = credentials.issue_token(
             session, ann.viewer.id, "short", expires_at=datetime.now(UTC) + timedelta(hours=1)
         )
         stored = token.hash
@@ -144,24 +145,24 @@ def test_only_the_owner_and_administrators_write_in_a_namespace(
     services: Services, ann: Person, bob: Person, admin: Person
 ) -> None:
     with transaction(services.sessions) as session:
-        assert permissions.require_write(session, ann.viewer, "ann") == ann.viewer
-        assert permissions.require_write(session, admin.viewer, "ann") == admin.viewer
+        assert permissions.authorize_in(session, ann.viewer, Write, "ann").viewer == ann.viewer
+        assert permissions.authorize_in(session, admin.viewer, Write, "ann").viewer == admin.viewer
         with pytest.raises(NotSignedIn):
-            permissions.require_write(session, None, "ann")
+            permissions.authorize_in(session, None, Write, "ann")
         with pytest.raises(Forbidden) as refused:
-            permissions.require_write(session, bob.viewer, "ann")
+            permissions.authorize_in(session, bob.viewer, Write, "ann")
         with pytest.raises(Forbidden) as absent:
-            permissions.require_write(session, bob.viewer, "zoe")
+            permissions.authorize_in(session, bob.viewer, Write, "zoe")
         # The same answer, so that it does not tell which namespaces there are.
         assert refused.value.message.replace("ann", "zoe") == absent.value.message
 
 
 def test_nobody_writes_in_a_namespace_that_is_not_there(services: Services, admin: Person) -> None:
     with transaction(services.sessions) as session, pytest.raises(Forbidden):
-        permissions.require_write(session, admin.viewer, "nowhere")
+        permissions.authorize_in(session, admin.viewer, Write, "nowhere")
 
 
 def test_a_viewer_who_owns_nothing_reads_what_members_read(services: Services) -> None:
     stranger = Viewer(uuid.uuid4(), "stranger", False)
     with transaction(services.sessions) as session, pytest.raises(Forbidden):
-        permissions.require_write(session, stranger, "stranger")
+        permissions.authorize_in(session, stranger, Write, "stranger")

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from hub.registry.access import users
+from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repo_visibility, repos
@@ -211,15 +212,15 @@ def test_only_an_administrator_restores_and_only_within_the_days(
     commit = adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "ann/a")
-    with transaction(services.sessions) as session, pytest.raises(RepoNotFound):
-        repos.restore(session, ann.viewer, "model", "ann/a", days=7)
+    with transaction(services.sessions) as session, pytest.raises(Forbidden):
+        repos.restore(session, authorize(ann.viewer, AdministerHub), "model", "ann/a", days=7)
     with transaction(services.sessions) as session:
         session.execute(update(Repo).values(deleted_at=datetime.now(UTC) - timedelta(days=7, minutes=1)))
     with transaction(services.sessions) as session, pytest.raises(RepoNotFound):
-        repos.restore(session, admin.viewer, "model", "ann/a", days=7)
+        repos.restore(session, authorize(admin.viewer, AdministerHub), "model", "ann/a", days=7)
     with transaction(services.sessions) as session:
         session.execute(update(Repo).values(deleted_at=datetime.now(UTC) - timedelta(days=6, hours=23)))
-        repos.restore(session, admin.viewer, "model", "ann/a", days=7)
+        repos.restore(session, authorize(admin.viewer, AdministerHub), "model", "ann/a", days=7)
     assert resolved(services, ann, "ann/a", "v1") == commit.id
 
 

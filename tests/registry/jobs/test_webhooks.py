@@ -19,6 +19,7 @@ from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
 
 from hub import supervisor
+from hub.registry.access.permissions import Administer, authorize_in
 from hub.registry.content import history, repos
 from hub.registry.jobs import leases, queueing, webhooks
 from hub.registry.jobs.leases import Lease
@@ -384,7 +385,7 @@ def test_a_receiver_that_does_not_answer_keeps_nobody_else_waiting(
         hosts = f"{receiver.url} {slow.url}"
         both = connect(services.settings.model_copy(update={"webhook_hosts": hosts}))
         with transaction(services.sessions) as session:
-            webhooks.set_address(session, ann.viewer, "ann", slow.url, hosts)
+            webhooks.set_address(session, authorize_in(session, ann.viewer, Administer, "ann"), slow.url, hosts)
         register(client, bob, receiver.url, "bob")
         for person in (ann, ann, ann, bob, bob, bob):
             ended(services, person)
@@ -474,7 +475,7 @@ def test_a_webhook_removed_while_a_job_ends_does_not_undo_the_end(
 
     ending = threading.Thread(target=end)
     with transaction(services.sessions) as session:
-        webhooks.remove(session, ann.viewer, "ann")
+        webhooks.remove(session, authorize_in(session, ann.viewer, Administer, "ann"))
         session.flush()
         ending.start()
         time.sleep(0.5)

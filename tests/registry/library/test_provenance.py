@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repo_visibility, repos
 from hub.registry.content.history import Parent
@@ -107,7 +108,7 @@ def test_what_lost_an_input_cannot_be_made_again_until_that_is_restored(
         repos.delete(session, ann.viewer, "model", "ann/gone")
     assert lost() == 1
     with transaction(services.sessions) as session:
-        repos.restore(session, admin.viewer, "model", "ann/gone", 7)
+        repos.restore(session, authorize(admin.viewer, AdministerHub), "model", "ann/gone", 7)
     assert lost() == 0
     with transaction(services.sessions) as session:
         repos.delete(session, ann.viewer, "model", "ann/gone")

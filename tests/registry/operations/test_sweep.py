@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, text, update
 
+from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.content import blobs, history, lfs, repos
 from hub.registry.content.lfs import Grant
 from hub.registry.jobs import leases, queueing
@@ -191,7 +192,7 @@ def test_a_repo_that_can_still_be_restored_is_kept_whole(services: Services, ann
     assert purge(services) == 0
     assert garbage.collect(services, GRACE) == 0
     with transaction(services.sessions) as session:
-        repo = repos.restore(session, admin.viewer, "model", "ann/a", days=7)
+        repo = repos.restore(session, authorize(admin.viewer, AdministerHub), "model", "ann/a", days=7)
         assert len(repos.files(session, repos.resolve(session, repo))) == 3
     assert tree(services, commit) is not None
 

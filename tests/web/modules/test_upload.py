@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from hub.http.identity import COOKIE
 from hub.registry.access import quota
+from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.content import repos
 from hub.registry.models.content import Holding, Repo
 from hub.registry.platform.db import transaction
@@ -149,7 +150,7 @@ def test_where_one_may_not_write_nothing_is_stored(signed_in: TestClient, servic
 
 def test_the_quota_is_told_on_the_form(signed_in: TestClient, services: Services, admin: Person, ann: Person) -> None:
     with transaction(services.sessions) as session:
-        quota.set_limits(session, admin.viewer, "ann", 100, None)
+        quota.set_limits(session, authorize(admin.viewer, AdministerHub), "ann", 100, None)
     status, page = send(signed_in, peft_folder())
     assert status == 403
     assert "may hold 100 bytes" in page

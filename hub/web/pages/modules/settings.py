@@ -43,7 +43,7 @@ def _settings(
 ) -> Response:
     """`refused` is why the form of a `section`, with what was `typed`, did not do what it should."""
     opened = open_module(session, viewer, namespace, name)
-    person = permissions.require_write(session, viewer, namespace, name)
+    person = permissions.authorize_in(session, viewer, permissions.Write, namespace, name).viewer
     return tab(
         "settings",
         opened,
