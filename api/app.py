@@ -9,20 +9,29 @@ from functools import cache
 
 from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from api import huggingface, v1
 from api.huggingface.errors import render
 from api.v1.jobs.watch import Watcher
 from hub.http.errors import install_error_handlers
 from hub.http.limits import LimitBody, LimitRate
+from hub.http.stamp import StampVersion
 from hub.registry.platform.log import configure_logging
 from hub.registry.platform.rate_limits import RateLimits
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import load_settings
+from hub.version import VERSION
 from hub.web.render import error_page
 from hub.web.site import LAST, PAGES
 
 log = logging.getLogger(__name__)
+
+
+class Application(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's own handler of unforeseen errors goes around all middleware that is added the usual way."""
+        return StampVersion(super().build_middleware_stack())
 
 
 def create_app(services: Services | None = None) -> FastAPI:
@@ -41,9 +50,9 @@ def create_app(services: Services | None = None) -> FastAPI:
             await polling
         app.state.limits.close()
 
-    app = FastAPI(
+    app = Application(
         title="Loraloom",
-        version="0.1.0",
+        version=VERSION,
         description="A registry of LoRA adapters and the jobs that weave new ones.",
         openapi_url="/v1/openapi.json",
         docs_url=None,  # hub.web has a page that loads nothing from elsewhere

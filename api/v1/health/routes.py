@@ -4,14 +4,15 @@ from fastapi import APIRouter
 
 from api.v1.health import schemas
 from hub.http.identity import ServicesDep
+from hub.version import VERSION
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> schemas.State:
-    """The process answers."""
-    return schemas.State(status="ok")
+def healthz() -> schemas.Health:
+    """The process answers, and which version it is."""
+    return schemas.Health(status="ok", version=VERSION)
 
 
 @router.get("/readyz")

@@ -5,3 +5,7 @@ from pydantic import BaseModel
 
 class State(BaseModel):
     status: str
+
+
+class Health(State):
+    version: str

@@ -6,13 +6,14 @@ from importlib.metadata import version
 import torch
 
 from hub.lora.core.bases import Base
+from hub.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "nevergrad", "numpy", "safetensors", "tokenizers")
 
 
 def surroundings(base: Base) -> dict[str, object]:
     """The base, the device and the libraries that a computation used, for a result's manifest."""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    versions = {"loraloom": VERSION, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     return {
         "base": {"id": base.id, "fingerprint": base.fingerprint, "task_type": base.task_type},
         "device": f"{base.device.type}, {base.dtype}, {torch.get_num_threads()} threads",
