@@ -10,7 +10,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def population_cells(base: Callable[[torch.dtype], Base], setting: str) -> list[
         Cell(
             f"a population of {POPULATION} in one pass, form {form}, bfloat16, {setting}",
             "evaluations/s",
-            lambda form=form: _population(base(torch.bfloat16), form),
+            partial(_population, base, form),
             "one evaluation after the other",
             better="higher",
         )
@@ -123,8 +123,9 @@ def population_cells(base: Callable[[torch.dtype], Base], setting: str) -> list[
     ]
 
 
-def _population(base: Base, form: Form) -> tuple[float, float]:
-    """Evaluations a second, new points each time; the losses are compared first."""
+def _population(base_in: Callable[[torch.dtype], Base], form: Form) -> tuple[float, float]:
+    """Evaluations a second in bfloat16, new points each time; the losses are compared first."""
+    base = base_in(torch.bfloat16)
     mixture, batches = (
         Mixture([read(folder) for folder in folders(base)], form, base.device),
         encoded(base, _examples(), TEMPLATE),

@@ -155,9 +155,10 @@ def _stages() -> tuple[float, float, float]:
         found = layout(layers).joined(score(layers, rows, "pissa", now))
         scored = mean_of(len(rows) - 1)
         mask = partition(layout(layers), found, found, theta=0.9, alpha=1.0, beta=1.0).stage2
-        settings = Reinforcement(rewards={"length": 1.0}, steps=6, prompts=4, batch_size=32, max_answer=32)
+        steps = 6
+        settings = Reinforcement(rewards={"length": 1.0}, steps=steps, prompts=4, batch_size=32, max_answer=32)
         each = []
         for chosen in (mask, None):
             reinforce(layers, train.VALIDATION, settings, template="plain", mask=chosen, on_progress=now)
-            each.append(mean_of(settings.steps - 1))
+            each.append(mean_of(steps - 1))
     return scored, each[0], each[1]

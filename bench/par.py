@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from statistics import fmean
 
@@ -25,6 +25,7 @@ import torch
 
 from bench.harness import Cell, alternating
 from bench.number_systems import number_cells
+from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import evaluate
 from hub.lora.par.grpo import Reinforcement
 from hub.lora.par.importance import Moments, importance
@@ -32,6 +33,7 @@ from hub.lora.par.method import Settings, Systems, described, run_arm
 from hub.lora.par.partition import partition
 from hub.lora.train.loop import Recipe
 from hub.lora.train.masks import Layout
+from hub.vocabulary import ParArm
 from tests.lora.habits import HELD_OUT, KNOWN, fast, habitual_base, one_thread, slow
 
 THETA = 0.9
@@ -40,6 +42,7 @@ LAYERS, SCALED = 32, 16
 THETAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SHARES = (0.0, 0.5, 1.0)
 SEEDS = (0, 1, 2)
+COMPARED: tuple[ParArm, ...] = ("unpartitioned", "pissa_rl", "swapped", "rl_first", "lora", "loraplus")
 
 
 # --- ranking and partition --------------------------------------------------------------------------------------------
@@ -139,7 +142,7 @@ def _speed_cells() -> list[Cell]:
 
 
 @cache
-def _base():  # type: ignore[no-untyped-def]
+def _base() -> Base:
     return habitual_base()
 
 
@@ -156,7 +159,7 @@ def _settings(seed: int, theta: float, alpha: float, beta: float) -> Settings:
 
 
 @cache
-def _trained(arm: str, seed: int, theta: float, alpha: float, beta: float) -> tuple[float, float]:
+def _trained(arm: ParArm, seed: int, theta: float, alpha: float, beta: float) -> tuple[float, float]:
     """(share of held-out System 2 questions that are right, share of the elements that a stage may move)."""
     systems = Systems(fast(KNOWN), slow(KNOWN))
     with one_thread():
@@ -164,7 +167,7 @@ def _trained(arm: str, seed: int, theta: float, alpha: float, beta: float) -> tu
             _base(),
             systems,
             _settings(seed, theta, alpha, beta),
-            arm,  # type: ignore[arg-type]
+            arm,
             template="plain",
             on_progress=lambda *_: None,
         )
@@ -181,27 +184,38 @@ def _trained(arm: str, seed: int, theta: float, alpha: float, beta: float) -> tu
     return scores.estimates["exact_match"].mean, described(done.partition)["active"] if done.partition else 1.0
 
 
-def _right(arm: str, theta: float, alpha: float = 1.0, beta: float = 1.0) -> float:
+def _right(arm: ParArm, theta: float, alpha: float = 1.0, beta: float = 1.0) -> float:
     return fmean(_trained(arm, seed, theta, alpha, beta)[0] for seed in SEEDS)
+
+
+def _beside(arm: ParArm, theta: float) -> tuple[float, float]:
+    return _right("par", theta), _right(arm, theta)
+
+
+def _active(theta: float) -> tuple[float, None]:
+    return _trained("par", 0, theta, 1.0, 1.0)[1], None
+
+
+def _alone_right(alpha: float, beta: float) -> tuple[float, None]:
+    return _right("par", 0.9, alpha, beta), None
 
 
 def _curve_cells() -> list[Cell]:
     cells = []
     for theta in THETAS:
         what = f"tiny model, theta {theta:g}"
-        both = lambda theta=theta: (_right("par", theta), _right("random", theta))  # noqa: E731
-        active = lambda theta=theta: (_trained("par", 0, theta, 1.0, 1.0)[1], None)  # noqa: E731
+        random = partial(_beside, "random", theta)
         cells.append(
-            Cell(f"{what}: right after stage 2", "share", both, "a random mask of equal size", better="higher")
+            Cell(f"{what}: right after stage 2", "share", random, "a random mask of equal size", better="higher")
         )
-        cells.append(Cell(f"{what}: elements that a stage may move", "share", active))
-    for arm in ("unpartitioned", "pissa_rl", "swapped", "rl_first", "lora", "loraplus"):
-        run = lambda arm=arm: (_right("par", 0.9), _right(arm, 0.9))  # noqa: E731
+        cells.append(Cell(f"{what}: elements that a stage may move", "share", partial(_active, theta)))
+    for arm in COMPARED:
+        run = partial(_beside, arm, 0.9)
         cells.append(Cell("tiny model, theta 0.9: right after stage 2", "share", run, arm, better="higher"))
     for alpha in SHARES:
         for beta in SHARES:
-            run = lambda alpha=alpha, beta=beta: (_right("par", 0.9, alpha, beta), None)  # noqa: E731
-            cells.append(Cell(f"tiny model, alpha {alpha:g}, beta {beta:g}: right after stage 2", "share", run))
+            what = f"tiny model, alpha {alpha:g}, beta {beta:g}: right after stage 2"
+            cells.append(Cell(what, "share", partial(_alone_right, alpha, beta)))
     return cells
 
 

@@ -20,9 +20,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel, convert_to_lora
@@ -45,12 +45,15 @@ from hub.lora.reduce.scan import GRADED_ROWS, VARIANTS, grid, scan, scored
 from hub.lora.reduce.shrink import cheapest_first, components, costs, smaller, without
 from hub.starter.tasks import TASKS, TEMPLATE
 from hub.starter.words import CAPITALS, REGULAR_NOUNS
+from hub.vocabulary import Metric, VariantName
+
+Arm = VariantName | Literal["base"]
 
 ROOT = Path(__file__).parent.parent
 ITEMS, CHOOSING, HELD_OUT, SHARE_OF_GRID = 2_000, 400, 500, 10
 TRIED = 20  # cuts that our variants measure, where the default is 10
 TRIALS = RESULTS / "reduce-trials.json"
-OURS = ("100g-std", "100g-100e", "cl-100g-100e")
+OURS: tuple[VariantName, ...] = ("100g-std", "100g-100e", "cl-100g-100e")
 
 
 # --- the tasks --------------------------------------------------------------------------------------------------------
@@ -84,12 +87,12 @@ def _boolean(draw: random.Random) -> Example:
         if joint == "or":
             groups.append(product)
         product = (product and value) if joint == "and" else value
-    return Example(f"{text} is", str(any([*groups, product])), ["True", "False"])
+    return Example(f"{text} is", str(any([*groups, product])), ("True", "False"))
 
 
 def _either(draw: random.Random, question: str, right: str, wrong: str) -> Example:
     choices = draw.sample([right, wrong], 2)
-    return Example(f"{question}, {choices[0]} or {choices[1]}?", right, choices)
+    return Example(f"{question}, {choices[0]} or {choices[1]}?", right, tuple(choices))
 
 
 QUESTIONS: dict[str, Callable[[random.Random], Example]] = {
@@ -123,7 +126,8 @@ def _laser(task: str) -> dict[str, Any]:
     layers = matrices(_base())
     cells = grid(layers, VARIANTS["laser"])
     drawn = random.Random(f"{task}, grid").sample(cells, len(cells) // SHARE_OF_GRID)
-    started, trials = time.perf_counter(), []
+    trials: list[dict[str, Any]] = []
+    started = time.perf_counter()
     for cut in drawn:
         with edited(layers, (cut,)):
             found = _evaluated(choosing).estimates
@@ -133,11 +137,18 @@ def _laser(task: str) -> dict[str, Any]:
     return {"seconds": seconds, "trials": len(cells), "items": len(choosing), "cuts": [best["cut"]], "measured": trials}
 
 
-def _ours(variant: str, task: str) -> dict[str, Any]:
+def _ours(variant: VariantName, task: str) -> dict[str, Any]:
     choosing, _ = _items(task)
     started = time.perf_counter()
-    given = {"variant": VARIANTS[variant], "top": TRIED, "budget": TRIED}
-    found = scan(_base(), choosing, template=TEMPLATE, on_progress=_silent, **given)
+    found = scan(
+        _base(),
+        choosing,
+        template=TEMPLATE,
+        variant=VARIANTS[variant],
+        top=TRIED,
+        budget=TRIED,
+        on_progress=_silent,
+    )
     seconds = time.perf_counter() - started
     return {
         "seconds": seconds,
@@ -153,7 +164,7 @@ def _ours(variant: str, task: str) -> dict[str, Any]:
 
 
 @cache
-def _arm(arm: str, task: str) -> dict[str, Any]:
+def _arm(arm: Arm, task: str) -> dict[str, Any]:
     """What an arm found and how it answers the held-out items; kept, as the figures of several cells come from it."""
 
     def run() -> dict[str, Any]:
@@ -178,17 +189,24 @@ def _kept(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _variant_cells(task: str) -> list[Cell]:
-    def accuracy(arm: str) -> float:
-        return statistics.fmean(_arm(arm, task)["values"]["choice"])
+    def mean(arm: Arm, metric: Metric) -> tuple[float, None]:
+        return statistics.fmean(_arm(arm, task)["values"][metric]), None
+
+    def seconds(arm: Arm) -> tuple[float, float]:
+        return _arm(arm, task)["seconds"], _arm("laser", task)["seconds"]
+
+    def count(arm: Arm, of: str) -> tuple[float, None]:
+        return float(_arm(arm, task)[of]), None
 
     cells = []
-    for arm in ("base", "laser", *OURS):
+    arms: tuple[Arm, ...] = ("base", "laser", *OURS)
+    for arm in arms:
         cells += [
-            Cell(f"{task} | {arm} | accuracy", "share", lambda arm=arm: (accuracy(arm), None), better="higher"),
+            Cell(f"{task} | {arm} | accuracy", "share", partial(mean, arm, "choice"), better="higher"),
             Cell(
                 f"{task} | {arm} | loss",
                 "nats/token",
-                lambda arm=arm: (statistics.fmean(_arm(arm, task)["values"]["target_loss"]), None),
+                partial(mean, arm, "target_loss"),
             ),
         ]
     for arm in OURS:
@@ -196,15 +214,12 @@ def _variant_cells(task: str) -> list[Cell]:
             Cell(
                 f"{task} | {arm} | seconds",
                 "s",
-                lambda arm=arm: (_arm(arm, task)["seconds"], _arm("laser", task)["seconds"]),
+                partial(seconds, arm),
                 "LASER's whole grid",
                 target=20 if arm == "cl-100g-100e" else None,
             )
         )
-        cells += [
-            Cell(f"{task} | {arm} | {word}", "", lambda arm=arm, word=word: (float(_arm(arm, task)[word]), None))
-            for word in ("trials", "items")
-        ]
+        cells += [Cell(f"{task} | {arm} | {word}", "", partial(count, arm, word)) for word in ("trials", "items")]
     return cells
 
 
@@ -331,7 +346,7 @@ def _sizes(name: str) -> dict[str, dict[str, float]]:
                 metrics=("exact_match", "target_loss"),
                 on_progress=_silent,
             )
-            means = {metric: estimate.mean for metric, estimate in scores.estimates.items()}
+            means: dict[str, float] = {metric: estimate.mean for metric, estimate in scores.estimates.items()}
             with applied(_base().model, adapter):
                 loss = mean_loss(_base(), encoded(_base(), examples, TEMPLATE))
             found[way] = {"parameters": _parameters(adapter), "loss on the examples": loss, **means}
@@ -392,6 +407,9 @@ def _parameters(given: Adapter) -> int:
 
 
 def _size_cells(name: str) -> list[Cell]:
+    def beside(way: str, figure: str) -> tuple[float, float]:
+        return _sizes(name)["ours"][figure], _sizes(name)[way][figure]
+
     cells = []
     for figure, unit in (("parameters", ""), ("target_loss", "nats/token"), ("exact_match", "share")):
         for way in (
@@ -405,7 +423,7 @@ def _size_cells(name: str) -> list[Cell]:
                 Cell(
                     f"smaller {name} | {figure}",
                     unit,
-                    lambda way=way, figure=figure: (_sizes(name)["ours"][figure], _sizes(name)[way][figure]),
+                    partial(beside, way, figure),
                     way,
                     better="higher" if figure == "exact_match" else "lower",
                 )

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
@@ -43,6 +43,7 @@ from hub.lora.core.examples import Example, tokenize
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.train.loop import Recipe, Trained, train
 from hub.starter.tasks import TASKS
+from hub.vocabulary import Init
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "data/bench"
@@ -97,7 +98,7 @@ def ours(setting: Setting, folder: str, *, four_bit: bool = False) -> tuple[floa
     return trained.seconds, trained.tokens
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     def __init__(self) -> None:
         self.seconds, self.started = 0.0, 0.0
 
@@ -187,9 +188,14 @@ def speeds(setting: Setting, names: Sequence[str]) -> dict[str, dict[str, float]
             what = f"speed {name} {setting.steps} {turn}"
             if setting != BUILT_IN:
                 what += f" {setting.source.name} {setting.batch}"
-            found[name].append(kept(what, lambda name=name: _alone(name, setting)))
+            found[name].append(kept(what, partial(_alone, name, setting)))
             print(f"  {name}: {found[name][-1]}", flush=True)
     return {name: {key: median(each[key] for each in many) for key in many[0]} for name, many in found.items()}
+
+
+def _beside(setting: Setting, names: Sequence[str], peer: str, figure: str) -> tuple[float, float]:
+    speed = speeds(setting, names)
+    return speed["ours"][figure], speed[peer][figure]
 
 
 def speed_cells(setting: Setting, of: str = "", peers: Mapping[str, str] = PEERS) -> list[Cell]:
@@ -197,13 +203,13 @@ def speed_cells(setting: Setting, of: str = "", peers: Mapping[str, str] = PEERS
     names = ("ours", *peers)
     cells = []
     for name, peer in peers.items():
-        both = lambda key, name=name: (speeds(setting, names)["ours"][key], speeds(setting, names)[name][key])  # noqa: E731
+        both = partial(_beside, setting, names, name)
         aimed = name == "default" and setting == BUILT_IN
         cells += [
             Cell(
                 f"training{of}, rank {RANK} on all linear layers, batch {setting.batch}",
                 "tokens/s",
-                lambda both=both: both("tokens_per_second"),
+                partial(both, "tokens_per_second"),
                 peer,
                 target=1.5 if aimed else None,
                 better="higher",
@@ -211,14 +217,14 @@ def speed_cells(setting: Setting, of: str = "", peers: Mapping[str, str] = PEERS
             Cell(
                 f"validation loss{of} after these {setting.steps} steps",
                 "nats/token",
-                lambda both=both: both("loss"),
+                partial(both, "loss"),
                 peer,
                 target=0.99 if aimed else None,
             ),
             Cell(
                 f"peak memory {'on the card' if ON_CARD else 'of the process'}{of}",
                 "GiB",
-                lambda both=both: both("peak"),
+                partial(both, "peak"),
                 peer,
             ),
         ]
@@ -265,7 +271,7 @@ def _best_rate(name: str, arm: str) -> float:
         trained = _train(name, replace(recipe, learning_rate=rate))
         return float("inf") if trained.validation_loss is None else trained.validation_loss
 
-    losses = {rate: kept(f"trial {name} {arm} {rate} {SHORT}", lambda rate=rate: loss(rate)) for rate in RATES}
+    losses = {rate: kept(f"trial {name} {arm} {rate} {SHORT}", partial(loss, rate)) for rate in RATES}
     print(f"  {name}, {arm}: {losses}", flush=True)
     return min(losses, key=losses.__getitem__)
 
@@ -335,7 +341,7 @@ def _loraplus_cells(name: str) -> list[Cell]:
 
 MAPPED = "number-words"
 MAP_RATES = (2.5e-4, 1e-3, 4e-3)
-MAP_INITS = ("default", "a_zero", "pissa")
+MAP_INITS: tuple[Init, ...] = ("default", "a_zero", "pissa")
 MAP = Recipe(target_modules=["q_proj", "v_proj"], steps=20, batch_size=8, validate_every=20)
 
 
@@ -349,14 +355,14 @@ def _map_cells() -> list[Cell]:
                     Cell(
                         f"{MAPPED}: validation loss, start {init}, rate of A {eta_a:g}, of B {eta_b:g}",
                         "nats/token",
-                        lambda recipe=recipe: (_final_loss(recipe), None),
+                        partial(_final_loss, recipe),
                     )
                 )
     return cells
 
 
-def _final_loss(recipe: Recipe) -> float:
-    return float(kept(f"map {MAPPED} {recipe}", lambda: _train(MAPPED, recipe).validations[-1][1]))
+def _final_loss(recipe: Recipe) -> tuple[float, None]:
+    return float(kept(f"map {MAPPED} {recipe}", lambda: _train(MAPPED, recipe).validations[-1][1])), None
 
 
 def cells() -> Sequence[Cell]:

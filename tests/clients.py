@@ -33,8 +33,8 @@ def environment(hub: str, xet: str) -> Path:
     python, done = folder / "bin/python", folder / "installed"
     if not done.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        wanted = [f"huggingface_hub=={hub}", f"hf-xet=={xet}"]
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *wanted]
+        packages = [f"huggingface_hub=={hub}", f"hf-xet=={xet}"]
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *packages]
         subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
         done.touch()
     return python

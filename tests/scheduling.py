@@ -3,7 +3,7 @@
 from xdist.scheduler import LoadScopeScheduling
 
 
-class ByFile(LoadScopeScheduling):
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is not typed
     """A process gets a file at a time, or all tests of the instance, as that takes long to start."""
 
     def _split_scope(self, nodeid: str) -> str:

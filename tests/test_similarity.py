@@ -1,14 +1,18 @@
 """Likeness of updates: factors against dense matrices, sketches against their stated error, duplicates and clusters as drawn."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pytest
 
 from hub.similarity import WIDTH, Factors, clusters, cosines, layout, near_duplicates, sketch, sketched_cosines
 
+Update = dict[str, Factors]  # by path
+
 SHAPES = {"q": (24, 16), "k": (8, 16), "up": (40, 16), "down": (16, 40)}
 
 
-def update(seed: int, *, rank: int = 4, layers: tuple[str, ...] = tuple(SHAPES), scaling: float = 2.0):
+def update(seed: int, *, rank: int = 4, layers: tuple[str, ...] = tuple(SHAPES), scaling: float = 2.0) -> Update:
     random = np.random.default_rng(seed)
     return {
         path: Factors(
@@ -20,19 +24,19 @@ def update(seed: int, *, rank: int = 4, layers: tuple[str, ...] = tuple(SHAPES),
     }
 
 
-def dense(update) -> dict[str, np.ndarray]:
+def dense(update: Update) -> dict[str, np.ndarray]:
     return {path: f.scaling * f.b.astype(np.float64) @ f.a.astype(np.float64) for path, f in update.items()}
 
 
-def dense_cosine(one, other, layers) -> float:
-    def flat(update) -> np.ndarray:
+def dense_cosine(one: Update, other: Update, layers: Iterable[str]) -> float:
+    def flat(update: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.concatenate([update.get(path, np.zeros(SHAPES[path])).ravel() for path in sorted(layers)])
 
     x, y = flat(dense(one)), flat(dense(other))
     return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
-def mixed(one, other, share: float):
+def mixed(one: Update, other: Update, share: float) -> Update:
     """An update near `one`: its factors moved a little towards another's, at another scaling and sign of both factors."""
     return {
         path: Factors(-(f.a + share * other[path].a), -(f.b + share * other[path].b) * 4, f.scaling / 4)

@@ -79,7 +79,7 @@ def routes() -> Iterator[tuple[str, str]]:
 
 def described(route: BaseRoute) -> Iterator[tuple[str, str]]:
     assert isinstance(route, APIRoute)
-    for method in route.methods:
+    for method in route.methods or ():
         yield method, re.sub(r":\w+\}", "}", route.path)
 
 

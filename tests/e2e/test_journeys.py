@@ -147,7 +147,7 @@ def test_share_with_a_team(page: Page, browser: Browser, instance: Running) -> N
     link = page.locator(".paste code").inner_text().strip()
     headers: Any = {"Authorization": f"Bearer {tokens['ann']}"}
     with instance.client(signed_in=False) as client:
-        published(client, headers, "spinners/secret-recipe", visibility="private", seed=9)  # type: ignore[arg-type]
+        published(client, headers, "spinners/secret-recipe", visibility="private", seed=9)
 
     other = browser.new_context(base_url=instance.url).new_page()
     other.goto("/adapters/spinners/secret-recipe")

@@ -13,7 +13,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.formats.adapter_config import CONFIG, WEIGHTS, config_from, parse_config, pattern_steps, rank_of, scaling_of
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
-def tiny_llama() -> nn.Module:
+def tiny_llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     return LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=False))

@@ -90,7 +90,7 @@ ZERO = weights(
 )
 
 
-def tiny_llama() -> nn.Module:
+def tiny_llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     return LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=False))

@@ -7,6 +7,7 @@ import pytest
 
 from hub.formats.ranged_file import LocalFile
 from hub.lora.core.built_in import BUILT_IN_ID
+from hub.lora.train.loop import Recipe
 from hub.registry.inspection.inspect import inspect
 from hub.starter import train
 from hub.starter.seed import MODULES
@@ -30,7 +31,7 @@ def test_a_module_is_sound_and_its_card_says_what_was_measured(task: Task) -> No
     assert (facts.base_model, facts.rank, facts.target_modules) == (BUILT_IN_ID, 8, ("q_proj", "v_proj"))
     assert (facts.template, facts.licence, facts.dtype) == ("plain", "apache-2.0", "BF16")
     manifest = json.loads((folder / "loraloom.json").read_text())
-    assert manifest["settings"] == {**train.RECIPE, "ratio": train.Recipe(**train.RECIPE).rate_ratio}
+    assert manifest["settings"] == {**train.RECIPE, "ratio": Recipe(**train.RECIPE).rate_ratio}
     assert manifest["task"] == {"name": task.name, "train": len(task.train), "held_out": len(task.held_out)}
     card = (folder / "README.md").read_text()
     for arm in ("base", "module"):

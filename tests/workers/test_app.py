@@ -21,7 +21,7 @@ def test_a_worker_says_that_it_is_there_and_so_does_whoever_takes_a_killed_child
         with transaction(services.sessions) as session:
             worker = session.get(WorkerProcess, name)
             assert worker is None or (worker.queues == ["gpu"] and worker.device)
-            return worker and worker.seen_at
+            return None if worker is None else worker.seen_at
 
     worker = psutil.Popen(argv, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(services.settings)})
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.testclient import TestClient
+from httpx2 import Client
 
 from tests.conftest import Person
 
@@ -39,7 +39,7 @@ def line(key: str, **value: Any) -> dict[str, Any]:
     return {"key": key, "value": value}
 
 
-def create(client: TestClient, person: Person, full_name: str, **more: Any) -> Any:
+def create(client: Client, person: Person, full_name: str, **more: Any) -> Any:
     namespace, _, name = full_name.partition("/")
     body = {"name": name, "organization": namespace, **more}
     answer = client.post("/api/repos/create", headers=person.headers, json=body)
@@ -48,7 +48,7 @@ def create(client: TestClient, person: Person, full_name: str, **more: Any) -> A
 
 
 def commit(
-    client: TestClient,
+    client: Client,
     person: Person,
     full_name: str,
     *lines: Mapping[str, Any] | bytes,
@@ -63,7 +63,7 @@ def commit(
     return client.post(f"/api/{kind}/{full_name}/commit/{at}", headers=headers, content=body)
 
 
-def committed(client: TestClient, person: Person, full_name: str, files: Mapping[str, bytes], **where: str) -> str:
+def committed(client: Client, person: Person, full_name: str, files: Mapping[str, bytes], **where: str) -> str:
     """Commit the files, those for LFS by LFS; returns the commit's id."""
     lines = []
     for path, data in files.items():
@@ -78,7 +78,7 @@ def committed(client: TestClient, person: Person, full_name: str, files: Mapping
 
 
 def preupload(
-    client: TestClient,
+    client: Client,
     person: Person,
     full_name: str,
     files: Mapping[str, bytes],
@@ -90,7 +90,7 @@ def preupload(
 
 
 def batch(
-    client: TestClient, person: Person, full_name: str, *contents: bytes, kind: str = "models", at: str = ""
+    client: Client, person: Person, full_name: str, *contents: bytes, kind: str = "models", at: str = ""
 ) -> Any:
     """The answer for the first of the files."""
     body = {
@@ -111,13 +111,13 @@ def local(href: str) -> str:
     return href.removeprefix("http://testserver") if urlsplit(href).netloc == "testserver" else href
 
 
-def put(client: TestClient, answer: Any, data: bytes) -> Any:
+def put(client: Client, answer: Any, data: bytes) -> Any:
     """Send a file where the batch said, if it did."""
     href = answer.get("actions", {}).get("upload", {}).get("href")
     return client.put(local(href), content=data) if href else None
 
 
-def tree(client: TestClient, person: Person, full_name: str, at: str = "main", kind: str = "models") -> dict[str, str]:
+def tree(client: Client, person: Person, full_name: str, at: str = "main", kind: str = "models") -> dict[str, str]:
     answer = client.get(f"/api/{kind}/{full_name}/tree/{at}?recursive=true", headers=person.headers)
     assert answer.status_code == 200, answer.text
     return {item["path"]: item.get("lfs", item)["oid"] for item in answer.json() if item["type"] == "file"}

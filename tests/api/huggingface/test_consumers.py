@@ -71,13 +71,16 @@ def numbers(said: str) -> dict[str, list[float]]:
 def test_base_and_adapter_are_pushed_and_loaded(run_client: RunClient) -> None:
     pushed = numbers(run_client(PUSH, home="trainer"))
     loaded = numbers(run_client(LOAD, home="consumer"))
-    close = {"rel": 1e-4, "abs": 1e-5}
-    assert pushed["v1"] != pytest.approx(pushed["base"], **close)
-    assert pushed["v1"] != pytest.approx(pushed["v2"], **close)
+
+    def close(values: list[float]) -> object:
+        return pytest.approx(values, rel=1e-4, abs=1e-5)
+
+    assert pushed["v1"] != close(pushed["base"])
+    assert pushed["v1"] != close(pushed["v2"])
     for name in ("peft", "auto", "transformers"):
-        assert loaded[name] == pytest.approx(pushed["v2"], **close)
+        assert loaded[name] == close(pushed["v2"])
     for name in ("revision", "pinned"):
-        assert loaded[name] == pytest.approx(pushed["v1"], **close)
+        assert loaded[name] == close(pushed["v1"])
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry.content import lfs
+from hub.registry.content.history import BytesMissing
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
@@ -145,7 +146,7 @@ def test_parts_go_to_any_server_in_any_order(
     assert client.post(talk.local(answer["actions"]["upload"]["href"]), json=completion).status_code == 200
     assert services.storage.read(talk.sha256(LARGE), 0, len(LARGE)) == LARGE
     assert "actions" not in talk.batch(client, ann, "ann/r", LARGE)
-    with pytest.raises(lfs.BytesMissing):
+    with pytest.raises(BytesMissing):
         lfs.verify(services, "bob", talk.sha256(LARGE), len(LARGE))
 
 

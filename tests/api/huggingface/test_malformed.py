@@ -36,7 +36,7 @@ def all_routes() -> list[tuple[str, str, str]]:
         if hasattr(module, "router")
         for route in module.router.routes
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     )
 
 

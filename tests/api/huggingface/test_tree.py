@@ -110,7 +110,7 @@ def test_each_file_names_the_commit_that_gave_it_its_bytes(
     second = talk.committed(client, ann, "ann/r", {"a": b"other", "new": b"1"})
     third = talk.committed(client, ann, "ann/r", {"a": b"a"})  # as it was, yet given again
     assert len(listed(client, ann, "tree/main?expand=True")) == 4
-    changed = {}
+    changed: dict[str, str] = {}
     url = "/api/models/ann/r/tree/main?expand=True&recursive=True"
     while url:
         answer = client.get(url, headers=ann.headers)

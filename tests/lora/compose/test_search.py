@@ -4,6 +4,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,7 @@ def deltas(adapter: Adapter) -> dict[str, Tensor]:
 def assert_same_deltas(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert ours.keys() == expected.keys()
     for path, delta in expected.items():
-        torch.testing.assert_close(
-            ours[path], delta, rtol=1e-5, atol=1e-6, msg=lambda text, path=path: f"{path}: {text}"
-        )
+        torch.testing.assert_close(ours[path], delta, rtol=1e-5, atol=1e-6, msg=partial("{0}: {1}".format, path))
 
 
 def ignore_progress(step: int, total: int, values: dict[str, float]) -> None:
@@ -133,7 +132,8 @@ def test_product_takes_missing_targets_as_zero_and_folds_unequal_scalings(
     ours = deltas(mixed(tiny_base, [one, other], [0.5, -0.8], "product", "mixed"))
     q, v, o = (f"model.layers.1.self_attn.{name}_proj" for name in "qvo")
     a, b = one.pairs[q], other.pairs[q]
-    assert (a.scaling, b.scaling) == (3.0, pytest.approx(1 / math.sqrt(3)))
+    assert a.scaling == 3.0
+    assert b.scaling == pytest.approx(1 / math.sqrt(3))
     torch.testing.assert_close(ours[q], (0.5 * 3 * a.b - 0.8 * b.scaling * b.b) @ (0.5 * a.a - 0.8 * b.a))
     torch.testing.assert_close(ours[v], 0.25 * deltas(one)[v])
     torch.testing.assert_close(ours[o], 0.64 * deltas(other)[o])
@@ -209,6 +209,7 @@ def test_search_finds_a_known_optimum(
         l1=0.0,
         on_progress=ignore_progress,
     )
+    assert found.loss is not None
     assert found.loss < at_known + 0.1 * (at_zero - at_known)
     assert loss_of(tiny_base, found.adapter, examples) == pytest.approx(found.loss, rel=1e-4)
     assert found.loss == min(evaluation.loss for evaluation in found.trace if evaluation.loss is not None)
@@ -295,6 +296,7 @@ def test_points_without_a_finite_loss_lose(tiny_base: Base, twins: list[Adapter]
     lost = [evaluation for evaluation in found.trace if evaluation.objective is None]
     assert lost
     assert all(evaluation.weights[1] != 0 for evaluation in lost)
+    assert found.loss is not None
     assert math.isfinite(found.loss)
     assert found.weights["overflowing"] == 0
 

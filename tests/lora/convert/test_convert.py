@@ -38,13 +38,13 @@ IDS = torch.arange(12).reshape(2, 6)
 Tensors = dict[str, Tensor]
 
 
-def llama() -> nn.Module:
+def llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
     return LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=False)).eval()
 
 
-def gpt2() -> nn.Module:
+def gpt2() -> GPT2LMHeadModel:
     torch.manual_seed(0)
     shape = {"n_embd": 16, "n_head": 2, "n_layer": 2, "vocab_size": 40, "n_positions": 32}
     return GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3)).eval()
@@ -71,7 +71,8 @@ class Blocks(nn.Module):
         self.conv_in = nn.Conv2d(2, 3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_blocks[1](self.down_blocks[0](x))
+        out: Tensor = self.down_blocks[1](self.down_blocks[0](x))
+        return out
 
 
 def trained(base: nn.Module, **lora: Any) -> tuple[PeftModel, Tensors, dict[str, Any]]:
@@ -91,7 +92,8 @@ def state_of(model: PeftModel) -> Tensors:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_peft_model_state_dict(model)
+        tensors: Tensors = get_peft_model_state_dict(model)
+    return tensors
 
 
 def loaded(made: Converted, base: nn.Module, folder: Path) -> PeftModel:
@@ -298,9 +300,12 @@ def test_one_component_of_a_pipeline_is_chosen() -> None:
 
 
 def test_a_pickle_of_anything_that_peft_writes_stays_as_it_is(tmp_path: Path) -> None:
-    for number, lora in enumerate(
-        ({"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"use_rslora": True, "rank_pattern": {"v_proj": 2}})
-    ):
+    variants: list[dict[str, Any]] = [
+        {"use_dora": True},
+        {"modules_to_save": ["lm_head"]},
+        {"use_rslora": True, "rank_pattern": {"v_proj": 2}},
+    ]
+    for number, lora in enumerate(variants):
         model, tensors, config = trained(llama(), **lora)
         torch.save(tensors, tmp_path / "adapter_model.bin")
         made = convert(read_pickle(tmp_path / "adapter_model.bin"), {**config, "base_model_name_or_path": BASE})

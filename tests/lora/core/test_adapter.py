@@ -49,7 +49,8 @@ def saved(model: nn.Module, folder: Path, seed: int = 1, **config: Any) -> Path:
 
 def logits(model: nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return model(TOKENS).logits
+        answer: torch.Tensor = model(TOKENS).logits
+    return answer
 
 
 def stock_logits(model: nn.Module, folder: Path) -> torch.Tensor:
@@ -60,7 +61,7 @@ def digest(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"]},
     "rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": "all-linear"},
     "patterns": {
@@ -139,7 +140,8 @@ def test_written_patterns_do_not_leak_to_paths_that_end_alike(tmp_path: Path) ->
             self.text = nn.ModuleDict({"proj": nn.Linear(6, 6)})
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.text["proj"](self.proj(x))
+            out: torch.Tensor = self.text["proj"](self.proj(x))
+            return out
 
     torch.manual_seed(3)
     model, x = Towers(), torch.randn(4, 6)

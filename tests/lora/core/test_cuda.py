@@ -18,11 +18,11 @@ from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, generate
 from hub.lora.core.losses import encoded, mean_loss
-from hub.lora.par.method import Partition
+from hub.lora.par.partition import Partition
 from hub.lora.reduce.gains import matrices
 from hub.lora.reduce.scan import VARIANTS, scan
 from hub.lora.reduce.shrink import smaller
-from hub.vocabulary import Form
+from hub.vocabulary import Form, VariantName
 from tests.lora.conftest import MakeAdapter
 from tests.lora.habits import HELD_OUT, fast, habitual_base, one_thread, slow
 from tests.lora.par import test_grpo, test_masked_training
@@ -72,8 +72,10 @@ def test_a_composition_has_the_losses_of_the_processor(
 
 def test_searches_find_what_they_find_on_the_processor(tiny_base: Base, card: Base, twins: list[Adapter]) -> None:
     for search in (compose, compose_by_gradient):
-        kept = {"form": "sum", "template": "plain", "budget": 12, "on_progress": ignore_progress}
-        there, here = (search(base, twins, EXAMPLES, **kept) for base in (card, tiny_base))
+        there, here = (
+            search(base, twins, EXAMPLES, form="sum", template="plain", budget=12, on_progress=ignore_progress)
+            for base in (card, tiny_base)
+        )
         assert there.loss == pytest.approx(here.loss, rel=1e-3)
         assert loss_of(tiny_base, there.adapter) == pytest.approx(there.loss, rel=1e-3)
 
@@ -140,7 +142,7 @@ def test_the_likeliest_answers_and_their_scores_are_those_of_the_processor(tiny_
 
 
 @pytest.mark.parametrize("variant", ["cl-100g-100e", "subspace-100g-100e"])
-def test_a_scan_measures_what_it_measures_on_the_processor(tiny_base: Base, card: Base, variant: str) -> None:
+def test_a_scan_measures_what_it_measures_on_the_processor(tiny_base: Base, card: Base, variant: VariantName) -> None:
     before = {path: layer.weight.clone() for path, layer in matrices(card).items()}
     there, here = (
         scan(base, EXAMPLES, template="plain", variant=VARIANTS[variant], top=3, budget=3, on_progress=ignore_progress)
@@ -154,16 +156,14 @@ def test_a_scan_measures_what_it_measures_on_the_processor(tiny_base: Base, card
 
 @pytest.mark.parametrize("kl", [0.0, 0.04])
 def test_reinforcement_moves_the_mask_alone(card: Base, monkeypatch: pytest.MonkeyPatch, kl: float) -> None:
-    share = lambda answer: sum(letter in "aeiou" for letter in answer.text) / 8  # noqa: E731
-    monkeypatch.setitem(test_grpo.module.FUNCTIONS, "vowels", share)
+    test_grpo.reward_vowels(monkeypatch)
     test_grpo.test_only_the_mask_moves_and_the_base_is_as_it_was(card, kl)
 
 
 def test_reinforcement_that_was_stopped_goes_on_with_the_same_bytes(
     card: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    share = lambda answer: sum(letter in "aeiou" for letter in answer.text) / 8  # noqa: E731
-    monkeypatch.setitem(test_grpo.module.FUNCTIONS, "vowels", share)
+    test_grpo.reward_vowels(monkeypatch)
     test_grpo.test_the_reference_is_the_policy_on_entry_also_after_a_stop(card, tmp_path)
 
 

@@ -1,7 +1,8 @@
 """Reinforcement: what moves, against which policy, how it goes on after a stop, and that nothing of it stays behind or goes out."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.examples import Example, tokenize
 from hub.lora.par import grpo as module
 from hub.lora.par.grpo import NotReinforceable, Reinforced, Reinforcement, reinforce
-from hub.lora.train.loop import NothingToTrain, Recipe, TrainingDiverged, train_layers
-from hub.lora.train.trainable_layers import Tuned, tuned
+from hub.lora.par.rewards import FUNCTIONS, Answer
+from hub.lora.train.loop import Recipe, TrainingDiverged, train_layers
+from hub.lora.train.trainable_layers import NothingToTrain, Tuned, tuned
 from tests.lora.par.test_masked_training import mask_of, values
 from tests.lora.train.test_loop import Cancelled, Kept, ignore_progress, unchanged
 
@@ -26,11 +28,18 @@ def settings(**changes: Any) -> Reinforcement:
     return Reinforcement(**given | {"learning_rate": 1e-3, "rewards": {"vowels": 1.0}} | changes)
 
 
+def share_of_vowels(answer: Answer) -> float:
+    return sum(letter in "aeiou" for letter in answer.text) / 8
+
+
+def reward_vowels(monkeypatch: pytest.MonkeyPatch, function: Callable[[Answer], float] = share_of_vowels) -> None:
+    """A reward that a random model's bytes differ in, so that there is something to learn from; no request can name it."""
+    monkeypatch.setitem(cast(dict[str, Callable[[Answer], float]], FUNCTIONS), "vowels", function)
+
+
 @pytest.fixture(autouse=True)
 def _vowels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reward that a random model's bytes differ in, so that there is something to learn from."""
-    share = lambda answer: sum(letter in "aeiou" for letter in answer.text) / 8  # noqa: E731
-    monkeypatch.setitem(module.FUNCTIONS, "vowels", share)
+    reward_vowels(monkeypatch)
 
 
 def run(layers: Tuned, share: float | None = 0.4, changes: dict[str, Any] | None = None, **keywords: Any) -> Reinforced:
@@ -129,6 +138,6 @@ def test_what_cannot_be_reinforced_is_refused(tiny_base: Base, monkeypatch: pyte
             layers, too_long, settings(steps=1, max_prompt=100), template="plain", on_progress=ignore_progress
         )
         assert done.too_long == 1
-        monkeypatch.setitem(module.FUNCTIONS, "vowels", lambda _: float("inf"))
+        reward_vowels(monkeypatch, lambda _: float("inf"))
         with pytest.raises(TrainingDiverged, match="step 1"):
             run(layers)

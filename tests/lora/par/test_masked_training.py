@@ -11,9 +11,9 @@ import torch
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
 from hub.lora.par.importance import layout
-from hub.lora.train.loop import NothingToTrain, Recipe, Trained, train_layers
+from hub.lora.train.loop import Recipe, Trained, train_layers
 from hub.lora.train.masks import Mask
-from hub.lora.train.trainable_layers import Tuned, tuned
+from hub.lora.train.trainable_layers import NothingToTrain, Tuned, tuned
 from tests.lora.train.test_loop import Cancelled, Kept, ignore_progress, unchanged
 
 EXAMPLES = [Example(f"say {word}", word[:2]) for word in ("alpha", "beta", "gamma", "delta", "epsilon")]

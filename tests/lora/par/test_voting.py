@@ -13,6 +13,7 @@ from hub.lora.par.voting import (
     BATCH,
     BaseTeacher,
     NoBetterThanChance,
+    Teacher,
     Vote,
     chance_of,
     counted,
@@ -95,7 +96,13 @@ def test_the_majority_decides_ties_take_the_example_out_and_agreement_is_told() 
 def test_chance_is_the_share_of_all_ways_to_deal_the_votes_that_do_as_well() -> None:
     """Fisher's test against every permutation of the votes."""
     systems: list[System] = [1, 1, 1, 1, 2, 2, 2]
-    for votes in ([1, 1, 1, 2, 2, 2, 1], [1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 1, 2], [1, None, 1, 1, 2, None, 2]):
+    polls: list[list[Vote]] = [
+        [1, 1, 1, 2, 2, 2, 1],
+        [1, 1, 1, 1, 2, 2, 2],
+        [1, 1, 1, 1, 1, 1, 2],
+        [1, None, 1, 1, 2, None, 2],
+    ]
+    for votes in polls:
         read = [3 - system if each is None else each for each, system in zip(votes, systems, strict=True)]
 
         def right(dealt: Sequence[int]) -> int:
@@ -103,7 +110,7 @@ def test_chance_is_the_share_of_all_ways_to_deal_the_votes_that_do_as_well() -> 
 
         deals = list(itertools.permutations(read))
         share = sum(right(deal) >= right(read) for deal in deals) / len(deals)
-        assert chance_of(votes, systems) == pytest.approx(share)  # type: ignore[arg-type]
+        assert chance_of(votes, systems) == pytest.approx(share)
     assert chance_of([1] * 7, systems) == 1.0, "to say the same to everything is no merit"
 
 
@@ -119,7 +126,7 @@ def test_a_model_that_knows_is_trusted_and_its_votes_are_right(knowing: Base) ->
 
 
 def test_teachers_no_better_than_chance_are_refused_with_their_figures(knowing: Base, tiny_base: Base) -> None:
-    teachers = [BaseTeacher(knowing), BaseTeacher(tiny_base), Saying(["System1"], name="constant")]
+    teachers: list[Teacher] = [BaseTeacher(knowing), BaseTeacher(tiny_base), Saying(["System1"], name="constant")]
     with pytest.raises(NoBetterThanChance) as refused:
         tried(teachers, GOLD, SYSTEMS, "tests/tiny", ignore_progress)
     message = str(refused.value)

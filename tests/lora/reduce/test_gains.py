@@ -8,6 +8,7 @@ from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.reduce.gains import BLOCKS, SHARES, Cut, cut_weight, edited, gains, gradients, kept, matrices, slopes
+from hub.vocabulary import CutScore
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 PATH = "model.layers.1.mlp.down_proj"
@@ -69,7 +70,8 @@ def test_predicted_gains_go_with_the_measured_ones(tiny_base: Base) -> None:
     layers, batches = matrices(tiny_base), encoded(tiny_base, EXAMPLES, "plain")
     slope = gradients(tiny_base, batches, layers)
     before = mean_loss(tiny_base, batches)
-    predicted, measured = [], []
+    predicted: list[float] = []
+    measured: list[float] = []
     for path, layer in layers.items():
         sigma = torch.linalg.svdvals(layer.weight)
         share = (len(sigma) - 1) / len(sigma)  # the smallest value alone, where the first order is good
@@ -99,10 +101,10 @@ def test_a_share_is_rounded_down_but_not_to_nothing(length: int, share: float, c
 
 
 @pytest.mark.parametrize("score", ["tail_taylor", "grad_sum", "neg_count"])
-def test_scores_are_what_they_are_called(score: str) -> None:
+def test_scores_are_what_they_are_called(score: CutScore) -> None:
     generator = torch.Generator().manual_seed(3)
     weight, gradient = torch.randn(8, 5, generator=generator), torch.randn(8, 5, generator=generator)
-    found = gains(weight, gradient, score=score)  # type: ignore[arg-type]
+    found = gains(weight, gradient, score=score)
     assert found.keys() == {(share, count) for share in SHARES for count in BLOCKS if count <= 8}
     u, sigma, vt = torch.linalg.svd(weight, full_matrices=False)
     slope = [float(u[:, i] @ gradient @ vt[i]) for i in range(5)]

@@ -11,9 +11,9 @@ from hub.lora.core.losses import mean_loss as mean_target_loss
 from hub.lora.reduce.objective import Choices, batches_of, mean_loss, weight
 
 QUESTIONS = [
-    Example("one or two", "two", ["one", "two"]),
-    Example("three", "3", ["1", "2", "3"]),
-    Example("yes?", "no, never", ["yes", "no, never"]),
+    Example("one or two", "two", ("one", "two")),
+    Example("three", "3", ("1", "2", "3")),
+    Example("yes?", "no, never", ("yes", "no, never")),
 ]
 
 
@@ -52,8 +52,8 @@ def test_it_is_below_a_coin_s_where_the_choice_is_right(tiny_base: Base) -> None
     [
         [Example("a", "b")],
         [*QUESTIONS, Example("without choices", "x")],
-        [Example("its target is none of them", "x", ["a", "b"])],
-        [Example("no choice", "a", ["a", "a"])],
+        [Example("its target is none of them", "x", ("a", "b"))],
+        [Example("no choice", "a", ("a", "a"))],
     ],
 )
 def test_without_choices_it_is_the_targets_loss(tiny_base: Base, examples: list[Example]) -> None:

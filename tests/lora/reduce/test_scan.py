@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from hub.lora.core.bases import Base
-from hub.lora.core.examples import Example
+from hub.lora.core.examples import Batch, Example
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.reduce import scan as module
 from hub.lora.reduce.gains import Cut, NothingToReduce, cut_weight, edited, gains, gradients, matrices
 from hub.lora.reduce.objective import batches_of
 from hub.lora.reduce.scan import GRID, VARIANTS, Prefixes, Variant, _promising, grid, scan
+from hub.vocabulary import VariantName
 from tests.lora.conftest import likely_letters
 from tests.lora.reduce.test_gains import EXAMPLES, PATH, assert_untouched, bits, silent
 
@@ -111,13 +112,13 @@ def test_lasers_grid_is_the_first_and_last_matrix_of_every_mlp_by_every_share(ti
 
 @pytest.mark.parametrize(("name", "graded", "tried"), [("100g-std", 2, 3), ("100g-100e", 2, 2), ("cl-100g-100e", 2, 2)])
 def test_a_variant_says_how_many_examples_give_the_gradient_and_measure_a_cut(
-    tiny_base: Base, name: str, graded: int, tried: int, monkeypatch: pytest.MonkeyPatch
+    tiny_base: Base, name: VariantName, graded: int, tried: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = VARIANTS[name]
     variant = Variant(named.shares, named.blocks, 2, 2 if named.tried else None)
     asked: list[int] = []
 
-    def counting(base: Base, examples: list[Example], template: str, *rows: int) -> list[module.Batch]:
+    def counting(base: Base, examples: list[Example], template: str, *rows: int) -> list[Batch]:
         asked.append(len(examples))
         return batches_of(base, examples, template, *rows)
 

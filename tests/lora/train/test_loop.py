@@ -25,10 +25,10 @@ from hub.lora.core.examples import Example, encode, generate, target_loss
 from hub.lora.core.losses import encoded, mean_loss
 from hub.lora.core.memory import NotEnoughMemory
 from hub.lora.train import loop as module
-from hub.lora.train.loop import NothingToTrain, Recipe, Trained, TrainingDiverged, train
-from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer
+from hub.lora.train.loop import Recipe, Trained, TrainingDiverged, train
+from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer, share_of_rate
 from hub.lora.train.lr_search import search_rate
-from hub.lora.train.trainable_layers import tuned
+from hub.lora.train.trainable_layers import NothingToTrain, tuned
 from hub.vocabulary import INITS
 from tests.lora.conftest import byte_tokenizer
 
@@ -177,7 +177,8 @@ def test_conv1d_layers_are_trained_and_written_the_right_way_round(tmp_path: Pat
     model = GPT2LMHeadModel(config).eval().requires_grad_(False)
     base = Base("tests/gpt2", model, tokenizer, fingerprint="0" * 64)
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
-    for name, shape in {"plain": {}, "dora": {"dora": True}, "pissa": {"init": "pissa"}}.items():
+    shapes: dict[str, dict[str, Any]] = {"plain": {}, "dora": {"dora": True}, "pissa": {"init": "pissa"}}
+    for name, shape in shapes.items():
         with unchanged(base):
             trained = adapter_of(base, target_modules=["c_attn", "c_proj"], **shape)
         write(trained, tmp_path / name, dtype=torch.float32)
@@ -206,7 +207,7 @@ def test_one_step_is_that_of_an_adamw_with_two_rates_written_out(tiny_base: Base
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     torch.manual_seed(0)
     peft_model = get_peft_model(copy.deepcopy(tiny_base.model), config)
-    target_loss(peft_model, encode(tiny_base.tokenizer, EXAMPLES, "plain")).backward()
+    target_loss(peft_model, encode(tiny_base.tokenizer, EXAMPLES, "plain")).backward()  # type: ignore[no-untyped-call]  # torch
     gradients = {name: each.grad for name, each in peft_model.named_parameters() if each.requires_grad}
     norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients.values()]))
     rate, ratio, decay = 1e-2, 4.0, 0.1
@@ -354,7 +355,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     settings = {"steps": 12, "validation": EXAMPLES[3:], "validate_every": 3, "ratio": 4.0, **shape}
     whole = run(tiny_base, EXAMPLES[:3], **settings)
-    kept, heard = Kept(tmp_path, killed_after=5), []
+    kept = Kept(tmp_path, killed_after=5)
+    heard: list[int] = []
     with unchanged(tiny_base), pytest.raises(Cancelled):
         run(tiny_base, EXAMPLES[:3], checkpoints=kept, **settings)
     with unchanged(tiny_base):
@@ -406,8 +408,7 @@ def test_after_a_loss_that_is_not_finite_the_last_good_state_is_what_comes_out(
     tiny_base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rate is let explode at step 9 by a schedule that no recipe can ask for."""
-    schedule = module.share_of_rate
-    monkeypatch.setattr(module, "share_of_rate", lambda step, *rest: 1e30 if step == 8 else schedule(step, *rest))
+    monkeypatch.setattr(module, "share_of_rate", lambda step, *rest: 1e30 if step == 8 else share_of_rate(step, *rest))
     with unchanged(tiny_base):
         trained = run(tiny_base, steps=20, validation=EXAMPLES, validate_every=4)
     assert (trained.ending, trained.step) == ("diverged", 8)
@@ -464,7 +465,10 @@ def test_the_search_takes_the_rate_of_the_least_validation_loss(tiny_base: Base)
     found = search_rate([1e30, 1e-2, 1e-6], train_at)
     assert [trial.learning_rate for trial in found.trials] == [1e-6, 1e-2, 1e30]
     assert found.trials[2].validation_loss is None
-    assert found.trials[1].validation_loss < found.trials[0].validation_loss
+    losses = [trial.validation_loss for trial in found.trials[:2]]
+    assert losses[0] is not None
+    assert losses[1] is not None
+    assert losses[1] < losses[0]
     assert (found.best, found.at_edge) == (1e-2, False)
     assert search_rate([1e-6, 1e-2], train_at).at_edge
     with pytest.raises(TrainingDiverged, match="every rate"):

@@ -2,8 +2,10 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from hub.registry.jobs import queueing
@@ -13,7 +15,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.made import adapter, base, dataset
-from tests.support import TINY
+from tests.support import TINY, json_of
 
 X = "/v1/adapters/ann/x"
 
@@ -24,17 +26,17 @@ def versions(services: Services, ann: Person) -> list[Commit]:
     return [adapter(services, ann, "ann/x", seed=seed) for seed in range(4)]
 
 
-def put(client: TestClient, person: Person, path: str, body: dict[str, object]):
+def put(client: TestClient, person: Person, path: str, body: dict[str, object]) -> Response:
     return client.put(f"{X}/aliases/{path}", json=body, headers=person.headers)
 
 
-def moved(client: TestClient, person: Person, revision: str, alias: str = "prod") -> dict:
+def moved(client: TestClient, person: Person, revision: str, alias: str = "prod") -> dict[str, Any]:
     answer = put(client, person, alias, {"revision": revision})
     assert answer.status_code == 200, answer.text
-    return answer.json()
+    return json_of(answer)
 
 
-def back(client: TestClient, person: Person, alias: str = "prod"):
+def back(client: TestClient, person: Person, alias: str = "prod") -> Response:
     return client.post(f"{X}/aliases/{alias}/rollback", headers=person.headers)
 
 

@@ -227,7 +227,7 @@ def test_a_large_tree_is_looked_at_quickly() -> None:
 
 def test_flags_that_are_no_plain_sum_are_flags_that_we_give() -> None:
     given = set(only(look(SOUND)).flags)
-    for name, setting in {
+    settings: dict[str, dict[str, Any]] = {
         "alora": {"alora_invocation_tokens": [1]},
         "arrow": {"arrow_config": {"top_k": 2}},
         "bdlora": {"use_bdlora": {"nblocks": 2}},
@@ -239,7 +239,8 @@ def test_flags_that_are_no_plain_sum_are_flags_that_we_give() -> None:
         "monteclora": {"monteclora_config": {"a": 1}},
         "olora": {"init_lora_weights": "olora"},
         "qalora": {"use_qalora": True},
-    }.items():
+    }
+    for name, setting in settings.items():
         flags = set(only(look(config(SOUND, **setting))).flags)
         assert name in flags
         given |= flags

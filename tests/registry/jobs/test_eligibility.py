@@ -13,11 +13,13 @@ from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY
 
-OWN = ("a/base", "a/base", [], [8])
+Adapter = tuple[str | None, str | None, list[str], list[int]]  # base id, base model, flags, ranks
+
+OWN: Adapter = ("a/base", "a/base", [], [8])
 
 
 @pytest.mark.parametrize(
-    ("adapter", "form", "equal_to", "reason"),
+    ("candidate", "form", "equal_to", "reason"),
     [
         (OWN, "sum", None, ""),
         (OWN, "product", [8], ""),
@@ -37,8 +39,8 @@ OWN = ("a/base", "a/base", [], [8])
         ),
     ],
 )
-def test_why_one_does_not_fit(adapter: tuple, form: str | None, equal_to: list[int] | None, reason: str) -> None:  # type: ignore[type-arg]
-    assert misfit(*adapter, "a/base", form, equal_to) == reason
+def test_why_one_does_not_fit(candidate: Adapter, form: str | None, equal_to: list[int] | None, reason: str) -> None:
+    assert misfit(*candidate, "a/base", form, equal_to) == reason
 
 
 @pytest.mark.parametrize("flag", sorted(NOT_PLAIN))

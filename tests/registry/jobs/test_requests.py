@@ -32,7 +32,8 @@ def resolve(services: Services, ann: Person) -> Resolve:
 
     def resolve(body: dict[str, Any], person: Person = ann) -> Submission:
         with transaction(services.sessions) as session:
-            return REQUESTS.validate_python(body).resolve(session, person.viewer)
+            submission: Submission = REQUESTS.validate_python(body).resolve(session, person.viewer)
+            return submission
 
     return resolve
 

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from starlette.testclient import TestClient
 
 from hub import supervisor
@@ -237,7 +237,7 @@ def test_the_result_is_named_while_it_is_the_namespace_s_own(
     client: TestClient, services: Services, receiver: Receiver, ann: Person
 ) -> None:
     register(client, ann, receiver.url)
-    results = {}
+    results: dict[str, tuple[str | None, str | None]] = {}
     for name in ("kept", "deleted"):
         lease = claim(services, submit(services, ann))
         commit = adapter(services, ann, f"ann/{name}", visibility="private", seed=len(results))
@@ -341,8 +341,8 @@ def test_a_receiver_that_was_down_gets_each_event_once_it_is_up(
         assert webhooks.send_due(services) == 0
         assert webhooks.send_due(services) == 0, "not before its pause is over"
         with transaction(services.sessions) as session:
-            left = select(WebhookEvent.next_at - text("now()"))
-            pauses.append(session.scalars(left).one().total_seconds())
+            left = select(func.extract("epoch", WebhookEvent.next_at - text("now()")))
+            pauses.append(float(session.scalars(left).one()))
     assert pauses == pytest.approx([10, 30, 90], abs=5)
     receiver.status = 204
     due_now(services)

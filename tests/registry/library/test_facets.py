@@ -1,5 +1,7 @@
 """Facets: counts under the other filters, exact to a thousand, and nothing of what the viewer may not see."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import func, select, update
 
@@ -16,12 +18,12 @@ from tests.registry.made import adapter, base
 from tests.support import peft_folder
 
 
-def found(services: Services, viewer: Viewer | None, **filters: object) -> Facets:
+def found(services: Services, viewer: Viewer | None, **filters: Any) -> Facets:
     with transaction(services.sessions) as session:
-        return facets.facets(session, viewer, Filters(**filters))  # type: ignore[arg-type]
+        return facets.facets(session, viewer, Filters(**filters))
 
 
-def counts(services: Services, viewer: Viewer | None, facet: Facet, **filters: object) -> dict[str, int]:
+def counts(services: Services, viewer: Viewer | None, facet: Facet, **filters: Any) -> dict[str, int]:
     values = found(services, viewer, **filters).values[facet]
     assert not any(value.more for value in values)
     return {value.value: value.count for value in values}
@@ -80,7 +82,12 @@ def test_nobody_counts_what_he_may_not_see(services: Services, ann: Person, bob:
         hidden = {"merger", "secret-method", "acme/secret-base", "private"}
         assert told & hidden == (hidden if total == 3 else set())
         assert ("staff" in told, "ann" in told) == (total > 1, total > 1)
-        for filters in ({"text": "hidden"}, {"tag": ["merger"]}, {"owner": "ann", "visibility": "private"}):
+        searches: tuple[dict[str, Any], ...] = (
+            {"text": "hidden"},
+            {"tag": ["merger"]},
+            {"owner": "ann", "visibility": "private"},
+        )
+        for filters in searches:
             asked = found(services, viewer, **filters)
             assert asked.total.count == (1 if total == 3 else 0)
     with transaction(services.sessions) as session:
@@ -123,7 +130,7 @@ def test_what_lies_beyond_the_window_is_counted_exactly(
         times = select(func.max(AdapterFacts.published_at)).where(AdapterFacts.name.in_(same)).scalar_subquery()
         session.execute(update(AdapterFacts).where(AdapterFacts.name.in_(same)).values(published_at=times))
     facets_of: tuple[Facet, ...] = ("base", "method", "task", "tag", "owner", "visibility")
-    searches = (
+    searches: tuple[dict[str, Any], ...] = (
         {},
         {"method": "lora"},
         {"tag": ["verbs"]},

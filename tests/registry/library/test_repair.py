@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from hub.registry.inspection.model_card import parse_card
@@ -22,7 +23,7 @@ def bases_(services: Services) -> None:
     base(services, "org/wide", width=64)
 
 
-def repair(client: TestClient, person: Person, name: str = "ann/x", **body: str):
+def repair(client: TestClient, person: Person, name: str = "ann/x", **body: str) -> Response:
     return client.post(f"/v1/adapters/{name}/repair", json=body, headers=person.headers)
 
 

@@ -18,7 +18,7 @@ from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.web.pages.jobs.job import judged
+from hub.web.report import judged
 from tests.conftest import Person
 from tests.registry.made import WORKER
 from tests.web.test_pages import EVIL, HTML, sign_in

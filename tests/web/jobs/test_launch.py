@@ -99,6 +99,7 @@ def test_a_form_shows_every_field_of_its_model_with_its_default_and_a_line(
             assert len(set(re.findall(rf'name="{name}\.([\w.]+)"', page))) == inside[name]
         elif name not in special:
             assert f'name="{name}"' in page, name
+            assert field.description is not None
             assert (
                 name == "base" or html.escape(field.description[1:], quote=True).replace("&#x27;", "&#39;") in page
             ), name
@@ -330,7 +331,7 @@ def test_again_fills_the_form_so_that_it_asks_for_the_same(
 ) -> None:
     dataset(services, ann, "ann/task")
     common = {name: COMPOSE[name] for name in ("act", "base", "namespace", "result", "examples.from", "examples.text")}
-    typed = {
+    forms: dict[str, dict[str, Any]] = {
         "compose": {**COMPOSE, "l1": "0.3", "tuning": "no", "module": "ann/a@v1"},
         "train": {**common, "targets": "q_proj", "search_rate": "yes", "held_out.from": "share"},
         "par": {
@@ -343,8 +344,8 @@ def test_again_fills_the_form_so_that_it_asks_for_the_same(
         },
         "reduce": {**common, "subject": "module", "module": "ann/a", "score": "energy"},
         "evaluate": {"act": "start", "base": TINY, "dataset": "ann/task", "path": "train.jsonl", "metrics": "choice"},
-    }[kind]
-    job = started(signed_in, services, kind, typed)
+    }
+    job = started(signed_in, services, kind, forms[kind])
     page = signed_in.get(f"/new/{kind}", params={"again": str(job.id)}).text
     again = {"act": "start", **form_of(page)}
     assert again["key"] != "k"

@@ -25,6 +25,7 @@ from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter
 from tests.registry.made import incoming
+from tests.support import json_of
 from tests.workers.conftest import Submit, job_of
 from tests.workers.runtime.test_runner import download
 from workers.runtime.runner import Runner
@@ -70,7 +71,7 @@ def as_mlx(folder: Path, base: str) -> dict[str, bytes]:
 def converted(client: TestClient, person: Person, runner: Runner, submit: Submit, **body: Any) -> dict[str, Any]:
     job_id = submit({"kind": "convert", **body})
     runner.run(job_id)
-    return client.get(f"/v1/jobs/{job_id}", headers=person.headers).json()
+    return json_of(client.get(f"/v1/jobs/{job_id}", headers=person.headers))
 
 
 def test_a_pickle_becomes_an_adapter_that_peft_loads_without_a_base_in_the_worker(

@@ -138,9 +138,9 @@ def again(manifest: dict[str, Any], base: Base, folder: Path) -> dict[str, bytes
     given = dict(manifest["settings"])
     named, share = given.pop("named"), given.pop("validation_share")
     assert named == "today"
-    parts = {"supervised": Recipe(**given.pop("supervised")), "reinforced": Reinforcement(**given.pop("reinforced"))}
-    settings = Settings(**given, **parts)
-    first, second = ([Example(row["input"], row["target"]) for row in rows] for rows in (FAST, SLOW))
+    supervised, reinforced = Recipe(**given.pop("supervised")), Reinforcement(**given.pop("reinforced"))
+    settings = Settings(**given, supervised=supervised, reinforced=reinforced)
+    first, second = ([Example(str(row["input"]), str(row["target"])) for row in rows] for rows in (FAST, SLOW))
     learnt, validated = split(first, share, settings.seed, 200)
     systems = Systems(learnt, second, validated)
     arm = run_arm(base, systems, settings, "par", template=manifest["template"], on_progress=lambda *_: None)
@@ -268,7 +268,7 @@ def test_the_request_asks_for_what_the_method_knows() -> None:
     asked = changed("paper", request.changes(), seed=7)
     assert (asked.supervised.steps, asked.supervised.accumulation, asked.seed) == (8, 32, 7)
     assert (asked.reinforced.kl, asked.reinforced.temperature, asked.sample) == (0.04, 0.9, 6)
-    nothing = {"partition": {}, "supervised": {}, "reinforced": {}}
+    nothing: dict[str, dict[str, Any]] = {"partition": {}, "supervised": {}, "reinforced": {}}
     assert changed("paper", nothing, seed=0) == PRESETS["paper"]
     for fields, method in ((module.SupervisedSettings, Recipe), (module.ReinforcedSettings, Reinforcement)):
         assert fields.model_fields.keys() <= vars(method()).keys()

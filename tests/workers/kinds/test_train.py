@@ -220,7 +220,7 @@ def test_what_went_wrong_or_was_left_out_is_said(
     for words in ("1 examples have more than 100 tokens", "Nothing was validated", "No held-out examples"):
         assert words in said
 
-    wrong = {
+    wrong: dict[str, dict[str, Any]] = {
         "nothing_to_train": {"max_length": 8},
         "held_out_unusable": {"held_out": {"inline": [{"input": "say 1", "target": "it is 1"}]}},
     }

@@ -120,7 +120,10 @@ def library(root: Path) -> Path:
     trees = others(root / "pwned")
     for name, lora in PEFT.items():
         trees[f"peft-{name}"] = {**saved(root / "made" / name, **lora), "README.md": CARD}
-    for name, (files, *_) in {**ERRORS, **WARNINGS}.items():
+    odd = {name: files for name, (files, _) in ERRORS.items()} | {
+        name: files for name, (files, _, _) in WARNINGS.items()
+    }
+    for name, files in odd.items():
         if name not in ("kohya", "loralib", "MLX", "diffusers"):  # they are above, whole
             trees["odd/" + name.replace(" ", "-")] = files
     for name, files in trees.items():
@@ -162,9 +165,16 @@ REPAIRS: dict[str, dict[str, str]] = {
 def register(services: Services) -> None:
     with transaction(services.sessions) as session:
         for base in (BASE, LLAMA):
-            told = {"path": "/models/tiny", "revision": None, "dtype": "float32", "licence": "mit"}
             base_models.register(
-                session, base.id, **told, aliases=base.aliases, shapes=base.shapes, fingerprint="f" * 64
+                session,
+                base.id,
+                path="/models/tiny",
+                revision=None,
+                dtype="float32",
+                licence="mit",
+                aliases=base.aliases,
+                shapes=base.shapes,
+                fingerprint="f" * 64,
             )
 
 

@@ -149,7 +149,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing_and_registers_once(
         command, cwd=supervisor.ROOT, env={**os.environ, **supervisor.environment(settings)}
     ) as worker:
         wait_for(lambda: steps(services, job_id) > 20 and seconds(services, job_id)[0] > 0)
-        spent = (datetime.now(UTC) - job_of(services, job_id).started_at).total_seconds()
+        started = job_of(services, job_id).started_at
+        assert started is not None
+        spent = (datetime.now(UTC) - started).total_seconds()
         worker.send_signal(signal.SIGKILL)
     assert job_of(services, job_id).state == "running", "nobody knows yet"
     runner = Runner(settings)
@@ -229,7 +231,7 @@ def test_cancel_ends_a_running_job_within_one_evaluation(
             session.execute(update(Job).values(cancel_requested=True))
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.jobs, "record", record_and_cancel)
+        patch.setattr(leases, "record", record_and_cancel)
         runner.run(job_id)
     assert job_of(services, job_id).state == "cancelled"
     with transaction(services.sessions) as session:
@@ -299,11 +301,12 @@ def test_evaluate_keeps_scores_with_their_commits(
     client: TestClient, ann: Person, bob: Person, library: list[str], submit: Submit, runner: Runner
 ) -> None:
     assert upload(client, ann.headers, "ann/rows", {"a.jsonl": examples_file()}, kind="datasets").status_code == 201
+    metrics = ["exact_match", "contains", "numeric", "target_loss"]
     body = {
         "kind": "evaluate",
         "modules": [{"repo": name} for name in library],
         "datasets": [{"dataset": "ann/rows"}],
-        "metrics": ["exact_match", "contains", "numeric", "target_loss"],
+        "metrics": metrics,
         "template": "plain",
         "max_new_tokens": 4,
     }
@@ -312,7 +315,7 @@ def test_evaluate_keeps_scores_with_their_commits(
     job = client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()
     assert job["state"] == "succeeded", job["error"]
     scores = client.get("/v1/adapters/ann/module1", headers=ann.headers).json()["scores"]
-    assert {score["metric"] for score in scores} == set(body["metrics"])
+    assert {score["metric"] for score in scores} == set(metrics)
     assert all(score["low"] <= score["value"] <= score["high"] for score in scores)
     table = client.get("/v1/scores", headers=ann.headers).json()
     assert len(table) == 3 * 4, "base and two modules, four metrics"
@@ -323,7 +326,10 @@ def test_evaluate_keeps_scores_with_their_commits(
     assert len(client.get("/v1/scores", headers=ann.headers).json()) == 12, "measured again, kept once"
     with transaction(runner.services.sessions) as session:
         kept = session.execute(select(Score.value, Score.per_example, Score.examples)).all()
-    assert all(len(each) == examples and sum(each) / examples == pytest.approx(value) for value, each, examples in kept)
+    for value, per_example, examples in kept:
+        assert per_example is not None
+        assert len(per_example) == examples
+        assert sum(per_example) / examples == pytest.approx(value)
 
 
 def test_choices_are_scored_by_likelihood(

@@ -58,7 +58,7 @@ def server(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     with log.open("w") as out, subprocess.Popen(command, env=env, stdout=out, stderr=out) as process:
         try:
             wait_for(lambda: _is_up(port, process, log), seconds=120)
-            yield Server(url=f"http://127.0.0.1:{port}/v1", model=str(teacher_folder), max_tokens=8)  # type: ignore[arg-type]
+            yield Server(url=f"http://127.0.0.1:{port}/v1", model=str(teacher_folder), max_tokens=8)
         finally:
             process.terminate()
 
@@ -119,7 +119,7 @@ def moody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def asked(url: str, *, model: str = "any", key: str | None = "secret-key") -> ServerTeacher:
-    return ServerTeacher("moody", Server(url=url, model=model, key=key))  # type: ignore[arg-type]
+    return ServerTeacher("moody", Server(url=url, model=model, key=key))
 
 
 def test_a_busy_server_is_asked_again_and_a_reply_is_asked_for_once(moody: str, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_job_whose_teachers_vote(
         body = {"id": base_id, "path": str(teacher_folder)}
         assert client.post("/v1/bases", headers=admin.headers, json=body).status_code == 201
     runner = Runner(services.settings.model_copy(update={"teachers_file": named}))
-    gold = [{**vars(task(number, system)), "system": system} for number in range(100, 109) for system in (1, 2)]  # type: ignore[arg-type]
+    gold = [{**vars(task(number, system)), "system": system} for number in range(100, 109) for system in (1, 2)]
     teachers = [{"server": "served"}, {"base": "tests/teacher"}, {"base": "tests/teacher-2"}]
     rows = two_systems()["examples"]["inline"]
     split = {"teachers": teachers, "gold": {"inline": gold}}
