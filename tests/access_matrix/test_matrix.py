@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from api import huggingface, v1
-from api.huggingface import absent, auth, cards, commit, info, lfs, refs, resolve, tree, xet
+from api.huggingface import auth, cards, commit, info, lfs, refs, resolve, tree, unsupported, xet
 from api.huggingface import repos as hub_repos
 from hub.http.identity import COOKIE
 from hub.registry.access import credentials
@@ -70,7 +70,7 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    hub = (absent, auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, xet)
+    hub = (auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, unsupported, xet)
     routers = [*v1.SUBJECTS, *(module.router for module in (*PAGES, *LAST, *hub))]
     for router in routers:
         for route in router.routes:

@@ -99,10 +99,10 @@ def test_a_form_shows_every_field_of_its_model_with_its_default_and_a_line(
             assert len(set(re.findall(rf'name="{name}\.([\w.]+)"', page))) == inside[name]
         elif name not in special:
             assert f'name="{name}"' in page, name
-            assert field.description is not None
-            assert (
-                name == "base" or html.escape(field.description[1:], quote=True).replace("&#x27;", "&#39;") in page
-            ), name
+            if name != "base":
+                assert field.description is not None
+                line = html.escape(field.description[1:], quote=True).replace("&#x27;", "&#39;")
+                assert line in page, name
     assert "Learning rate" not in page or 'value="0.0005"' in page or kind in ("par", "compose")
 
 
