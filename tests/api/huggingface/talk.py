@@ -89,9 +89,7 @@ def preupload(
     return client.post(f"/api/{kind}/{full_name}/preupload/{at}", headers=person.headers, json={"files": listed})
 
 
-def batch(
-    client: Client, person: Person, full_name: str, *contents: bytes, kind: str = "models", at: str = ""
-) -> Any:
+def batch(client: Client, person: Person, full_name: str, *contents: bytes, kind: str = "models", at: str = "") -> Any:
     """The answer for the first of the files."""
     body = {
         "operation": "upload",
