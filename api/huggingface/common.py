@@ -10,9 +10,10 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from hub.http.addresses import root_url
+from hub.registry.content.repo_visibility import parse_visibility
 from hub.registry.inspection.findings import Finding
 from hub.registry.platform.errors import InvalidInput, NotFound
-from hub.vocabulary import VISIBILITIES, RepoType, Visibility
+from hub.vocabulary import RepoType, Visibility
 
 PIECE = 1 << 20
 MAX_WARNINGS = 10
@@ -83,10 +84,7 @@ def visibility(said: str | None, private: bool | None) -> Visibility | None:
     """What 2.x calls visibility and older clients private; None if they leave it to the hub."""
     if said is None:
         return None if private is None else "private" if private else "public"
-    for level in VISIBILITIES:
-        if said == level:
-            return level
-    raise InvalidInput(f"visibility is {said!r}; it must be one of {', '.join(VISIBILITIES)}.")
+    return parse_visibility(said)
 
 
 def pieces(request: Request) -> Iterator[bytes]:

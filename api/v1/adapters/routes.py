@@ -13,15 +13,15 @@ from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.http.uploads import Upload, read_upload
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
+from hub.registry.content.repo_visibility import parse_visibility
 from hub.registry.inspection.findings import Finding
 from hub.registry.library import facets, provenance, repair, search
 from hub.registry.library.publishing import publish_adapter
 from hub.registry.library.search import Filters, Sort
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Ref, TreeEntry
-from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.vocabulary import MAIN, VISIBILITIES, Visibility
+from hub.vocabulary import MAIN, Visibility
 
 router = APIRouter(prefix="/v1", tags=["adapters"])
 
@@ -67,12 +67,7 @@ def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Publ
 
 def visibility_field(upload: Upload) -> Visibility | None:
     value = upload.fields.get("visibility")
-    if value is None:
-        return None
-    for known in VISIBILITIES:
-        if value == known:
-            return known
-    raise InvalidInput(f"visibility is {value!r}; it must be one of {', '.join(VISIBILITIES)}.")
+    return None if value is None else parse_visibility(value)
 
 
 def findings(found: Iterable[Finding]) -> list[schemas.Finding]:

@@ -10,12 +10,21 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.content.repos import find
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.content import Commit, Repo
-from hub.registry.platform.errors import Conflict
+from hub.registry.platform.errors import Conflict, InvalidInput
 from hub.vocabulary import VISIBILITIES, RepoType, Visibility
 
 
 class WouldReveal(Conflict):
     code = "would_reveal"
+
+
+def parse_visibility(text: str) -> Visibility:
+    """Raises InvalidInput."""
+    for visibility in VISIBILITIES:
+        if text == visibility:
+            return visibility
+    *others, last = VISIBILITIES
+    raise InvalidInput(f"{text!r} is not a valid visibility; choose {', '.join(others)} or {last}.")
 
 
 def change_visibility(

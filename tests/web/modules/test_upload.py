@@ -19,6 +19,7 @@ from hub.registry.models.content import Holding, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.pages.modules import upload
+from tests import support
 from tests.conftest import Person
 from tests.registry.made import adapter, base
 from tests.support import TINY, peft_folder
@@ -139,6 +140,18 @@ def test_a_problem_of_the_second_request_keeps_what_was_typed(
         assert 'value="Kept text"' in answer.text
     good = signed_in.post("/upload/publish", data={**shown(answer.text), "name": "fine"}, follow_redirects=False)
     assert good.status_code == 303
+
+
+def test_a_visibility_that_is_not_valid_is_refused_in_one_sentence(signed_in: TestClient, ann: Person) -> None:
+    sentence = "'secret' is not a valid visibility; choose private, internal or public."
+    form = shown(send(signed_in, peft_folder(seed=1))[1])
+    page = signed_in.post("/upload/publish", data={**form, "name": "x", "visibility": "secret"})
+    assert (page.status_code, sentence in html.unescape(page.text)) == (422, True)
+    sent = support.upload(signed_in, ann.headers, "ann/x", peft_folder(), visibility="secret")
+    assert (sent.status_code, sent.json()["error"]["message"]) == (422, sentence)
+    body = {"name": "x", "type": "model", "visibility": "secret"}
+    created = signed_in.post("/api/repos/create", json=body, headers=ann.headers)
+    assert (created.status_code, sentence in created.text) == (422, True)
 
 
 def test_where_one_may_not_write_nothing_is_stored(signed_in: TestClient, services: Services, bob: Person) -> None:

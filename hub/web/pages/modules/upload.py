@@ -15,12 +15,12 @@ from hub.http.uploads import Upload, read_upload
 from hub.registry.access import instance_keys, permissions, signing
 from hub.registry.access.viewer import Viewer
 from hub.registry.content.history import Entry
+from hub.registry.content.repo_visibility import parse_visibility
 from hub.registry.library import publishing
 from hub.registry.library.publishing import UploadPreview
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import HubError, InvalidInput
+from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services
-from hub.vocabulary import VISIBILITIES, Visibility
 from hub.web.render import page
 
 router = APIRouter(include_in_schema=False)
@@ -122,17 +122,10 @@ def publish(
             viewer,
             f"{namespace}/{name.strip()}",
             shown,
-            visibility=_visibility(visibility),
+            visibility=parse_visibility(visibility),
             message=message.strip() or "Upload",
         )
     except HubError as error:
         typed = {"name": name, "visibility": visibility, "message": message}
         return _review(services, viewer, shown, typed=typed, error=error)
     return RedirectResponse(f"/adapters/{repo.full_name}", status_code=303)
-
-
-def _visibility(value: str) -> Visibility:
-    for known in VISIBILITIES:
-        if value == known:
-            return known
-    raise InvalidInput(f"The visibility {value!r} is none; choose one of {', '.join(VISIBILITIES)}.")
