@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from api.streaming import send_file, send_zip
 from api.v1.adapters.routes import file_infos, folder_info
 from api.v1.shares import schemas
+from hub.http.addresses import root_url
 from hub.http.identity import ServicesDep, SessionDep, SignedIn
 from hub.registry.content import repos, share_links
 from hub.registry.models.content import ShareLink
@@ -30,7 +31,7 @@ def create_share(
     made, secret = share_links.create(
         session, viewer, f"{namespace}/{name}", body.revision, body.days, reveal=body.reveal
     )
-    address = f"{str(request.base_url).rstrip('/')}/v1/shares/{secret}"
+    address = f"{root_url(request)}/v1/shares/{secret}"
     return schemas.ShareSecret(**_share(made).model_dump(), address=address)
 
 

@@ -161,6 +161,17 @@ def at_the_provider(client: TestClient, provider: str, subject: str, **claims: s
     return str(back.headers["Location"])
 
 
+def test_the_provider_sends_back_to_the_address_before_the_proxy(connected: TestClient, provider: str) -> None:
+    proxied = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "hub.example.org"}
+    begun = connected.get("/login/oidc", headers=proxied, follow_redirects=False)
+    httpx2.put(f"{provider}/users/behind-a-proxy", json={"sub": "behind-a-proxy"}).raise_for_status()
+    back = httpx2.post(begun.headers["Location"], data={"sub": "behind-a-proxy"}).headers["Location"]
+    assert back.startswith("https://hub.example.org/login/oidc/callback?")
+    path = back.removeprefix("https://hub.example.org")
+    finished = connected.get(path, headers=proxied, follow_redirects=False)
+    assert finished.status_code == 303, "the provider accepts the code for the address that it was asked with"
+
+
 def test_whoever_the_provider_knows_gets_a_user_and_keeps_it(
     connected: TestClient, services: Services, provider: str
 ) -> None:
