@@ -1,12 +1,12 @@
 """The reconciler: one loop at a time, under an advisory lock, that finishes whatever was interrupted.
 
-It re-sends jobs whose message was lost, settles jobs whose worker died, tells webhooks which jobs have ended, purges what can no longer
-be restored, and collects bytes that nothing needs. Every step may be killed and run again.
+`TASKS` declares its work. Every task may be killed at any point and run again.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
@@ -26,47 +26,23 @@ log = logging.getLogger(__name__)
 
 SWEEP_LOCK = 7_301_205
 RESEND_SECONDS = 10.0
+MINUTE = 60.0
 
 
-def run(services: Services, *, stop: Callable[[], bool]) -> None:
-    """Sweep until told to stop. Of several sweeps one works; the others wait for its lock."""
-    with services.sessions() as keeper:
-        while not stop():
-            if keeper.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": SWEEP_LOCK}):
-                break
-            keeper.rollback()
-            time.sleep(services.settings.sweep_seconds)
-        keeper.commit()  # the lock belongs to the connection; no transaction stays open with it
-        while not stop():
-            sweep(services)
-            time.sleep(services.settings.sweep_seconds)
-            # Ends the loop with an error if the connection, and the lock with it, is gone; the supervisor starts anew.
-            keeper.execute(text("SELECT 1"))
-            keeper.commit()
-        # A pooled connection outlives this loop, and its locks with it.
-        keeper.execute(text("SELECT pg_advisory_unlock_all()"))
-        keeper.commit()
+@dataclass(frozen=True)
+class Task:
+    """Periodic work. `every`: seconds between two runs; 0 for each round of the sweep."""
+
+    name: str
+    run: Callable[[Services], object]
+    every: float = 0.0
 
 
-def sweep(services: Services) -> None:
-    """One round."""
+def settle_dead_jobs(services: Services) -> None:
     with transaction(services.sessions) as session:
         settled = leases.end_dead(session)
     if settled:
         log.info("settled jobs of dead workers", extra={"count": settled})
-    resend(services)
-    webhooks.send_due(services)
-    settings = services.settings
-    with transaction(services.sessions) as session:
-        purge(session, timedelta(days=settings.restore_days))
-        expire_answers(session)
-    grace = timedelta(hours=settings.blob_grace_hours)
-    collect(services, grace)
-    checkpoints.remove_ended(services)
-    drop_old(services, lfs.PARTS, grace)  # of uploads that nobody completed
-    xet.drop_xorbs(services, datetime.now(UTC), grace)
-    drop_old(services, upstream_client.KEPT, timedelta(days=settings.upstream_days))
-    similar.sketch_missing(services)
 
 
 def resend(services: Services) -> int:
@@ -83,3 +59,94 @@ def resend(services: Services) -> int:
             late = leases.unsent(session, queue, RESEND_SECONDS)
         sent += sum(services.queue.send(queue, job_id) for job_id in late)
     return sent
+
+
+def purge_repos(services: Services) -> None:
+    with transaction(services.sessions) as session:
+        purge(session, timedelta(days=services.settings.restore_days))
+
+
+def expire_old_answers(services: Services) -> None:
+    with transaction(services.sessions) as session:
+        expire_answers(session)
+
+
+def collect_blobs(services: Services) -> None:
+    collect(services, _grace(services))
+
+
+def drop_lfs_parts(services: Services) -> None:
+    """Parts of uploads that nobody completed."""
+    drop_old(services, lfs.PARTS, _grace(services))
+
+
+def drop_xorbs(services: Services) -> None:
+    xet.drop_xorbs(services, datetime.now(UTC), _grace(services))
+
+
+def drop_upstream_copies(services: Services) -> None:
+    drop_old(services, upstream_client.KEPT, timedelta(days=services.settings.upstream_days))
+
+
+def _grace(services: Services) -> timedelta:
+    return timedelta(hours=services.settings.blob_grace_hours)
+
+
+# In this order: a purge frees bytes that the collection after it may remove once their grace is over. What lists a whole
+# prefix of S3 runs once a minute, as S3 bills each listing.
+TASKS = (
+    Task("settle dead jobs", settle_dead_jobs),
+    Task("resend lost messages", resend),
+    Task("deliver webhooks", webhooks.send_due),
+    Task("purge deleted repos", purge_repos),
+    Task("expire answers", expire_old_answers),
+    Task("collect blobs", collect_blobs),
+    Task("remove checkpoints", checkpoints.remove_ended, every=MINUTE),
+    Task("drop LFS parts", drop_lfs_parts, every=MINUTE),
+    Task("drop xorbs", drop_xorbs, every=MINUTE),
+    Task("drop upstream copies", drop_upstream_copies, every=MINUTE),
+    Task("sketch adapters", similar.sketch_missing),
+)
+
+
+def run(services: Services, *, stop: Callable[[], bool]) -> None:
+    """Sweep until `stop` says so. Of several sweeps one works; the others wait for its lock."""
+    with services.sessions() as keeper:
+        # An advisory lock is held by a connection and not by a transaction: PostgreSQL releases it the moment this process or its
+        # connection dies, so no stale lock has to expire before another sweep takes over, and no row is locked meanwhile.
+        while not stop():
+            if keeper.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": SWEEP_LOCK}):
+                break
+            keeper.rollback()
+            time.sleep(services.settings.sweep_seconds)
+        keeper.commit()  # the lock belongs to the connection; no transaction stays open with it
+        schedule = Schedule(TASKS)
+        while not stop():
+            sweep(services, schedule.due(time.monotonic()))
+            time.sleep(services.settings.sweep_seconds)
+            # Ends the loop with an error if the connection, and the lock with it, is gone; the supervisor starts anew.
+            keeper.execute(text("SELECT 1"))
+            keeper.commit()
+        # A pooled connection outlives this loop, and its locks with it.
+        keeper.execute(text("SELECT pg_advisory_unlock_all()"))
+        keeper.commit()
+
+
+def sweep(services: Services, tasks: Collection[Task] = TASKS) -> None:
+    """One round of these tasks."""
+    for task in tasks:
+        task.run(services)
+
+
+class Schedule:
+    """Which tasks are due: all of them at first, and then each after its interval."""
+
+    def __init__(self, tasks: Collection[Task]) -> None:
+        self._tasks = tasks
+        self._last: dict[str, float] = {}
+
+    def due(self, now: float) -> list[Task]:
+        """The tasks to run at this time (seconds of a clock that only moves forward), which are then taken as run."""
+        tasks = [task for task in self._tasks if now - self._last.get(task.name, -float("inf")) >= task.every]
+        self._last |= {task.name: now for task in tasks}
+        return tasks

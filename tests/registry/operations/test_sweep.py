@@ -418,3 +418,17 @@ def test_parts_of_an_upload_that_nobody_completed_go_after_the_grace_period(serv
     garbage.drop_old(services, lfs.PARTS, -timedelta(hours=1))
     with pytest.raises(NotFound):
         services.storage.stream_key(f"parts/ann/{'0' * 64}/1")
+
+
+def test_a_task_is_due_at_first_and_then_after_its_interval() -> None:
+    each_round = sweep.Task("each round", lambda services: None)
+    each_minute = sweep.Task("each minute", lambda services: None, every=60.0)
+    schedule = sweep.Schedule([each_round, each_minute])
+    assert schedule.due(100.0) == [each_round, each_minute]
+    assert schedule.due(105.0) == [each_round]
+    assert schedule.due(160.0) == [each_round, each_minute]
+    assert schedule.due(161.0) == [each_round]
+
+
+def test_tasks_have_names_of_their_own() -> None:
+    assert len({task.name for task in sweep.TASKS}) == len(sweep.TASKS)
