@@ -39,17 +39,8 @@ class Streamed(StreamingResponse):
 
 def send_file(storage: Storage, entry: TreeEntry, commit: Commit, range_header: str | None) -> Response:
     """The file, or the part a Range header asks for. Through S3's public address where there is one."""
-    filename = entry.path.rpartition("/")[2]
-    headers = {
-        "ETag": f'"{entry.sha256}"',
-        "Accept-Ranges": "bytes",
-        "X-Repo-Commit": commit.id,
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(filename)}",
-        # Uploaded bytes are data, whatever they look like: no browser may run them as a page of this hub.
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-        "X-Content-Type-Options": "nosniff",
-    }
-    address = storage.presigned_url(entry.sha256, filename)
+    headers = file_headers(commit.id, entry.path, entry.sha256)
+    address = storage.presigned_url(entry.sha256, entry.path.rpartition("/")[2])
     if address:
         return RedirectResponse(address, status_code=302, headers=headers)
     start, end = parse_range(range_header, entry.size)
@@ -60,6 +51,19 @@ def send_file(storage: Storage, entry: TreeEntry, commit: Commit, range_header: 
     headers["Content-Length"] = str(end - start)
     body = storage.stream(entry.sha256, start, end)
     return Streamed(body, "application/octet-stream", headers, status)
+
+
+def file_headers(commit_id: str, path: str, etag: str) -> dict[str, str]:
+    """The headers of a file's bytes, and of a redirect to them."""
+    return {
+        "X-Repo-Commit": commit_id,
+        "ETag": f'"{etag}"',
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rpartition('/')[2])}",
+        # Uploaded bytes are data, whatever they look like: no browser may run them as a page of this hub.
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int]:

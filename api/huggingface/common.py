@@ -9,7 +9,7 @@ from anyio import from_thread
 from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
-from hub.http.addresses import root_url
+from hub.http.addresses import raw_path, root_url
 from hub.registry.content.repo_visibility import parse_visibility
 from hub.registry.inspection.findings import Finding
 from hub.registry.platform.errors import InvalidInput, NotFound
@@ -40,7 +40,7 @@ FullName = Annotated[str, Depends(get_full_name)]
 
 def revision_and_path(request: Request, word: str) -> tuple[str, str]:
     """Revision and path behind a `word` such as /tree/ in the address. Both may hold %2F, so it is read before it is decoded."""
-    raw = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
+    raw = raw_path(request)
     parts = raw.split("/")
     # Behind the namespace and name, either of which could be that word too.
     start = parts.index(word, 5 if parts[1] == "api" else 4 if parts[1] == "datasets" else 3) + 1
@@ -56,7 +56,7 @@ def link_next(request: Request, response: Response, cursor: str | None) -> None:
     if cursor is not None:
         asked = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
         query = urlencode([*asked, ("cursor", cursor)])
-        path = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
+        path = raw_path(request)
         response.headers["Link"] = f'<{root_url(request)}{path}?{query}>; rel="next"'
 
 

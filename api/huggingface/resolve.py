@@ -3,14 +3,13 @@
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import RedirectResponse
 
 from api.huggingface.common import FullName, revision_and_path
 from api.huggingface.upstream_proxy import serves
-from api.streaming import RANGE, Streamed, parse_range
+from api.streaming import RANGE, Streamed, file_headers, parse_range
 from hub.http.identity import ServicesDep, identify
 from hub.registry.content import refs
 from hub.registry.content.trees import is_lfs
@@ -73,21 +72,9 @@ def _resolve(
     if address:
         # Of a redirect clients read these instead, as its own length and the ETag that S3 gives mean something else.
         linked = {"X-Linked-Size": str(entry.size), "X-Linked-ETag": f'"{etag}"'}
-        return RedirectResponse(address, status_code=302, headers=_headers(commit_id, path, etag) | linked)
+        return RedirectResponse(address, status_code=302, headers=file_headers(commit_id, path, etag) | linked)
     pieces = partial(storage.stream, entry.sha256)
     return _send(request, commit_id, path, etag, entry.size, pieces, range_header)
-
-
-def _headers(commit_id: str, path: str, etag: str) -> dict[str, str]:
-    return {
-        "X-Repo-Commit": commit_id,
-        "ETag": f'"{etag}"',
-        "Accept-Ranges": "bytes",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rpartition('/')[2])}",
-        # Uploaded bytes are data, whatever they look like: no browser may run them as a page of this hub.
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-        "X-Content-Type-Options": "nosniff",
-    }
 
 
 def _send(
@@ -99,7 +86,7 @@ def _send(
     pieces: Callable[[int, int], Generator[bytes]],
     range_header: str | None,
 ) -> Response:
-    headers = _headers(commit_id, path, etag)
+    headers = file_headers(commit_id, path, etag)
     start, end = parse_range(range_header, size)
     status = 200
     # Also where the range is the whole: Rust clients read the size there.

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 
-from hub.http.addresses import root_url
+from hub.http.addresses import raw_path, root_url
 from hub.http.identity import identify
 from hub.registry.content import read_through
 from hub.registry.platform.db import transaction
@@ -53,7 +53,7 @@ async def _form(request: Request) -> bytes:
 
 
 def _ask(request: Request, form: bytes) -> Response:
-    path = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
+    path = raw_path(request)
     services: Services = request.app.state.services
     answer = services.upstream.ask(path, request.url.query, form)
     link = {"Link": f'<{root_url(request)}{answer.following}>; rel="next"'} if answer.following else {}

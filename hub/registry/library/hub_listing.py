@@ -1,7 +1,5 @@
 """All repos of a kind, as Hugging Face clients list them: filtered by tags, sorted by a time, in keyset pages."""
 
-import base64
-import binascii
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from hub.registry.bases import base_models
 from hub.registry.content import text_index
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
+from hub.registry.platform.cursors import decode_cursor, encode_cursor
 from hub.registry.platform.errors import InvalidInput
 from hub.vocabulary import MAIN, RepoType
 
@@ -58,37 +57,45 @@ def listing(
     limit: int,
     cursor: str | None,
 ) -> tuple[list[Row], str | None]:
-    """A page of what the viewer may read, newest first, and where the next begins. Raises InvalidInput for a foreign cursor."""
+    """A page of what the viewer may read, newest first, and the cursor of the next. Raises InvalidInput for a foreign cursor."""
     when = Repo.created_at if sort == "created" else Repo.updated_at
     query = (
         select(Repo, Commit)
         .join(Ref, Ref.repo_id == Repo.id)
         .join(Commit, Commit.id == Ref.commit_id)
         .where(Ref.name == MAIN, Repo.type == repo_type, Repo.deleted_at.is_(None), permissions.readable(viewer))
+        .where(*_matching(session, filters))
         .order_by(when.desc(), Repo.id)
         .limit(limit + 1)
     )
+    if cursor:
+        at, after = _decode(cursor)
+        query = query.where(or_(when < at, and_(when == at, Repo.id > after)))
+    rows = [(repo, commit) for repo, commit in session.execute(query)]
+    facts = _facts(session, [commit.id for _, commit in rows])
+    page = [Row(repo, commit, facts.get(commit.id, [])) for repo, commit in rows[:limit]]
+    if len(rows) <= limit:
+        return page, None
+    last = page[-1].repo
+    at = last.created_at if sort == "created" else last.updated_at
+    return page, encode_cursor(at.isoformat(), str(last.id))
+
+
+def _matching(session: Session, filters: Filters) -> list[ColumnElement[bool]]:
+    """The conditions on repos, one for each filter."""
+    conditions = []
     if filters.author:
-        query = query.where(Repo.namespace == filters.author)
+        conditions.append(Repo.namespace == filters.author)
     names = base_models.names(session)
-    for tag in filters.tags:
-        query = query.where(_has(_tagged(tag, names)))
+    conditions += [_has(_tagged(tag, names)) for tag in filters.tags]
     if filters.pipeline:
         tasks = [task for task, pipeline in PIPELINES.items() if pipeline == filters.pipeline]
-        said = AdapterFacts.facts["card"]["pipeline_tag"].astext == filters.pipeline
-        query = query.where(_has(or_(AdapterFacts.task.in_(tasks), said)))
+        on_card = AdapterFacts.facts["card"]["pipeline_tag"].astext == filters.pipeline
+        conditions.append(_has(or_(AdapterFacts.task.in_(tasks), on_card)))
     for word in (filters.text or "").lower().split():
         name = func.lower(Repo.namespace + "/" + Repo.name)
-        query = query.where(or_(name.contains(word, autoescape=True), _has(text_index.has_word(word))))
-    if cursor:
-        at, last = _decode(cursor)
-        query = query.where(or_(when < at, and_(when == at, Repo.id > last)))
-    found = [(repo, commit) for repo, commit in session.execute(query)]
-    facts = _facts(session, [commit.id for _, commit in found])
-    rows = [Row(repo, commit, facts.get(commit.id, [])) for repo, commit in found[:limit]]
-    if len(found) <= limit:
-        return rows, None
-    return rows, _encode(rows[-1].repo.created_at if sort == "created" else rows[-1].repo.updated_at, rows[-1].repo.id)
+        conditions.append(or_(name.contains(word, autoescape=True), _has(text_index.has_word(word))))
+    return conditions
 
 
 def _has(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -97,7 +104,7 @@ def _has(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _tagged(tag: str, names: Mapping[str, str]) -> ColumnElement[bool]:
-    """The condition on an adapter for carrying a tag: `tags` below says which it carries."""
+    """The condition that an adapter carries a tag; `tags` below lists the tags that it carries."""
     kind, _, value = tag.partition(":")
     if kind == "base_model":
         base = value.removeprefix("adapter:")
@@ -114,46 +121,42 @@ def _tagged(tag: str, names: Mapping[str, str]) -> ColumnElement[bool]:
 
 
 def tags(adapters: Sequence[AdapterFacts]) -> list[str]:
-    """What a repo's adapters are tagged with, from their files first and then from their cards."""
-    found: list[str] = ["peft", "safetensors"] if adapters else []
+    """The tags of a repo's adapters, first those that follow from their files and then those of their cards."""
+    tags = ["peft", "safetensors"] if adapters else []
     for adapter in adapters:
-        found += [str(adapter.facts["peft_type"]).lower(), adapter.method]
+        tags += [str(adapter.facts["peft_type"]).lower(), adapter.method]
         for base in dict.fromkeys([adapter.base_model, adapter.base_id]):
             if base:
-                found += [f"base_model:{base}", f"base_model:adapter:{base}"]
+                tags += [f"base_model:{base}", f"base_model:adapter:{base}"]
         if adapter.facts["licence"]:
-            found.append(f"license:{adapter.facts['licence']}")
-        found += adapter.tags
-    return list(dict.fromkeys(found))
+            tags.append(f"license:{adapter.facts['licence']}")
+        tags += adapter.tags
+    return list(dict.fromkeys(tags))
 
 
 def pipeline(adapters: Sequence[AdapterFacts]) -> str | None:
     for adapter in adapters:
-        said = adapter.facts["card"].get("pipeline_tag")
-        known = said if isinstance(said, str) else PIPELINES.get(adapter.facts["task_type"] or "")
-        if known:
-            return known
+        on_card = adapter.facts["card"].get("pipeline_tag")
+        task = on_card if isinstance(on_card, str) else PIPELINES.get(adapter.facts["task_type"] or "")
+        if task:
+            return task
     return None
 
 
 def _facts(session: Session, commits: Sequence[str]) -> Mapping[str, list[AdapterFacts]]:
-    found: dict[str, list[AdapterFacts]] = {}
+    by_commit: dict[str, list[AdapterFacts]] = {}
     for row in session.scalars(
         select(AdapterFacts).where(AdapterFacts.commit_id.in_(commits)).order_by(AdapterFacts.folder)
     ):
-        found.setdefault(row.commit_id, []).append(row)
-    return found
-
-
-def _encode(at: datetime, last: uuid.UUID) -> str:
-    return base64.urlsafe_b64encode(f"{at.isoformat()}|{last}".encode()).decode().rstrip("=")
+        by_commit.setdefault(row.commit_id, []).append(row)
+    return by_commit
 
 
 def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
     try:
-        at, _, last = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition("|")
-        return datetime.fromisoformat(at), uuid.UUID(last)
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+        at, repo_id = decode_cursor(cursor)
+        return datetime.fromisoformat(at), uuid.UUID(repo_id)
+    except ValueError:
         raise InvalidInput(f"The cursor {cursor!r} is not one that this hub gave; begin without a cursor.") from None
 
 

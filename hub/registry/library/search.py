@@ -1,7 +1,5 @@
 """Finding adapters: filters over the facts of main's head, in several orders, in keyset pages. What they have in common is in facets.py."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +13,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import text_index
 from hub.registry.models.adapters import AdapterFacts
+from hub.registry.platform.cursors import decode_cursor, encode_cursor
 from hub.registry.platform.errors import InvalidInput
 from hub.vocabulary import Visibility
 
@@ -192,16 +191,16 @@ def _hit(row: Any) -> Hit:
 def _encode(sort: Sort, row: Any) -> str:
     values = [getattr(row, key.key) for key in _KEYS[sort]]
     texts = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
-    return base64.urlsafe_b64encode("\0".join([sort, *texts]).encode()).decode().rstrip("=")
+    return encode_cursor(sort, *texts)
 
 
 def _decode(sort: Sort, cursor: str) -> tuple[Any, ...]:
     try:
-        order, *texts = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split("\0")
+        order, *texts = decode_cursor(cursor)
         if order != sort:
             raise ValueError(order)
         return tuple(_value(key, text) for key, text in zip(_KEYS[sort], texts, strict=True))
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+    except ValueError:
         raise InvalidInput(
             f"The cursor {cursor!r} is not one that this hub gave for the order {sort!r}; begin without a cursor."
         ) from None

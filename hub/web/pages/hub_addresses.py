@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from hub.http.addresses import raw_path
 from hub.registry.access.users import RESERVED_NAMES
 from hub.web.render import query
 
@@ -41,7 +42,7 @@ def dataset_at(request: Request, namespace: str, name: str) -> Response:
     return RedirectResponse(f"/datasets/{namespace}/{name}?{_revision(request, 5)}", status_code=302)
 
 
-def _revision(request: Request, place: int) -> str:
+def _revision(request: Request, position: int) -> str:
     """The piece of the address after "tree" and its like, read before it is decoded, as a branch may have a "/" in it."""
-    raw = request.scope["raw_path"].decode("ascii").removeprefix(request.scope.get("root_path", ""))
-    return query({"revision": unquote(raw.split("/")[place])})
+    raw = raw_path(request)
+    return query({"revision": unquote(raw.split("/")[position])})
