@@ -23,7 +23,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from tests.conftest import Person
-from tests.registry import made
+from tests.support import published
 
 ORGANIZATION = "weavers"
 
@@ -42,8 +42,8 @@ class Instance:
         if visibility not in self.things:
             number, owner = next(self.counter), self.people["owner"]
             repo, dataset = f"{ORGANIZATION}/m{number}", f"{ORGANIZATION}/d{number}"
-            made.adapter(self.services, owner, repo, visibility=visibility, seed=number)
-            made.dataset(self.services, owner, dataset, visibility=visibility)
+            published.adapter(self.services, owner, repo, visibility=visibility, seed=number)
+            published.dataset(self.services, owner, dataset, visibility=visibility)
             self.things[visibility] = {"repo": repo, "dataset": dataset, "job_id": self._ended_job(repo, number)}
         return {**self.things[visibility], "fresh": str(next(self.counter))}
 
@@ -84,7 +84,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
     changes = {"database_url": url, "broker_prefix": f"{name}:", "cache_dir": cache, "sign_in_attempts": 0}
     changes["webhook_hosts"] = "hooks.example.org"
     services = connect(base_settings.model_copy(update=changes))
-    made.base(services)
+    published.base(services)
     people = {"owner": new_person(services, "olga")}
     with transaction(services.sessions) as session:
         users.create_namespace(session, ORGANIZATION, "organization", people["owner"].viewer.id)

@@ -12,8 +12,9 @@ from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry import made
-from tests.support import TINY, peft_folder, published, upload
+from tests.support import published
+from tests.support.files import TINY, peft_folder
+from tests.support.http import upload, upload_adapter
 
 SECRET = "ann/merger-with-acme"
 ROWS = {"inline": [{"input": "a", "target": "b"}]}
@@ -22,8 +23,8 @@ ROWS = {"inline": [{"input": "a", "target": "b"}]}
 @pytest.fixture
 def secret(client: TestClient, services: Services, ann: Person) -> str:
     """The commit of ann's private module."""
-    made.base(services)
-    return str(published(client, ann.headers, SECRET, visibility="private", seed=7)["commit"])
+    published.base(services)
+    return str(upload_adapter(client, ann.headers, SECRET, visibility="private", seed=7)["commit"])
 
 
 def related(services: Services, child: str, parent: str) -> None:
@@ -42,7 +43,7 @@ def everything(client: TestClient, person: Person, name: str) -> str:
 def test_lineage_names_a_parent_only_to_those_who_may_see_it(
     client: TestClient, services: Services, ann: Person, bob: Person, secret: str
 ) -> None:
-    child = published(client, ann.headers, "ann/shown", visibility="public")["commit"]
+    child = upload_adapter(client, ann.headers, "ann/shown", visibility="public")["commit"]
     related(services, child, secret)
     seen = everything(client, bob, "ann/shown")
     assert "private module" in seen
@@ -54,7 +55,7 @@ def test_lineage_names_a_parent_only_to_those_who_may_see_it(
 def test_a_child_is_told_of_only_to_those_who_may_see_it(
     client: TestClient, services: Services, ann: Person, bob: Person, secret: str
 ) -> None:
-    parent = published(client, ann.headers, "ann/parent", visibility="public")["commit"]
+    parent = upload_adapter(client, ann.headers, "ann/parent", visibility="public")["commit"]
     related(services, secret, parent)
     assert SECRET not in everything(client, bob, "ann/parent")
     assert SECRET in everything(client, ann, "ann/parent")
@@ -63,17 +64,17 @@ def test_a_child_is_told_of_only_to_those_who_may_see_it(
 def test_a_near_duplicate_is_told_of_only_to_those_who_may_see_it(
     client: TestClient, ann: Person, bob: Person, secret: str
 ) -> None:
-    told = published(client, bob.headers, "bob/same", visibility="public", seed=7)
+    told = upload_adapter(client, bob.headers, "bob/same", visibility="public", seed=7)
     assert "near_duplicate" not in {finding["code"] for finding in told["findings"]}
     assert SECRET not in everything(client, bob, "bob/same")
-    mine = published(client, ann.headers, "ann/same", seed=7)
+    mine = upload_adapter(client, ann.headers, "ann/same", seed=7)
     assert "near_duplicate" in {finding["code"] for finding in mine["findings"]}
 
 
 def test_lists_searches_counts_and_the_map_leave_it_out(
     client: TestClient, ann: Person, bob: Person, secret: str
 ) -> None:
-    published(client, ann.headers, "ann/the-same", visibility="private", seed=7)  # the map shows what is alike
+    upload_adapter(client, ann.headers, "ann/the-same", visibility="private", seed=7)  # the map shows what is alike
     paths = ("/v1/adapters?q=acme", "/?q=acme", f"/v1/map?base_model={TINY}", f"/map?base_model={TINY}", "/api/models")
     for path in paths:
         assert SECRET not in client.get(path, headers=bob.headers).text, path
@@ -129,7 +130,7 @@ def test_knowing_a_hash_gives_nothing(
 ) -> None:
     weights = peft_folder(seed=7)["adapter_model.safetensors"]
     oid = hashlib.sha256(weights).hexdigest()
-    published(client, bob.headers, "bob/mine", seed=1)
+    upload_adapter(client, bob.headers, "bob/mine", seed=1)
 
     def batch(person: Person, name: str) -> Any:
         body = {"operation": "upload", "objects": [{"oid": oid, "size": len(weights)}]}
@@ -148,7 +149,7 @@ def test_knowing_a_hash_gives_nothing(
 def test_a_commit_s_id_opens_it_in_its_own_repo_alone(
     client: TestClient, services: Services, bob: Person, secret: str
 ) -> None:
-    published(client, bob.headers, "bob/mine", seed=1)
+    upload_adapter(client, bob.headers, "bob/mine", seed=1)
     for path in (f"/v1/adapters/bob/mine?revision={secret}", f"/bob/mine/resolve/{secret}/README.md"):
         assert client.get(path, headers=bob.headers).status_code == 404
     with transaction(services.sessions) as session:
@@ -164,7 +165,7 @@ def test_a_result_is_as_visible_as_its_least_visible_input_and_widening_it_says_
     assert client.post("/v1/jobs", headers=ann.headers, json=body).status_code == 202
     examples = client.get("/v1/datasets/ann/woven-examples", headers=ann.headers).json()
     assert examples["visibility"] == "private"  # the text of the examples, too
-    child = published(client, ann.headers, "ann/made", visibility="private")["commit"]
+    child = upload_adapter(client, ann.headers, "ann/made", visibility="private")["commit"]
     related(services, child, secret)
     asked = client.patch("/v1/adapters/ann/made", headers=ann.headers, json={"visibility": "internal"})
     assert (asked.status_code, asked.json()["error"]["reveals"]) == (409, [SECRET])

@@ -18,7 +18,8 @@ from hub.registry.platform.db import transaction
 from hub.web.site import LAST, PAGES
 from tests.access_matrix.conftest import ORGANIZATION, Instance
 from tests.access_matrix.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
-from tests.support import examples_file, peft_folder, upload
+from tests.support.files import examples_file, peft_folder
+from tests.support.http import upload
 
 
 def asked(row: Row, things: Mapping[str, str]) -> str:

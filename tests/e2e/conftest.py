@@ -22,7 +22,8 @@ from hub import supervisor
 from hub.registry.platform import schema
 from hub.registry.platform.settings import Settings
 from tests.conftest import RUN
-from tests.support import peft_folder, upload
+from tests.support.files import peft_folder
+from tests.support.http import upload
 
 COMPOSE = yaml.safe_load((supervisor.ROOT / "docker-compose.yml").read_text())["services"]
 LEASE_SECONDS = 3.0

@@ -21,7 +21,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.e2e.browser import sign_in
 from tests.e2e.conftest import free_port, wait_for
-from tests.registry.made import WORKER
+from tests.support.published import WORKER
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.e2e.browser import problems_of, sign_in
 from tests.e2e.conftest import Running
 from tests.e2e.test_main_job import composition
-from tests.support import peft_folder, published
+from tests.support.files import peft_folder
+from tests.support.http import upload_adapter
 
 pytestmark = pytest.mark.e2e
 
@@ -147,7 +148,7 @@ def test_share_with_a_team(page: Page, browser: Browser, instance: Running) -> N
     link = page.locator(".paste code").inner_text().strip()
     headers: Any = {"Authorization": f"Bearer {tokens['ann']}"}
     with instance.client(signed_in=False) as client:
-        published(client, headers, "spinners/secret-recipe", visibility="private", seed=9)
+        upload_adapter(client, headers, "spinners/secret-recipe", visibility="private", seed=9)
 
     other = browser.new_context(base_url=instance.url).new_page()
     other.goto("/adapters/spinners/secret-recipe")

@@ -17,7 +17,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Conflict
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import peft_folder, published, upload
+from tests.support.files import peft_folder
+from tests.support.http import upload, upload_adapter
 
 
 def error_of(answer: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def test_every_error_has_one_shape(
 def test_a_conflict_and_what_is_too_large_have_the_same_shape(
     client: TestClient, services: Services, ann: Person
 ) -> None:
-    published(client, ann.headers, "ann/a")
+    upload_adapter(client, ann.headers, "ann/a")
     client.delete("/v1/adapters/ann/a", headers=ann.headers)
     held = upload(client, ann.headers, "ann/a", peft_folder(seed=2))
     assert (held.status_code, error_of(held)["code"]) == (409, "repo_exists")
@@ -87,7 +88,7 @@ def test_an_invalid_request_says_where(client: TestClient, ann: Person) -> None:
 def test_values_that_the_database_cannot_hold_are_the_request_s_fault(
     client: TestClient, ann: Person, path: str
 ) -> None:
-    published(client, ann.headers, "ann/a")
+    upload_adapter(client, ann.headers, "ann/a")
     answer = client.get(path, headers=ann.headers)
     assert (answer.status_code, error_of(answer)["code"]) == (422, "invalid_input")
 

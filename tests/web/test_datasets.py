@@ -10,8 +10,9 @@ from hub.registry.datasets import peek
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import examples_file, upload
-from tests.web.test_pages import EVIL, HTML, sign_in
+from tests.support.files import examples_file
+from tests.support.http import upload
+from tests.support.pages import EVIL, HTML, sign_in
 
 
 def test_the_list_is_searched_and_shows_what_one_may_see(client: TestClient, ann: Person) -> None:

@@ -13,9 +13,9 @@ from hub.registry.library import scores
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset
-from tests.support import TINY
-from tests.web.test_pages import HTML, sign_in
+from tests.support.files import TINY
+from tests.support.pages import HTML, sign_in
+from tests.support.published import adapter, base, dataset
 
 
 def test_the_map_shows_what_the_visitor_may_see(

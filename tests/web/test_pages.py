@@ -14,21 +14,14 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import examples_file, peft_folder, published, upload
-
-HTML = {"Accept": "text/html"}
-EVIL = "<script>alert(1)</script>"
-
-
-def sign_in(client: TestClient, person: Person) -> None:
-    answer = client.post("/login", data={"token": person.token}, follow_redirects=False)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    client.cookies.set(COOKIE, answer.cookies[COOKIE])
+from tests.support.files import examples_file, peft_folder
+from tests.support.http import upload, upload_adapter
+from tests.support.pages import EVIL, HTML, sign_in
 
 
 def test_the_list_shows_what_the_visitor_may_see(client: TestClient, ann: Person) -> None:
-    published(client, ann.headers, "ann/open", visibility="public")
-    published(client, ann.headers, "ann/hidden", visibility="private", seed=1)
+    upload_adapter(client, ann.headers, "ann/open", visibility="public")
+    upload_adapter(client, ann.headers, "ann/hidden", visibility="private", seed=1)
     visitor = client.get("/").text
     assert "ann/open" in visitor
     assert "ann/hidden" not in visitor
@@ -49,7 +42,7 @@ def test_a_module_shows_facts_findings_card_and_files(client: TestClient, ann: P
 
 
 def test_what_one_may_not_see_is_not_found(client: TestClient, ann: Person, bob: Person) -> None:
-    published(client, ann.headers, "ann/hidden", visibility="private")
+    upload_adapter(client, ann.headers, "ann/hidden", visibility="private")
     sign_in(client, bob)
     hidden = client.get("/adapters/ann/hidden", headers=HTML)
     missing = client.get("/adapters/ann/missing", headers=HTML)
@@ -74,7 +67,7 @@ def test_text_of_an_upload_is_text(client: TestClient, ann: Person) -> None:
 
 def test_no_page_holds_inline_script_or_style(client: TestClient, ann: Person) -> None:
     """Which the policy would block: a page that relied on them would be broken."""
-    published(client, ann.headers, "ann/open", visibility="public")
+    upload_adapter(client, ann.headers, "ann/open", visibility="public")
     sign_in(client, ann)
     for path in ("/", "/adapters/ann/open", "/jobs", "/scores", "/login"):
         page = client.get(path).text
@@ -160,7 +153,7 @@ def test_a_finished_job_shows_its_report_and_trace(
 def test_scores_are_a_table_of_modules_by_data_set(
     client: TestClient, services: Services, ann: Person, queued: uuid.UUID
 ) -> None:
-    module = published(client, ann.headers, "ann/m", visibility="public")
+    module = upload_adapter(client, ann.headers, "ann/m", visibility="public")
     data = upload(
         client, ann.headers, "ann/d", {"d.jsonl": examples_file()}, kind="datasets", visibility="public"
     ).json()

@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 
 from hub.http.identity import COOKIE
 from tests.conftest import Person
-from tests.web.test_pages import sign_in
+from tests.support.pages import sign_in
 
 HTML = {"Accept": "text/html"}
 

@@ -17,7 +17,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter, make_adapter, tiny_base  # noqa: F401 - fixtures
-from tests.support import upload
+from tests.support.http import upload
 from workers.runtime.runner import Runner
 
 EXAMPLES = [{"input": f"say {number}", "target": f"it is {number}"} for number in range(6)]

@@ -15,7 +15,7 @@ from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from tests.api.huggingface.conftest import CLIENT_VERSION, RunClient
 from tests.conftest import Person
-from tests.support import peft_folder
+from tests.support.files import peft_folder
 
 SOON = datetime.now(UTC) + timedelta(days=1)
 

@@ -14,7 +14,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
-from tests.support import peft_folder
+from tests.support.files import peft_folder
 
 PLAIN = {"a.txt": b"one", "dir/b.txt": b"two", "dir/c.txt": b"three"}
 

@@ -16,7 +16,7 @@ from hub.starter import seed
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
-from tests.support import peft_folder
+from tests.support.files import peft_folder
 
 PUSH = """
     import json, torch

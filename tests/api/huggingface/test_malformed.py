@@ -22,7 +22,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
-from tests.support import peft_folder
+from tests.support.files import peft_folder
 
 
 def all_routes() -> list[tuple[str, str, str]]:

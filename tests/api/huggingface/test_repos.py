@@ -8,8 +8,8 @@ from starlette.testclient import TestClient
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
-from tests.registry.made import base
-from tests.support import peft_folder
+from tests.support.files import peft_folder
+from tests.support.published import base
 
 WEIGHTS = peft_folder()["adapter_model.safetensors"]
 

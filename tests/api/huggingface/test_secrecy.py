@@ -15,7 +15,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
 from tests.conftest import Person
-from tests.support import floats, safetensors
+from tests.support.files import floats, safetensors
 
 SECRET = safetensors({"weight": ((64,), floats(64, 1))})
 UNKNOWN = safetensors({"weight": ((64,), floats(64, 2))})

@@ -25,7 +25,7 @@ from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient, serving
 from tests.conftest import Person
 from tests.other_hub import Other
-from tests.support import peft_folder
+from tests.support.files import peft_folder
 
 FILES = {
     **peft_folder(),

@@ -19,7 +19,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import RepoNotFound
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import peft_folder, published, upload
+from tests.support.files import peft_folder
+from tests.support.http import upload, upload_adapter
 
 
 def zipped(files: dict[str, bytes], folder: str = "") -> bytes:
@@ -77,7 +78,7 @@ def test_an_archive_is_as_good_as_files(client: TestClient, ann: Person, name: s
 
 
 def test_ranges(client: TestClient, ann: Person) -> None:
-    published(client, ann.headers, "ann/ranged")
+    upload_adapter(client, ann.headers, "ann/ranged")
     path = "/v1/adapters/ann/ranged/files/adapter_config.json"
     whole = client.get(path, headers=ann.headers).content
 
@@ -145,10 +146,10 @@ def test_bad_names(client: TestClient, ann: Person, name: str) -> None:
 
 
 def test_versions_follow_the_weights(client: TestClient, ann: Person) -> None:
-    assert published(client, ann.headers, "ann/v", seed=1)["version"] == "v1"
-    again = published(client, ann.headers, "ann/v", seed=1)
+    assert upload_adapter(client, ann.headers, "ann/v", seed=1)["version"] == "v1"
+    again = upload_adapter(client, ann.headers, "ann/v", seed=1)
     assert again["version"] == "v1"
-    assert published(client, ann.headers, "ann/v", seed=2)["version"] == "v2"
+    assert upload_adapter(client, ann.headers, "ann/v", seed=2)["version"] == "v2"
     old = client.get("/v1/adapters/ann/v?revision=v1", headers=ann.headers).json()
     assert old["commit"] == again["commit"]
     assert client.get("/v1/adapters/ann/v?revision=v9", headers=ann.headers).status_code == 404
@@ -170,9 +171,9 @@ def names(client: TestClient, headers: dict[str, str] | None = None, **query: An
 
 
 def test_filters(client: TestClient, ann: Person, bob: Person) -> None:
-    published(client, ann.headers, "ann/plurals", rank=2, base="org/base-a")
-    published(client, ann.headers, "ann/capitals", rank=4, base="org/base-b")
-    published(client, bob.headers, "bob/plural-verbs", rank=2, base="org/base-b")
+    upload_adapter(client, ann.headers, "ann/plurals", rank=2, base="org/base-a")
+    upload_adapter(client, ann.headers, "ann/capitals", rank=4, base="org/base-b")
+    upload_adapter(client, bob.headers, "bob/plural-verbs", rank=2, base="org/base-b")
     assert names(client, ann.headers) == ["bob/plural-verbs", "ann/capitals", "ann/plurals"]
     assert names(client, ann.headers, q="plural") == ["bob/plural-verbs", "ann/plurals"]
     assert names(client, ann.headers, q="plural base-a") == ["ann/plurals"]
@@ -187,7 +188,7 @@ def test_filters(client: TestClient, ann: Person, bob: Person) -> None:
 def test_pages(client: TestClient, ann: Person) -> None:
     made = [f"ann/a{i}" for i in range(5)]
     for name in made:
-        published(client, ann.headers, name)
+        upload_adapter(client, ann.headers, name)
     seen: list[str] = []
     cursor = None
     while True:
@@ -204,7 +205,7 @@ def test_pages(client: TestClient, ann: Person) -> None:
 
 def test_private_is_not_there_for_others(client: TestClient, ann: Person, bob: Person, admin: Person) -> None:
     """Everything about a private repo answers exactly as if it did not exist."""
-    published(client, ann.headers, "ann/secret", visibility="private")
+    upload_adapter(client, ann.headers, "ann/secret", visibility="private")
     paths = ["", "/archive", "/files/README.md"]
     for headers in (bob.headers, {}):
         for path in paths:
@@ -218,8 +219,8 @@ def test_private_is_not_there_for_others(client: TestClient, ann: Person, bob: P
 
 
 def test_internal_is_for_members_and_public_for_all(client: TestClient, ann: Person, bob: Person) -> None:
-    published(client, ann.headers, "ann/internal")
-    published(client, ann.headers, "ann/public", visibility="public")
+    upload_adapter(client, ann.headers, "ann/internal")
+    upload_adapter(client, ann.headers, "ann/public", visibility="public")
     assert names(client) == ["ann/public"]
     assert names(client, bob.headers) == ["ann/public", "ann/internal"]
     assert client.get("/v1/adapters/ann/internal").status_code == 404
@@ -228,7 +229,7 @@ def test_internal_is_for_members_and_public_for_all(client: TestClient, ann: Per
 
 
 def test_delete_and_restore(client: TestClient, services: Services, ann: Person, admin: Person) -> None:
-    first = published(client, ann.headers, "ann/gone")
+    first = upload_adapter(client, ann.headers, "ann/gone")
     assert client.delete("/v1/adapters/ann/gone", headers=ann.headers).status_code == 204
     assert client.get("/v1/adapters/ann/gone", headers=ann.headers).status_code == 404
     assert names(client, ann.headers) == []

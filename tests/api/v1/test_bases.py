@@ -7,7 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.conftest import Person
-from tests.support import LAYERS, published, safetensors, upload
+from tests.support.files import LAYERS, safetensors
+from tests.support.http import upload, upload_adapter
 
 
 @pytest.fixture
@@ -25,14 +26,14 @@ def register(client: TestClient, person: Person, base_id: str, path: object, **m
 def test_a_registered_base_is_listed_and_known_to_adapters(
     client: TestClient, ann: Person, admin: Person, folder: Path
 ) -> None:
-    published(client, ann.headers, "ann/early", base="org/tiny-4bit")
+    upload_adapter(client, ann.headers, "ann/early", base="org/tiny-4bit")
     answer = register(client, admin, "org/tiny", folder, aliases=["org/tiny-4bit"], dtype="bfloat16", licence="mit")
     assert answer.status_code == 201, answer.text
     base = answer.json()
     assert (base["id"], base["path"], base["dtype"], base["licence"]) == ("org/tiny", str(folder), "bfloat16", "mit")
     assert (base["aliases"], base["layers"], len(base["fingerprint"])) == (["org/tiny-4bit"], 2, 64)
     assert client.get("/v1/bases", headers=ann.headers).json() == [base]
-    published(client, ann.headers, "ann/late", base="org/tiny", seed=2)
+    upload_adapter(client, ann.headers, "ann/late", base="org/tiny", seed=2)
     found = client.get("/v1/adapters?base_model=org/tiny", headers=ann.headers).json()["items"]
     assert [(item["repo"], item["base_id"]) for item in found] == [("ann/late", "org/tiny"), ("ann/early", "org/tiny")]
 
@@ -70,7 +71,7 @@ def test_a_base_goes_when_no_job_needs_it_and_adapters_keep_its_name(
 ) -> None:
     for name in ("org/tiny", "org/other"):
         assert register(client, admin, name, folder, aliases=[f"{name}-4bit"]).status_code == 201
-    published(client, ann.headers, "ann/mine", base="org/tiny-4bit")
+    upload_adapter(client, ann.headers, "ann/mine", base="org/tiny-4bit")
     rows = b'{"input": "a", "target": "b"}\n' * 9
     assert upload(client, ann.headers, "ann/rows", {"a.jsonl": rows}, kind="datasets").status_code == 201
     tried = job(client, ann, kind="generate", prompt="x", base="org/tiny-4bit")

@@ -9,7 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.conftest import Person
-from tests.support import examples_file, upload
+from tests.support.files import examples_file
+from tests.support.http import upload
 
 ROWS = examples_file(5)
 

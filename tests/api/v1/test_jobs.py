@@ -12,8 +12,9 @@ from hub.registry.jobs import leases
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from tests.conftest import Person
-from tests.registry.made import WORKER, base
-from tests.support import TINY, published
+from tests.support.files import TINY
+from tests.support.http import upload_adapter
+from tests.support.published import WORKER, base
 
 ASK = {"kind": "generate", "prompt": "hi", "base": TINY}
 
@@ -48,7 +49,7 @@ def compose(**more: Any) -> dict[str, Any]:
 
 
 def test_a_job_is_accepted_and_said_where_to_find(client: TestClient, services: Services, ann: Person) -> None:
-    commit = published(client, ann.headers, "ann/a")["commit"]
+    commit = upload_adapter(client, ann.headers, "ann/a")["commit"]
     answer = submit(client, ann, compose())
     assert answer.status_code == 202, answer.text
     job = answer.json()
@@ -96,7 +97,7 @@ def test_without_a_broker_a_job_is_accepted_all_the_same(services: Services, ann
 def test_what_cannot_run_is_refused_with_its_cause(
     client: TestClient, ann: Person, bob: Person, change: dict[str, Any], status: int, code: str
 ) -> None:
-    published(client, ann.headers, "ann/a")
+    upload_adapter(client, ann.headers, "ann/a")
     answer = submit(client, ann, compose(**change))
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
     assert client.get("/v1/jobs", headers=ann.headers).json() == []

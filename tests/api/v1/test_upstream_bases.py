@@ -23,7 +23,7 @@ from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import serving
 from tests.conftest import Person
 from tests.other_hub import Other
-from tests.support import safetensors
+from tests.support.files import safetensors
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-licence\n---\n# A base\n"
 

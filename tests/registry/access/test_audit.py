@@ -13,8 +13,9 @@ from api.v1.teams import routes as routes
 from hub import supervisor
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry import made
-from tests.support import TINY, peft_folder, published, upload
+from tests.support import published
+from tests.support.files import TINY, peft_folder
+from tests.support.http import upload, upload_adapter
 
 
 def log(client: TestClient, person: Person, **params: Any) -> list[dict[str, Any]]:
@@ -24,8 +25,8 @@ def log(client: TestClient, person: Person, **params: Any) -> list[dict[str, Any
 
 
 def test_what_people_do_is_written_down(client: TestClient, services: Services, ann: Person, admin: Person) -> None:
-    made.base(services)
-    published(client, ann.headers, "ann/a")
+    published.base(services)
+    upload_adapter(client, ann.headers, "ann/a")
     client.put("/v1/adapters/ann/a/aliases/prod", headers=ann.headers, json={"revision": "main"})
     job = {"kind": "generate", "prompt": "hi", "base": TINY}
     job_id = client.post("/v1/jobs", headers=ann.headers, json=job).json()["id"]
@@ -53,8 +54,8 @@ def test_what_is_refused_or_fails_leaves_no_record(client: TestClient, ann: Pers
 
 
 def test_each_reads_what_he_administers(client: TestClient, ann: Person, bob: Person, admin: Person) -> None:
-    published(client, ann.headers, "ann/a")
-    published(client, bob.headers, "bob/a")
+    upload_adapter(client, ann.headers, "ann/a")
+    upload_adapter(client, bob.headers, "bob/a")
     client.post("/v1/tokens", headers=ann.headers, json={"name": "laptop"})
     assert {event["namespace"] for event in log(client, ann)} == {"ann"}
     assert client.get("/v1/audit", headers=ann.headers, params={"namespace": "bob"}).status_code == 404
@@ -68,7 +69,7 @@ def test_it_is_exported_whole_in_pieces(
 ) -> None:
     monkeypatch.setattr(routes, "EXPORTED_AT_ONCE", 2)
     for number in range(3):
-        published(client, ann.headers, f"ann/a{number}", seed=number)
+        upload_adapter(client, ann.headers, f"ann/a{number}", seed=number)
     answer = client.get("/v1/audit/export", headers=admin.headers)
     assert answer.headers["Content-Type"].startswith("application/jsonl")
     events = [json.loads(line) for line in answer.text.splitlines()]

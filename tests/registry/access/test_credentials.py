@@ -7,8 +7,9 @@ from starlette.testclient import TestClient
 
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry import made
-from tests.support import TINY, peft_folder, published, upload
+from tests.support import published
+from tests.support.files import TINY, peft_folder
+from tests.support.http import upload, upload_adapter
 
 
 def limited(client: TestClient, person: Person, **limits: Any) -> dict[str, str]:
@@ -37,15 +38,15 @@ def may(client: TestClient, headers: dict[str, str]) -> dict[str, bool]:
 def test_a_token_is_good_for_its_scopes_alone(
     client: TestClient, services: Services, ann: Person, scopes: list[str]
 ) -> None:
-    made.base(services)
-    published(client, ann.headers, "ann/a", visibility="private")
+    published.base(services)
+    upload_adapter(client, ann.headers, "ann/a", visibility="private")
     has = may(client, limited(client, ann, scopes=scopes))
     assert has == {scope: scope in ("read", *scopes) for scope in ("read", "write", "jobs", "admin")}
 
 
 def test_a_job_with_a_result_needs_write_as_well(client: TestClient, services: Services, ann: Person) -> None:
-    made.base(services)
-    published(client, ann.headers, "ann/a")
+    published.base(services)
+    upload_adapter(client, ann.headers, "ann/a")
     rows = {"inline": [{"input": "a", "target": "b"}]}
     body = {"kind": "compose", "name": "ann/woven", "modules": [{"repo": "ann/a"}], "examples": rows}
     answer = client.post("/v1/jobs", headers=limited(client, ann, scopes=["jobs"]), json=body)
@@ -56,7 +57,7 @@ def test_a_job_with_a_result_needs_write_as_well(client: TestClient, services: S
 def test_an_administrator_s_token_without_admin_is_nobody_special(
     client: TestClient, ann: Person, admin: Person
 ) -> None:
-    published(client, ann.headers, "ann/hidden", visibility="private")
+    upload_adapter(client, ann.headers, "ann/hidden", visibility="private")
     assert client.get("/v1/adapters/ann/hidden", headers=admin.headers).status_code == 200
     plain = limited(client, admin, scopes=["read", "write"])
     assert client.get("/v1/adapters/ann/hidden", headers=plain).status_code == 404
@@ -64,9 +65,9 @@ def test_an_administrator_s_token_without_admin_is_nobody_special(
 
 
 def test_a_limited_token_sees_its_repos_and_public_ones(client: TestClient, services: Services, ann: Person) -> None:
-    made.base(services)
+    published.base(services)
     for name, visibility in (("mine", "private"), ("other", "private"), ("inner", "internal"), ("open", "public")):
-        published(client, ann.headers, f"ann/{name}", visibility=visibility, seed=len(name))
+        upload_adapter(client, ann.headers, f"ann/{name}", visibility=visibility, seed=len(name))
     headers = limited(client, ann, repos=["ann/mine"])
     seen = {item["repo"] for item in client.get("/v1/adapters", headers=headers).json()["items"]}
     assert seen == {"ann/mine", "ann/open"}
@@ -82,7 +83,7 @@ def test_a_limited_token_sees_its_repos_and_public_ones(client: TestClient, serv
 
 
 def test_a_limit_to_a_namespace_is_for_all_of_it(client: TestClient, ann: Person) -> None:
-    published(client, ann.headers, "ann/a", visibility="private")
+    upload_adapter(client, ann.headers, "ann/a", visibility="private")
     headers = limited(client, ann, repos=["ann/*"])
     assert client.get("/v1/adapters/ann/a", headers=headers).status_code == 200
     assert upload(client, headers, "ann/new", peft_folder(seed=2)).status_code == 201
@@ -91,10 +92,10 @@ def test_a_limit_to_a_namespace_is_for_all_of_it(client: TestClient, ann: Person
 def test_a_limited_token_sees_the_jobs_whose_inputs_it_may_read(
     client: TestClient, services: Services, ann: Person
 ) -> None:
-    made.base(services)
+    published.base(services)
     ids = {}
     for name in ("a", "b"):
-        published(client, ann.headers, f"ann/{name}", visibility="private", seed=ord(name))
+        upload_adapter(client, ann.headers, f"ann/{name}", visibility="private", seed=ord(name))
         ask = {"kind": "generate", "prompt": "hi", "module": {"repo": f"ann/{name}"}}
         ids[name] = client.post("/v1/jobs", headers=ann.headers, json=ask).json()["id"]
     headers = limited(client, ann, repos=["ann/a"])

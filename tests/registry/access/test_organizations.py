@@ -12,8 +12,8 @@ from hub.registry.access.permissions import ManageAccount, authorize
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry import made
 from tests.support import published
+from tests.support.http import upload_adapter
 
 ORG = "/v1/organizations/weavers"
 
@@ -53,13 +53,13 @@ def test_an_organisation_cannot_shadow_an_address(client: TestClient, ann: Perso
 def test_an_invitation_makes_one_person_a_member(
     client: TestClient, ann: Person, bob: Person, make_user: Callable[..., Person]
 ) -> None:
-    published(client, ann.headers, "weavers/secret", visibility="private")
+    upload_adapter(client, ann.headers, "weavers/secret", visibility="private")
     assert client.get("/v1/adapters/weavers/secret", headers=bob.headers).status_code == 404
     secret = invite(client, ann, "write")
     assert len(ask(client, ann, "GET", f"{ORG}/invitations").json()) == 1
     assert join(client, bob, secret).json() == {"name": "weavers", "role": "write"}
     assert client.get("/v1/adapters/weavers/secret", headers=bob.headers).status_code == 200
-    published(client, bob.headers, "weavers/more", seed=1)
+    upload_adapter(client, bob.headers, "weavers/more", seed=1)
     again = join(client, make_user("carl"), secret)
     assert (again.status_code, again.json()["error"]["code"]) == (404, "invitation_not_found")
     assert ask(client, ann, "GET", f"{ORG}/invitations").json() == []
@@ -113,8 +113,8 @@ def test_the_last_administrator_stays(client: TestClient, ann: Person, bob: Pers
 def test_a_removed_member_sees_nothing_any_more_also_of_jobs(
     client: TestClient, services: Services, ann: Person, bob: Person
 ) -> None:
-    made.base(services)
-    published(client, ann.headers, "weavers/a", visibility="private")
+    published.base(services)
+    upload_adapter(client, ann.headers, "weavers/a", visibility="private")
     join(client, bob, invite(client, ann, "write"))
     rows = {"inline": [{"input": "a", "target": "b"}]}
     body = {"kind": "compose", "name": "weavers/woven", "modules": [{"repo": "weavers/a"}], "examples": rows}
@@ -134,13 +134,13 @@ def test_a_person_s_namespace_has_no_other_members(client: TestClient, ann: Pers
 def test_a_service_account_works_for_its_organisation_until_it_is_stopped(
     client: TestClient, services: Services, ann: Person
 ) -> None:
-    made.base(services)
+    published.base(services)
     answer = ask(client, ann, "POST", f"{ORG}/services", name="ci", scopes=["write", "jobs"])
     assert answer.status_code == 201, answer.text
     told = answer.json()
     assert (told["account"], told["scopes"]) == ("weavers-ci", ["read", "write", "jobs"])
     headers = {"Authorization": f"Bearer {told['secret']}"}
-    published(client, headers, "weavers/from-ci")
+    upload_adapter(client, headers, "weavers/from-ci")
     # What nobody named a place for goes to the organisation.
     job = client.post("/v1/jobs", headers=headers, json={"kind": "generate", "prompt": "hi", "base": "tests/tiny-base"})
     assert job.json()["namespace"] == "weavers", job.text

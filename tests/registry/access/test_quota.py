@@ -13,8 +13,9 @@ from hub.registry.models.content import Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry import made
-from tests.support import TINY, peft_folder, published, upload
+from tests.support import published
+from tests.support.files import TINY, peft_folder
+from tests.support.http import upload, upload_adapter
 
 
 def limit(client: TestClient, admin: Person, **limits: int | None) -> None:
@@ -32,24 +33,24 @@ def test_bytes_are_counted_once_and_refused_over_the_limit(
     assert usage(client, ann) == {
         "namespace": "ann", "bytes_held": 0, "quota_bytes": None, "jobs": 0, "quota_jobs": None
     }  # fmt: skip
-    published(client, ann.headers, "ann/a")
+    upload_adapter(client, ann.headers, "ann/a")
     size = sum(len(data) for data in peft_folder().values())
     assert usage(client, ann)["bytes_held"] == size
-    published(client, ann.headers, "ann/the-same")  # what is held already takes no more room
+    upload_adapter(client, ann.headers, "ann/the-same")  # what is held already takes no more room
     assert usage(client, ann)["bytes_held"] == size
     limit(client, admin, quota_bytes=size + 100)
-    published(client, ann.headers, "ann/and-again")
+    upload_adapter(client, ann.headers, "ann/and-again")
     refused = upload(client, ann.headers, "ann/b", peft_folder(seed=1))
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "quota_exceeded")
     assert f"may hold {size + 100:,} bytes and holds {size:,}" in refused.json()["error"]["message"]
     with transaction(services.sessions) as session:
         assert session.query(Holding).count() == 3  # nothing of the refused files was kept
     limit(client, admin, quota_bytes=None)
-    published(client, ann.headers, "ann/b", seed=1)
+    upload_adapter(client, ann.headers, "ann/b", seed=1)
 
 
 def test_an_upload_by_lfs_is_refused_before_its_bytes_travel(client: TestClient, ann: Person, admin: Person) -> None:
-    published(client, ann.headers, "ann/a")
+    upload_adapter(client, ann.headers, "ann/a")
     limit(client, admin, quota_bytes=usage(client, ann)["bytes_held"] + 10)
     oid = hashlib.sha256(b"x" * 11).hexdigest()
     body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": 11}]}
@@ -79,7 +80,7 @@ def test_uncommitted_bytes_count_and_two_uploads_at_once_do_not_pass_together(
 
 
 def test_a_copy_counts_where_it_goes(client: TestClient, ann: Person, bob: Person, admin: Person) -> None:
-    published(client, bob.headers, "bob/a")
+    upload_adapter(client, bob.headers, "bob/a")
     limit(client, admin, quota_bytes=10)
     body = {"repository": "ann/copy"}
     refused = client.post("/api/models/bob/a/duplicate", headers=ann.headers, json=body)
@@ -90,7 +91,7 @@ def test_a_copy_counts_where_it_goes(client: TestClient, ann: Person, bob: Perso
 def test_live_jobs_are_counted_and_refused_over_the_limit(
     client: TestClient, services: Services, ann: Person, bob: Person, admin: Person
 ) -> None:
-    made.base(services)
+    published.base(services)
     limit(client, admin, quota_jobs=2)
 
     def submit(number: int) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hub.registry.bases import base_folder
 from hub.registry.bases.base_folder import BadBase
-from tests.support import safetensors
+from tests.support.files import safetensors
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
 

@@ -10,7 +10,7 @@ from hub.registry.models.bases import RegisteredBase
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter
+from tests.support.published import adapter
 
 
 def register(services: Services, base_id: str, *aliases: str, **changes: Any) -> RegisteredBase:

@@ -14,8 +14,9 @@ from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset
-from tests.support import TINY, json_of
+from tests.support.files import TINY
+from tests.support.http import json_of
+from tests.support.published import adapter, base, dataset
 
 X = "/v1/adapters/ann/x"
 

@@ -21,7 +21,7 @@ from hub.registry.platform.services import Services
 from hub.registry.platform.storage import CHUNK, Storage
 from hub.registry.platform.streams import WrongBytes
 from tests.conftest import Person
-from tests.registry.made import incoming
+from tests.support.published import incoming
 
 
 def one(data: bytes, path: str = "notes.txt") -> Incoming:

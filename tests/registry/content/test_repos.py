@@ -25,8 +25,8 @@ from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput,
 from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset, incoming
-from tests.support import TINY, peft_folder
+from tests.support.files import TINY, peft_folder
+from tests.support.published import adapter, base, dataset, incoming
 
 
 def tree_of(services: Services, commit: Commit) -> dict[str, str]:

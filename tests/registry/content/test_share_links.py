@@ -11,7 +11,8 @@ from hub.registry.models.adapters import Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import peft_folder, published
+from tests.support.files import peft_folder
+from tests.support.http import upload_adapter
 
 
 def share(client: TestClient, person: Person, name: str, **body: Any) -> Any:
@@ -24,9 +25,9 @@ def path_of(answer: Any) -> str:
 
 
 def test_a_link_shows_one_version_and_gives_out_its_files(client: TestClient, ann: Person) -> None:
-    first = published(client, ann.headers, "ann/a", visibility="private")
+    first = upload_adapter(client, ann.headers, "ann/a", visibility="private")
     path = path_of(share(client, ann, "ann/a"))
-    published(client, ann.headers, "ann/a", seed=1)
+    upload_adapter(client, ann.headers, "ann/a", seed=1)
     told = client.get(path).json()
     assert (told["repo"], told["commit"], told["adapters"][0]["rank"]) == ("ann/a", first["commit"], 2)
     files = peft_folder()
@@ -41,7 +42,7 @@ def test_a_link_shows_one_version_and_gives_out_its_files(client: TestClient, an
 
 
 def test_a_link_ends(client: TestClient, services: Services, ann: Person) -> None:
-    published(client, ann.headers, "ann/a", visibility="private")
+    upload_adapter(client, ann.headers, "ann/a", visibility="private")
     expired, revoked, left = (share(client, ann, "ann/a") for _ in range(3))
     with transaction(services.sessions) as session:
         session.execute(text("UPDATE share_links SET expires_at = now() WHERE id = :id"), {"id": expired.json()["id"]})
@@ -56,8 +57,8 @@ def test_a_link_ends(client: TestClient, services: Services, ann: Person) -> Non
 def test_a_link_to_what_was_made_from_private_things_must_be_confirmed(
     client: TestClient, services: Services, ann: Person
 ) -> None:
-    parent = published(client, ann.headers, "ann/hidden", visibility="private")["commit"]
-    child = published(client, ann.headers, "ann/woven", visibility="private", seed=1)["commit"]
+    parent = upload_adapter(client, ann.headers, "ann/hidden", visibility="private")["commit"]
+    child = upload_adapter(client, ann.headers, "ann/woven", visibility="private", seed=1)["commit"]
     with transaction(services.sessions) as session:
         session.add(Lineage(child=child, parent=parent, role="module", weight=1.0))
     refused = share(client, ann, "ann/woven")
@@ -66,7 +67,7 @@ def test_a_link_to_what_was_made_from_private_things_must_be_confirmed(
 
 
 def test_the_secret_is_not_kept(client: TestClient, services: Services, ann: Person) -> None:
-    published(client, ann.headers, "ann/a")
+    upload_adapter(client, ann.headers, "ann/a")
     secret = path_of(share(client, ann, "ann/a")).rpartition("/")[2]
     with transaction(services.sessions) as session:
         kept = session.execute(text("SELECT t::text FROM share_links t UNION ALL SELECT a::text FROM audit_events a"))

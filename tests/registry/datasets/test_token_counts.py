@@ -12,8 +12,8 @@ from hub.registry.library.publishing import publish_model
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import incoming
-from tests.support import LAYERS
+from tests.support.files import LAYERS
+from tests.support.published import incoming
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from peft import PeftModel
 from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.findings import BROKEN, KNOWN
 from hub.registry.inspection.inspect import BadAdapter, require_adapter
-from tests.registry.trees import (
+from tests.support.files import LAYERS, TINY, floats, peft_folder, safetensors
+from tests.support.trees import (
     LLAMA,
     SOUND,
     ZERO,
@@ -29,7 +30,6 @@ from tests.registry.trees import (
     weights,
     without,
 )
-from tests.support import LAYERS, TINY, floats, peft_folder, safetensors
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

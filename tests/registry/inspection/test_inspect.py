@@ -14,7 +14,8 @@ from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect, require_adapter
 from hub.registry.inspection.sketches import NONE
-from tests.registry.trees import (
+from tests.support.files import LAYERS, TINY, floats, peft_folder, safetensors
+from tests.support.trees import (
     BASE,
     LLAMA,
     SOUND,
@@ -29,7 +30,6 @@ from tests.registry.trees import (
     tiny_llama,
     weights,
 )
-from tests.support import LAYERS, TINY, floats, peft_folder, safetensors
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

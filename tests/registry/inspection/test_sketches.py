@@ -12,7 +12,7 @@ from hub.formats.ranged_file import LocalFile
 from hub.registry.inspection import sketches
 from hub.registry.inspection.parsed_adapter import parse_folder
 from hub.similarity import Factors, sketch
-from tests.support import LAYERS, peft_folder
+from tests.support.files import LAYERS, peft_folder
 
 
 def sketch_files(tmp_path: Path, files: dict[str, bytes], folder: str = "") -> bytes:

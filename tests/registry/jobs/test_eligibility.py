@@ -10,8 +10,8 @@ from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY
+from tests.support.files import TINY
+from tests.support.published import adapter, base
 
 Adapter = tuple[str | None, str | None, list[str], list[int]]  # base id, base model, flags, ranks
 

@@ -13,8 +13,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.jobs.test_submit import REQUESTS
-from tests.registry.made import adapter, base
-from tests.support import TINY
+from tests.support.files import TINY
+from tests.support.published import adapter, base
 
 
 def test_the_nearest_in_size_say_ranges_and_their_quartiles_are_told() -> None:

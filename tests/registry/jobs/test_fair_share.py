@@ -12,7 +12,7 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import WORKER
+from tests.support.published import WORKER
 
 
 def submit(services: Services, person: Person, count: int = 1, queue: str = "gpu") -> list[uuid.UUID]:

@@ -16,7 +16,7 @@ from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import WORKER
+from tests.support.published import WORKER
 
 Submit = Callable[..., uuid.UUID]
 

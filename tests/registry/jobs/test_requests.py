@@ -18,9 +18,9 @@ from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput,
 from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset
-from tests.registry.trees import SOUND, config, plus
-from tests.support import LAYERS, TINY, floats, peft_folder
+from tests.support.files import LAYERS, TINY, floats, peft_folder
+from tests.support.published import adapter, base, dataset
+from tests.support.trees import SOUND, config, plus
 
 REQUESTS: TypeAdapter[Any] = TypeAdapter(JobRequest)
 Resolve = Callable[..., Submission]

@@ -21,7 +21,7 @@ from hub.registry.platform.errors import Forbidden, RepoNotFound
 from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset
+from tests.support.published import adapter, base, dataset
 
 REQUESTS: TypeAdapter[Any] = TypeAdapter(JobRequest)
 ROWS = [{"input": "Oslo is in", "target": "Norway"}, {"input": "2 + 2", "target": "4", "choices": ["4", "fünf"]}]

@@ -12,8 +12,8 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import WORKER, base
-from tests.support import TINY
+from tests.support.files import TINY
+from tests.support.published import WORKER, base
 
 ASK: dict[str, Any] = {"kind": "generate", "prompt": "hi", "base": TINY}
 

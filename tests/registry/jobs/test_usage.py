@@ -16,7 +16,7 @@ from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry import made
+from tests.support import published
 
 CPU, CARD = Worker("gpu@one", "cpu"), Worker("gpu@two", "cuda NVIDIA H100 80GB HBM3")
 
@@ -165,9 +165,9 @@ def test_the_system_tells_what_waits_what_runs_and_on_which_worker(
 def test_the_system_tells_what_is_stored_once_and_what_each_namespace_holds(
     client: TestClient, services: Services, ann: Person, bob: Person, admin: Person
 ) -> None:
-    made.dataset(services, ann, "ann/a", {"train.jsonl": b'{"input": "a", "target": "b"}\n'})
-    made.dataset(services, bob, "bob/a", {"train.jsonl": b'{"input": "a", "target": "b"}\n'})
-    made.dataset(services, bob, "bob/b", {"train.jsonl": b'{"input": "aa", "target": "b"}\n'})
+    published.dataset(services, ann, "ann/a", {"train.jsonl": b'{"input": "a", "target": "b"}\n'})
+    published.dataset(services, bob, "bob/a", {"train.jsonl": b'{"input": "a", "target": "b"}\n'})
+    published.dataset(services, bob, "bob/b", {"train.jsonl": b'{"input": "aa", "target": "b"}\n'})
     told = client.get("/v1/system", headers=admin.headers).json()
     assert (told["blobs"], told["bytes"]) == (2, 61)
     assert told["held"] == [{"namespace": "bob", "bytes": 61}, {"namespace": "ann", "bytes": 30}]

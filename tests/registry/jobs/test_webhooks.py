@@ -30,7 +30,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from tests.conftest import Person
-from tests.registry.made import WORKER, adapter
+from tests.support.published import WORKER, adapter
 
 PROMPT = "what nobody else may know"
 

@@ -14,8 +14,8 @@ from hub.registry.models.adapters import AdapterFacts
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import peft_folder
+from tests.support.files import peft_folder
+from tests.support.published import adapter, base
 
 
 def found(services: Services, viewer: Viewer | None, **filters: Any) -> Facets:

@@ -10,7 +10,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import peft_folder
+from tests.support.files import peft_folder
 
 
 def laid_out(root: Path, folders: dict[str, dict[str, bytes]]) -> Path:

@@ -22,8 +22,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
-from tests.registry.made import adapter, dataset, incoming
-from tests.support import TINY, peft_folder
+from tests.support.files import TINY, peft_folder
+from tests.support.published import adapter, dataset, incoming
 
 
 def woven(services: Services, person: Person, name: str, visibility: Visibility, *parents: Parent) -> Commit:

@@ -13,8 +13,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset, incoming
-from tests.support import TINY, peft_folder
+from tests.support.files import TINY, peft_folder
+from tests.support.published import adapter, base, dataset, incoming
 
 
 @pytest.mark.parametrize("publish", [adapter, dataset])

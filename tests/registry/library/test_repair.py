@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 from hub.registry.inspection.model_card import parse_card
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY, peft_folder
-from tests.web.test_pages import sign_in
+from tests.support.files import TINY, peft_folder
+from tests.support.pages import sign_in
+from tests.support.published import adapter, base
 
 PATH = "/scratch/train/tiny"
 

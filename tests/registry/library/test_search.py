@@ -12,8 +12,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY, peft_folder
+from tests.support.files import TINY, peft_folder
+from tests.support.published import adapter, base
 
 
 def names(

@@ -11,8 +11,9 @@ from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY, published
+from tests.support.files import TINY
+from tests.support.http import upload_adapter
+from tests.support.published import adapter, base
 
 
 def map_of(services: Services, viewer: Viewer | None, name: str = TINY, **options: object) -> similar.Map:
@@ -96,25 +97,25 @@ def test_modules_from_before_there_were_sketches_get_theirs_from_the_sweep(servi
 def test_an_upload_is_told_of_its_near_duplicates_and_nobody_else_is(
     client: TestClient, ann: Person, bob: Person
 ) -> None:
-    published(client, ann.headers, "ann/hidden", seed=1, visibility="private")
-    published(client, ann.headers, "ann/first", seed=1, visibility="public")
-    answer = published(client, bob.headers, "bob/copy", seed=1, lora_alpha=6, visibility="public")
+    upload_adapter(client, ann.headers, "ann/hidden", seed=1, visibility="private")
+    upload_adapter(client, ann.headers, "ann/first", seed=1, visibility="public")
+    answer = upload_adapter(client, bob.headers, "bob/copy", seed=1, lora_alpha=6, visibility="public")
     (told,) = [finding for finding in answer["findings"] if finding["code"] == "near_duplicate"]
     assert "1.00 the same as that of ann/first" in told["message"]
     assert "hidden" not in str(answer)
     kept = client.get("/v1/adapters/bob/copy").json()
     assert "near_duplicate" not in str(kept)
-    again = published(client, bob.headers, "bob/other", seed=2)
+    again = upload_adapter(client, bob.headers, "bob/other", seed=2)
     assert "near_duplicate" not in str(again)
-    newer = published(client, bob.headers, "bob/other", seed=2, lora_alpha=9)
+    newer = upload_adapter(client, bob.headers, "bob/other", seed=2, lora_alpha=9)
     assert "near_duplicate" not in str(newer), "a repo is no duplicate of itself"
 
 
 def test_similar_modules_and_the_map_over_rest(client: TestClient, ann: Person, bob: Person) -> None:
-    published(client, ann.headers, "ann/hidden", seed=1, visibility="private")
-    published(client, ann.headers, "ann/first", seed=1, visibility="public")
-    published(client, ann.headers, "ann/apart", seed=5, visibility="public")
-    published(client, bob.headers, "bob/copy", seed=1, visibility="public")
+    upload_adapter(client, ann.headers, "ann/hidden", seed=1, visibility="private")
+    upload_adapter(client, ann.headers, "ann/first", seed=1, visibility="public")
+    upload_adapter(client, ann.headers, "ann/apart", seed=5, visibility="public")
+    upload_adapter(client, bob.headers, "bob/copy", seed=1, visibility="public")
     found = client.get("/v1/adapters/bob/copy/similar", headers=bob.headers).json()
     assert [each["module"]["repo"] for each in found] == ["ann/first"]
     assert found[0]["cosine"] == pytest.approx(1)

@@ -24,8 +24,8 @@ from hub.registry.platform.errors import NotFound
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.storage import Storage
 from tests.conftest import Person
-from tests.registry.made import WORKER, adapter, incoming
-from tests.support import peft_folder
+from tests.support.files import peft_folder
+from tests.support.published import WORKER, adapter, incoming
 
 GRACE = timedelta(hours=48)
 Submit = Callable[..., uuid.UUID]

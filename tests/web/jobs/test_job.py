@@ -20,8 +20,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.report import judged
 from tests.conftest import Person
-from tests.registry.made import WORKER
-from tests.web.test_pages import EVIL, HTML, sign_in
+from tests.support.pages import EVIL, HTML, sign_in
+from tests.support.published import WORKER
 
 Submit = Callable[..., uuid.UUID]
 

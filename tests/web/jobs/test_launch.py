@@ -16,8 +16,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.pages.jobs.launch_forms import FORMS
 from tests.conftest import Person
-from tests.registry.made import adapter, base, dataset
-from tests.support import TINY, examples_file
+from tests.support.files import TINY, examples_file
+from tests.support.published import adapter, base, dataset
 
 HTML = {"Accept": "text/html"}
 EVIL = "<script>alert(1)</script>"

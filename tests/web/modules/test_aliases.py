@@ -5,8 +5,8 @@ from starlette.testclient import TestClient
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.content.test_aliases import answers, measure
-from tests.registry.made import adapter, base, dataset
-from tests.web.test_pages import HTML, sign_in
+from tests.support.pages import HTML, sign_in
+from tests.support.published import adapter, base, dataset
 
 AT = "/adapters/ann/x"
 

@@ -8,8 +8,8 @@ from starlette.testclient import TestClient
 
 from hub.web import render
 from tests.conftest import Person
-from tests.support import published
-from tests.web.test_pages import sign_in
+from tests.support.http import upload_adapter
+from tests.support.pages import sign_in
 
 
 def names(page: str) -> list[str]:
@@ -23,9 +23,9 @@ def counts(fragment: str) -> dict[str, str]:
 
 @pytest.fixture
 def three(client: TestClient, ann: Person) -> None:
-    published(client, ann.headers, "ann/alpha", visibility="public", rank=2)
-    published(client, ann.headers, "ann/beta", visibility="public", rank=4, seed=1)
-    published(client, ann.headers, "ann/gamma", visibility="private", rank=8, seed=2)
+    upload_adapter(client, ann.headers, "ann/alpha", visibility="public", rank=2)
+    upload_adapter(client, ann.headers, "ann/beta", visibility="public", rank=4, seed=1)
+    upload_adapter(client, ann.headers, "ann/gamma", visibility="private", rank=8, seed=2)
 
 
 @pytest.mark.usefixtures("three")
@@ -77,7 +77,7 @@ def test_facets_count_what_one_may_see_and_come_apart_or_in_the_page(client: Tes
 
 def test_pages_follow_one_another_and_keep_what_was_asked(client: TestClient, ann: Person) -> None:
     for number in range(31):
-        published(client, ann.headers, f"ann/m{number:02}", visibility="public", seed=number)
+        upload_adapter(client, ann.headers, f"ann/m{number:02}", visibility="public", seed=number)
     first = client.get("/?owner=ann&sort=name").text
     assert len(names(first)) == 30
     (following,) = re.findall(r'href="([^"]+cursor=[^"]+)">Next page', first)

@@ -13,9 +13,10 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.render import markdown
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY, peft_folder, published
-from tests.web.test_pages import HTML, sign_in
+from tests.support.files import TINY, peft_folder
+from tests.support.http import upload_adapter
+from tests.support.pages import HTML, sign_in
+from tests.support.published import adapter, base
 
 AT = "/adapters/ann/x"
 TABS = ("", "/try", "/files", "/versions", "/lineage", "/similar", "/settings")
@@ -205,7 +206,7 @@ def test_a_repo_of_several_adapters_shows_each(client: TestClient, services: Ser
 
 
 def test_what_clients_print_leads_to_the_page(client: TestClient, ann: Person) -> None:
-    commit = published(client, ann.headers, "ann/x", visibility="public")["commit"]
+    commit = upload_adapter(client, ann.headers, "ann/x", visibility="public")["commit"]
     for path, where in (
         ("/ann/x", AT),
         (f"/ann/x/commit/{commit}", f"{AT}?revision={commit}"),

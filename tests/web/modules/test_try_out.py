@@ -9,8 +9,8 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.web.test_pages import EVIL, sign_in
+from tests.support.pages import EVIL, sign_in
+from tests.support.published import adapter, base
 
 AT = "/adapters/ann/x"
 

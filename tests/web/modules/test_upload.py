@@ -21,8 +21,8 @@ from hub.registry.platform.services import Services
 from hub.web.pages.modules import upload
 from tests import support
 from tests.conftest import Person
-from tests.registry.made import adapter, base
-from tests.support import TINY, peft_folder
+from tests.support.files import TINY, peft_folder
+from tests.support.published import adapter, base
 
 EVIL = "<script>alert(1)</script>"
 HTML = {"Accept": "text/html"}

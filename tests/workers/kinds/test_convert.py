@@ -24,8 +24,8 @@ from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter
-from tests.registry.made import incoming
-from tests.support import json_of
+from tests.support.http import json_of
+from tests.support.published import incoming
 from tests.workers.conftest import Submit, job_of
 from tests.workers.runtime.test_runner import download
 from workers.runtime.runner import Runner

@@ -21,7 +21,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.conftest import likely_letters
-from tests.support import examples_file, upload
+from tests.support.files import examples_file
+from tests.support.http import upload
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit
 from tests.workers.runtime.test_runner import download
 from workers.runtime.runner import Runner

@@ -25,8 +25,9 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.vocabulary import INITS, Schedule
 from tests.conftest import Person
-from tests.registry.made import WORKER
-from tests.support import examples_file, upload
+from tests.support.files import examples_file
+from tests.support.http import upload
+from tests.support.published import WORKER
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for
 from tests.workers.runtime.test_runner import RUN_ONE, download, lease_is_over, results, steps
 from workers.runtime.runner import Runner

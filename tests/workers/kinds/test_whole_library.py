@@ -23,8 +23,8 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.registry.inspection.test_checks import ERRORS, WARNINGS
-from tests.registry.trees import BASE, LLAMA, SOUND, Files, config, saved
-from tests.support import floats, peft_folder, safetensors
+from tests.support.files import floats, peft_folder, safetensors
+from tests.support.trees import BASE, LLAMA, SOUND, Files, config, saved
 from workers.runtime.runner import Runner
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support import upload
+from tests.support.http import upload
 from tests.workers.conftest import Submit, composition, job_of
 from workers.runtime.runner import Runner
 

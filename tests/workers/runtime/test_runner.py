@@ -23,8 +23,9 @@ from hub.registry.models.jobs import Attempt, Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.made import WORKER
-from tests.support import examples_file, upload
+from tests.support.files import examples_file
+from tests.support.http import upload
+from tests.support.published import WORKER
 from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, composition, job_of, wait_for
 from workers.runtime import runner as module
 from workers.runtime.runner import Runner

@@ -1,4 +1,4 @@
-"""Repos made for tests by the same functions that the routes call, without HTTP."""
+"""Adapters, data sets and bases published for tests by the functions that the routes call, without HTTP."""
 
 import io
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
-from tests.support import LAYERS, TINY, WIDTH, examples_file, peft_folder
+from tests.support.files import LAYERS, TINY, WIDTH, examples_file, peft_folder
 
 WORKER = Worker("test", "cpu")
 

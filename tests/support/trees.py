@@ -17,7 +17,7 @@ from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.checks import KnownBase
 from hub.registry.inspection.facts import InspectedAdapter
 from hub.registry.inspection.inspect import Inspection, inspect
-from tests.support import LAYERS, TINY, peft_folder, safetensors
+from tests.support.files import LAYERS, TINY, peft_folder, safetensors
 
 BASE = KnownBase(TINY, ("team/alias",), {**dict.fromkeys(LAYERS, (8, 8)), "lm_head": (8, 40)})
 A0, B0 = f"base_model.model.{LAYERS[0]}.lora_A.weight", f"base_model.model.{LAYERS[0]}.lora_B.weight"
