@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 from starlette.testclient import TestClient
 
 from tests.conftest import Person
-from tests.support import published
-from tests.web.test_pages import sign_in
+from tests.support.http import upload_adapter
+from tests.support.pages import sign_in
 
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "hub.example.org"}
 
 
 def test_links_of_the_api_and_of_pages_have_the_address_before_the_proxy(client: TestClient, ann: Person) -> None:
-    published(client, ann.headers, "ann/m")
+    upload_adapter(client, ann.headers, "ann/m")
     made = client.post("/v1/adapters/ann/m/shares", json={}, headers={**ann.headers, **PROXIED})
     api = urlsplit(made.json()["address"])
     assert (api.scheme, api.netloc) == ("https", "hub.example.org")

@@ -19,8 +19,8 @@ from hub.registry.models.content import Holding, Repo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.web.pages.modules import upload
-from tests import support
 from tests.conftest import Person
+from tests.support import http
 from tests.support.files import TINY, peft_folder
 from tests.support.published import adapter, base
 
@@ -147,7 +147,7 @@ def test_a_visibility_that_is_not_valid_is_refused_in_one_sentence(signed_in: Te
     form = shown(send(signed_in, peft_folder(seed=1))[1])
     page = signed_in.post("/upload/publish", data={**form, "name": "x", "visibility": "secret"})
     assert (page.status_code, sentence in html.unescape(page.text)) == (422, True)
-    sent = support.upload(signed_in, ann.headers, "ann/x", peft_folder(), visibility="secret")
+    sent = http.upload(signed_in, ann.headers, "ann/x", peft_folder(), visibility="secret")
     assert (sent.status_code, sent.json()["error"]["message"]) == (422, sentence)
     body = {"name": "x", "type": "model", "visibility": "secret"}
     created = signed_in.post("/api/repos/create", json=body, headers=ann.headers)
