@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hub.formats import xet_format
 from hub.formats.xet_format import Chunks, Malformed, XorbCheck, hash_text, read_shard, xorb_hash
-from tests.api.huggingface.chunks import chunk, name, raw_hash, shard
+from tests.support.xet import chunk, name, raw_hash, shard
 
 HASHES = [f"{number:064x}" for number in (1, 2, 3)]
 

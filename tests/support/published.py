@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from hub.registry.bases import base_models
-from hub.registry.content import blobs
+from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
+from hub.registry.content.history import Parent
+from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs.leases import Worker
-from hub.registry.library.publishing import publish_adapter, publish_dataset
+from hub.registry.library.publishing import entries, publish_adapter, publish_dataset
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -62,4 +64,22 @@ def base(services: Services, base_id: str = TINY, *aliases: str, width: int = WI
             aliases=aliases,
             shapes=dict.fromkeys(LAYERS, (width, width)),
             fingerprint="f" * 64,
+        )
+
+
+def woven(services: Services, person: Person, name: str, visibility: Visibility, *parents: Parent) -> Commit:
+    """A result with these parents, as a finished job publishes it."""
+    files = incoming(peft_folder(seed=50))
+    blobs.store(services.sessions, services.storage, person.name, files)
+    with transaction(services.sessions) as session:
+        repo = repos.ensure(session, person.viewer, "model", name, visibility)
+        inspection = inspect({file.path: file for file in files}, ())
+        return history.publish(
+            session,
+            repo,
+            entries(files),
+            author_id=person.viewer.id,
+            message="woven",
+            inspection=inspection,
+            parents=parents,
         )

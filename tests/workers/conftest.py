@@ -1,10 +1,7 @@
 """A tiny base on disk and registered, modules and examples published for it, and a runner in this process."""
 
-import io
-import json
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from hub.lora.core.bases import Base
-from hub.registry.models.jobs import Job
-from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter, make_adapter, tiny_base  # noqa: F401 - fixtures
 from tests.support.http import upload
+from tests.workers.jobs import Submit, close
 from workers.runtime.runner import Runner
-
-EXAMPLES = [{"input": f"say {number}", "target": f"it is {number}"} for number in range(6)]
-HELD_OUT = [{"input": f"tell {number}", "target": f"it is {number}"} for number in range(4)]
 
 
 @pytest.fixture(scope="session")
@@ -54,24 +47,6 @@ def library(
     return names
 
 
-def composition(library: list[str], **changes: Any) -> dict[str, Any]:
-    """The body of a small composition."""
-    body = {
-        "kind": "compose",
-        "name": "ann/woven",
-        "modules": [{"repo": name} for name in library],
-        "examples": {"inline": EXAMPLES},
-        "search": "nevergrad",
-        "budget": 6,
-        "tune": None,
-        "template": "plain",
-    }
-    return body | changes
-
-
-Submit = Callable[[Mapping[str, Any]], uuid.UUID]
-
-
 @pytest.fixture
 def submit(client: TestClient, ann: Person) -> Submit:
     def submit(body: Mapping[str, Any]) -> uuid.UUID:
@@ -86,26 +61,4 @@ def submit(client: TestClient, ann: Person) -> Submit:
 def runner(services: Services) -> Iterator[Runner]:
     runner = Runner(services.settings)
     yield runner
-    end(runner)
-
-
-def end(runner: Runner) -> None:
-    """Give back what the end of its process would."""
-    runner.files.release([])
-    runner.services.close()
-
-
-def job_of(services: Services, job_id: uuid.UUID) -> Job:
-    with transaction(services.sessions) as session:
-        return session.get_one(Job, job_id)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def jsonl(rows: list[dict[str, Any]]) -> io.BytesIO:
-    return io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode())
+    close(runner)

@@ -10,7 +10,7 @@ from hub import supervisor
 from hub.registry.models.jobs import WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.workers.conftest import wait_for
+from tests.workers.jobs import wait_for
 
 
 def test_a_worker_says_that_it_is_there_and_so_does_whoever_takes_a_killed_child_s_place(services: Services) -> None:

@@ -4,21 +4,17 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from starlette.types import ASGIApp
 
 from api.app import create_app
 from hub.lora.core.built_in import BUILT_IN_SHA256, convert_built_in
 from hub.registry.platform.services import Services
 from tests.conftest import Person
+from tests.support.serving import serving
 
 
 @pytest.fixture(scope="session")
@@ -27,30 +23,11 @@ def built_in_folder(pytestconfig: pytest.Config) -> Path:
     return convert_built_in(pytestconfig.cache.mkdir("built-in") / BUILT_IN_SHA256[:12])
 
 
-class Server(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        """None: pytest has its own."""
-
-
 @pytest.fixture
 def hub_url(services: Services) -> Iterator[str]:
     """The address of the application on a port of its own, served by uvicorn in a thread."""
     with serving(create_app(services)) as url:
         yield url
-
-
-@contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=2)
-    server = Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 # `make test-clients` names the Python of each client that the tests in test_clients.py are run with.

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from httpx2 import Client
 
+from tests.api.huggingface import talk
 from tests.conftest import Person
 
 Lines = Iterable[Mapping[str, Any] | bytes]
@@ -129,3 +130,13 @@ def told(answer: Any, status: int, code: str | None = None) -> str:
     assert answer.headers["X-Error-Message"] == " ".join(message.encode("ascii", "replace").decode().split())
     assert len(message.split()) > 3
     return message
+
+
+def seen(answer: Any, *replaced: bytes) -> tuple[int, str]:
+    """All that a client sees of an answer, with names of the file replaced."""
+    # What is left of the asker's budget counts down whatever he asks for.
+    told = sorted((name, value) for name, value in answer.headers.items() if name != "ratelimit")
+    text = answer.text + json.dumps(told)
+    for data in replaced:
+        text = text.replace(talk.sha256(data), "HASH").replace(talk.git_oid(data), "OID")
+    return answer.status_code, text

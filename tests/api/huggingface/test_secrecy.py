@@ -3,7 +3,6 @@
 Each request is made twice: for a file that ann holds in private, and for one that nobody has. Bob must not be able to tell them apart.
 """
 
-import json
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hub.registry.models.content import Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.api.huggingface import talk
+from tests.api.huggingface.talk import seen
 from tests.conftest import Person
 from tests.support.files import floats, safetensors
 
@@ -27,16 +27,6 @@ def secrets(client: TestClient, ann: Person, bob: Person) -> None:
     talk.create(client, ann, "ann/hidden", private=True)
     talk.committed(client, ann, "ann/hidden", {"model.safetensors": SECRET, "note.txt": SMALL})
     talk.create(client, bob, "bob/own")
-
-
-def seen(answer: Any, *replaced: bytes) -> tuple[int, str]:
-    """All that a client sees of an answer, with names of the file replaced."""
-    # What is left of the asker's budget counts down whatever he asks for.
-    told = sorted((name, value) for name, value in answer.headers.items() if name != "ratelimit")
-    text = answer.text + json.dumps(told)
-    for data in replaced:
-        text = text.replace(talk.sha256(data), "HASH").replace(talk.git_oid(data), "OID")
-    return answer.status_code, text
 
 
 @pytest.mark.parametrize(("known", "unknown"), [(SECRET, UNKNOWN), (SMALL, NOWHERE[: len(SMALL)])])

@@ -22,10 +22,11 @@ from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
 from tests.api.huggingface import talk
-from tests.api.huggingface.conftest import RunClient, serving
+from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
 from tests.other_hub import Other
 from tests.support.files import peft_folder
+from tests.support.serving import serving
 
 FILES = {
     **peft_folder(),

@@ -23,9 +23,9 @@ from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from tests.api.huggingface import talk
-from tests.api.huggingface.chunks import Segment, chunk, name, shard
-from tests.api.huggingface.test_secrecy import seen
+from tests.api.huggingface.talk import seen
 from tests.conftest import Person
+from tests.support.xet import Segment, chunk, name, shard
 
 PARTS = [b"first chunk " * 900, b"second " * 700, os.urandom(5_000)]
 DATA = b"".join(PARTS)

@@ -14,8 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 from api.app import create_app
 from hub.registry.content import xet
 from hub.registry.platform.services import Services, connect
-from tests.api.huggingface.conftest import CLIENT_VERSION, XET_VERSION, RunClient, StartClient, serving
+from tests.api.huggingface.conftest import CLIENT_VERSION, XET_VERSION, RunClient, StartClient
 from tests.support.files import safetensors
+from tests.support.serving import serving
 
 pytestmark = pytest.mark.skipif(CLIENT_VERSION < (1, 20), reason="this client sends by Xet only if it is told to")
 

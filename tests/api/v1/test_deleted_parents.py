@@ -7,8 +7,7 @@ from starlette.testclient import TestClient
 from hub.registry.content.history import Parent
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.library.test_provenance import woven
-from tests.support.published import adapter
+from tests.support.published import adapter, woven
 
 
 def test_a_deleted_parent_is_counted_on_the_child_until_it_is_restored(

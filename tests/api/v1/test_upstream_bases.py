@@ -20,10 +20,10 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from tests.api.huggingface import talk
-from tests.api.huggingface.conftest import serving
 from tests.conftest import Person
 from tests.other_hub import Other
 from tests.support.files import safetensors
+from tests.support.serving import serving
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-licence\n---\n# A base\n"
 

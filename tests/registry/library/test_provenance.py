@@ -7,41 +7,20 @@ import pytest
 
 from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.access.viewer import Viewer
-from hub.registry.content import blobs, history, repo_visibility, repos
+from hub.registry.content import repo_visibility, repos
 from hub.registry.content.history import Parent
-from hub.registry.inspection.inspect import inspect
 from hub.registry.jobs import leases, queueing
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.library import provenance
 from hub.registry.library.provenance import PRIVATE
-from hub.registry.library.publishing import entries
 from hub.registry.library.scores import keep as keep_score
 from hub.registry.models.content import Commit
 from hub.registry.operations import expiry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.vocabulary import Visibility
 from tests.conftest import Person
-from tests.support.files import TINY, peft_folder
-from tests.support.published import adapter, dataset, incoming
-
-
-def woven(services: Services, person: Person, name: str, visibility: Visibility, *parents: Parent) -> Commit:
-    """A result with these parents, as a finished job publishes it."""
-    files = incoming(peft_folder(seed=50))
-    blobs.store(services.sessions, services.storage, person.name, files)
-    with transaction(services.sessions) as session:
-        repo = repos.ensure(session, person.viewer, "model", name, visibility)
-        inspection = inspect({file.path: file for file in files}, ())
-        return history.publish(
-            session,
-            repo,
-            entries(files),
-            author_id=person.viewer.id,
-            message="woven",
-            inspection=inspection,
-            parents=parents,
-        )
+from tests.support.files import TINY
+from tests.support.published import adapter, dataset, woven
 
 
 def parents(services: Services, viewer: Viewer | None, commit: Commit) -> list[tuple[Any, ...]]:

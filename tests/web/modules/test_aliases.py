@@ -4,9 +4,9 @@ from starlette.testclient import TestClient
 
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.content.test_aliases import answers, measure
 from tests.support.pages import HTML, sign_in
 from tests.support.published import adapter, base, dataset
+from tests.support.scores import answers, measure
 
 AT = "/adapters/ann/x"
 

@@ -11,8 +11,7 @@ from starlette.testclient import TestClient
 from hub.lora.core.adapter import Adapter, read
 from tests.conftest import Person
 from tests.support.http import upload
-from tests.workers.conftest import HELD_OUT, Submit, composition
-from tests.workers.runtime.test_runner import download
+from tests.workers.jobs import HELD_OUT, Submit, composition, download
 from workers.runtime.runner import Runner
 
 

@@ -26,8 +26,7 @@ from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter
 from tests.support.http import json_of
 from tests.support.published import incoming
-from tests.workers.conftest import Submit, job_of
-from tests.workers.runtime.test_runner import download
+from tests.workers.jobs import Submit, download, job_of
 from workers.runtime.runner import Runner
 
 CARD = b"---\nlicense: mit\ntags: [mine]\n---\n# Mine\n\nIt says things.\n"

@@ -23,8 +23,7 @@ from tests.conftest import Person
 from tests.lora.conftest import likely_letters
 from tests.support.files import examples_file
 from tests.support.http import upload
-from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit
-from tests.workers.runtime.test_runner import download
+from tests.workers.jobs import EXAMPLES, HELD_OUT, Submit, download
 from workers.runtime.runner import Runner
 
 

@@ -28,8 +28,18 @@ from tests.conftest import Person
 from tests.support.files import examples_file
 from tests.support.http import upload
 from tests.support.published import WORKER
-from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, job_of, wait_for
-from tests.workers.runtime.test_runner import RUN_ONE, download, lease_is_over, results, steps
+from tests.workers.jobs import (
+    EXAMPLES,
+    HELD_OUT,
+    RUN_ONE,
+    Submit,
+    download,
+    job_of,
+    lease_is_over,
+    results,
+    steps,
+    wait_for,
+)
 from workers.runtime.runner import Runner
 
 

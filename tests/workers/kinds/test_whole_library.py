@@ -22,7 +22,7 @@ from hub.registry.library import importing
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.registry.inspection.test_checks import ERRORS, WARNINGS
+from tests.support.defects import ERRORS, WARNINGS
 from tests.support.files import floats, peft_folder, safetensors
 from tests.support.trees import BASE, LLAMA, SOUND, Files, config, saved
 from workers.runtime.runner import Runner

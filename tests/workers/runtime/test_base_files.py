@@ -18,11 +18,10 @@ from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK
 from tests.api.huggingface import talk
-from tests.api.huggingface.conftest import serving
 from tests.conftest import Person
 from tests.other_hub import Other
-from tests.workers.conftest import Submit, end, job_of, wait_for
-from tests.workers.runtime.test_runner import RUN_ONE
+from tests.support.serving import serving
+from tests.workers.jobs import RUN_ONE, Submit, close, job_of, wait_for
 from workers.runtime.runner import Runner
 
 
@@ -97,7 +96,7 @@ def test_a_base_is_downloaded_once_and_nothing_but_what_makes_it(
     fresh = Runner(services.settings)
     assert outcome(services, fresh, submit(prompt("one"))) == DONE
     assert other.asked == [], "another worker of this machine has it too, and the upstream may be away"
-    end(fresh)
+    close(fresh)
 
 
 @pytest.mark.parametrize("lie", [b"", b"other bytes"])
@@ -155,7 +154,7 @@ def test_a_killed_download_leaves_nothing_half(
     assert outcome(services, runner, submit(prompt("one"))) == DONE, "no lock outlives its process"
     assert kept(services) == {head}
     assert not list((services.settings.cache_dir / "bases" / head).glob("*.fresh"))
-    end(runner)
+    close(runner)
 
 
 def test_the_base_used_longest_ago_makes_room_and_none_that_is_in_use(
@@ -177,7 +176,7 @@ def test_the_base_used_longest_ago_makes_room_and_none_that_is_in_use(
     assert outcome(services, runner, submit(prompt("b"))) == DONE
     assert kept(services) == {heads["b"], heads["c"]}
     for each in (free, runner):
-        end(each)
+        close(each)
 
 
 def test_a_base_above_the_limit_is_refused_with_what_to_do(
@@ -191,4 +190,4 @@ def test_a_base_above_the_limit_is_refused_with_what_to_do(
     nowhere = Runner(services.settings.model_copy(update={"upstream_url": None}))
     assert outcome(services, nowhere, submit(prompt("one"))) == ("failed", "no_upstream")
     for each in (runner, nowhere):
-        end(each)
+        close(each)

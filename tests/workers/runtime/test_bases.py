@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.http import upload
-from tests.workers.conftest import Submit, composition, job_of
+from tests.workers.jobs import Submit, composition, job_of
 from workers.runtime.runner import Runner
 
 

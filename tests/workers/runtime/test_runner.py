@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM
 from hub import supervisor
 from hub.registry.jobs import leases
 from hub.registry.models.adapters import Lineage, Score
-from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Attempt, Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
@@ -26,23 +25,21 @@ from tests.conftest import Person
 from tests.support.files import examples_file
 from tests.support.http import upload
 from tests.support.published import WORKER
-from tests.workers.conftest import EXAMPLES, HELD_OUT, Submit, composition, job_of, wait_for
+from tests.workers.jobs import (
+    EXAMPLES,
+    HELD_OUT,
+    RUN_ONE,
+    Submit,
+    composition,
+    download,
+    job_of,
+    lease_is_over,
+    results,
+    steps,
+    wait_for,
+)
 from workers.runtime import runner as module
 from workers.runtime.runner import Runner
-
-RUN_ONE = (
-    "import sys, uuid; from hub.registry.platform.settings import load_settings; from workers.runtime.runner import Runner; \
-Runner(load_settings()).run(uuid.UUID(sys.argv[1]))"
-)
-
-
-def download(client: TestClient, person: Person, name: str, folder: Path, revision: str = "main") -> Path:
-    answer = client.get(f"/v1/adapters/{name}", headers=person.headers, params={"revision": revision})
-    folder.mkdir()
-    for file in answer.json()["files"]:
-        address = f"/v1/adapters/{name}/files/{file['path']}"
-        (folder / file["path"]).write_bytes(client.get(address, headers=person.headers).content)
-    return folder
 
 
 def test_a_composition_becomes_an_adapter_that_peft_loads(
@@ -130,16 +127,6 @@ def test_a_message_that_comes_twice_does_nothing(
     assert job_of(services, job_id).attempt == 1
 
 
-def results(services: Services, job_id: Any) -> int:
-    with transaction(services.sessions) as session:
-        return session.scalar(select(func.count()).select_from(Commit).where(Commit.job_id == job_id)) or 0
-
-
-def steps(services: Services, job_id: Any) -> int:
-    with transaction(services.sessions) as session:
-        return session.scalar(select(func.count()).select_from(JobEvent).where(JobEvent.job_id == job_id)) or 0
-
-
 def test_a_worker_killed_in_the_middle_loses_nothing_and_registers_once(
     services: Services, library: list[str], submit: Submit
 ) -> None:
@@ -178,11 +165,6 @@ def seconds(services: Services, job_id: Any) -> list[float]:
     with transaction(services.sessions) as session:
         found = session.scalars(select(spent).where(Attempt.job_id == job_id).order_by(Attempt.attempt))
         return [float(each) for each in found]
-
-
-def lease_is_over(services: Services, job_id: Any) -> bool:
-    with transaction(services.sessions) as session:
-        return bool(session.scalar(select(Job.lease_until < func.now()).where(Job.id == job_id)))
 
 
 def test_a_worker_that_lost_its_lease_publishes_nothing(

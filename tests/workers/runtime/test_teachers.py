@@ -20,9 +20,8 @@ from hub.lora.par.voting import BALLOT, BaseTeacher
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.lora.teacher import task, trained_teacher
-from tests.workers.conftest import Submit, job_of, wait_for
-from tests.workers.kinds.test_par import HELD_OUT, two_systems
-from tests.workers.runtime.test_runner import download
+from tests.workers.jobs import Submit, download, job_of, wait_for
+from tests.workers.two_systems import HELD_OUT, two_systems
 from workers.runtime import teachers as module
 from workers.runtime.runner import Runner
 from workers.runtime.teachers import Remembering, Server, ServerTeacher, TeacherUnavailable

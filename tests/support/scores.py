@@ -1,0 +1,34 @@
+"""Figures of adapters as an `evaluate` job registers them, and the values of single answers."""
+
+import random
+
+from hub.registry.jobs import queueing
+from hub.registry.library import scores
+from hub.registry.models.content import Commit
+from hub.registry.platform.db import transaction
+from hub.registry.platform.services import Services
+from tests.conftest import Person
+from tests.support.files import TINY
+
+
+def measure(services: Services, person: Person, commit: Commit, exam: Commit, values: list[float], **what: str) -> None:
+    """Keep the figures that an `evaluate` job of the module would register."""
+    with transaction(services.sessions) as session:
+        made = queueing.Submission("evaluate", "interactive", {}, [], person.name, "private")
+        job = queueing.submit(session, services.queue, person.viewer, made, idempotency_key=None, request={})
+        figures = {
+            "value": sum(values) / len(values),
+            "low": 0.0,
+            "high": 1.0,
+            "examples": len(values),
+            "per_example": values,
+        }
+        row = {"dataset_path": "train.jsonl", "template": "plain", "metric": "exact_match", **what}
+        pins = {"commit_id": commit.id, "base_id": TINY, "dataset_commit": exam.id, "job_id": job.id}
+        scores.keep(session, {**pins, **row, **figures})
+
+
+def answers(right: int, count: int = 400, seed: int = 0) -> list[float]:
+    values = [1.0] * right + [0.0] * (count - right)
+    random.Random(seed).shuffle(values)
+    return values
