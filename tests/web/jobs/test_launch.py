@@ -6,18 +6,21 @@ import re
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from hub.http.identity import COOKIE
 from hub.registry.content import repos
+from hub.registry.library.publishing import publish_model
 from hub.registry.models.content import Commit
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.web.pages.jobs.launch_forms import FORMS
+from hub.vocabulary import JobKind
+from hub.web.pages.jobs.forms.kinds import FORMS
 from tests.conftest import Person
 from tests.support.files import TINY, examples_file
-from tests.support.published import adapter, base, dataset
+from tests.support.published import adapter, base, dataset, incoming
 
 HTML = {"Accept": "text/html"}
 EVIL = "<script>alert(1)</script>"
@@ -78,7 +81,7 @@ def rows(services: Services, pinned: dict[str, str]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", sorted(FORMS))
 def test_a_form_shows_every_field_of_its_model_with_its_default_and_a_line(
-    signed_in: TestClient, library: None, kind: str
+    signed_in: TestClient, library: None, kind: JobKind
 ) -> None:
     page = signed_in.get(f"/new/{kind}").text
     special = {
@@ -93,7 +96,7 @@ def test_a_form_shows_every_field_of_its_model_with_its_default_and_a_line(
         "split",
         "subject",
     }
-    inside = {"tune": 2, "lr_search": 2, "partition": 5, "sft": 12, "grpo": 22}
+    inside = {"tune": 2, "lr_search": 2, "partition": 5, "sft": 12, "grpo": 22, "source": 4}
     for name, field in FORMS[kind].model.model_fields.items():
         if name in inside:
             assert len(set(re.findall(rf'name="{name}\.([\w.]+)"', page))) == inside[name]
@@ -325,7 +328,46 @@ def test_par_reduce_and_evaluate_queue_what_was_typed(
     assert any("at least 1 item" in problem for problem in problems(answer.text))
 
 
-@pytest.mark.parametrize("kind", ["compose", "train", "par", "reduce", "evaluate"])
+def foreign_weights(services: Services, person: Person, name: str) -> None:
+    """A repo of type model with weights that PEFT cannot load."""
+    files = incoming({"weights/lora.bin.pickle": b"pickled", "weights/other.bin.pickle": b"pickled"})
+    publish_model(services, person.viewer, name, files, visibility="internal", message="Upload")
+
+
+def test_convert_queues_what_was_typed(signed_in: TestClient, services: Services, ann: Person) -> None:
+    foreign_weights(services, ann, "ann/old")
+    linked = form_of(signed_in.get("/new/convert?module=ann/old").text)
+    assert (linked["source.repo"], linked["namespace"], linked["result"]) == (["ann/old"], ["ann"], ["old"])
+    typed = {
+        **{"act": "start", "namespace": "ann", "result": "new", "source.repo": "ann/old", "source.folder": "weights"},
+        **{"source.file": "lora.bin.pickle", "base": "other/base", "alpha": "16", "enable_lora": "true, false, true"},
+    }
+    job = started(signed_in, services, "convert", typed)
+    assert (job.params["result"], job.params["source"]["path"]) == ("ann/new", "weights/lora.bin.pickle")
+    assert (job.params["base_model"], job.params["alpha"]) == ("other/base", 16)
+    assert job.params["enable_lora"] == [True, False, True]
+    answer = signed_in.post("/new/convert", data={**typed, "source.file": "", "alpha": "0"})
+    assert "This should be greater than 0." in problems(answer.text)
+    answer = signed_in.post("/new/convert", data={**typed, "source.file": ""})
+    assert any("has 2 files of weights" in problem for problem in problems(answer.text))
+
+
+def test_a_prompt_is_tried_on_the_page_of_a_module(signed_in: TestClient, services: Services, library: None) -> None:
+    assert 'name="module"' in signed_in.get("/new/generate").text
+    moved = signed_in.get("/new/generate?module=ann/a", follow_redirects=False)
+    assert moved.headers["Location"] == "/adapters/ann/a/try"
+    signed_in.post("/adapters/ann/a/try", data={"prompt": "What is it?"})
+    with transaction(services.sessions) as session:
+        job_id = session.scalars(select(Job.id)).one()
+    again = signed_in.get(f"/new/generate?again={job_id}")
+    assert "What is it?</textarea>" in again.text
+    assert str(again.url.path) == "/adapters/ann/a/try"
+    body = {"kind": "generate", "prompt": "Hello", "base": TINY}
+    job_id = signed_in.post("/v1/jobs", json=body, headers={"Origin": "http://testserver"}).json()["id"]
+    assert "asked the base alone" in signed_in.get(f"/new/generate?again={job_id}").text
+
+
+@pytest.mark.parametrize("kind", ["compose", "train", "par", "reduce", "evaluate", "convert"])
 def test_again_fills_the_form_so_that_it_asks_for_the_same(
     signed_in: TestClient, services: Services, ann: Person, library: None, kind: str
 ) -> None:
@@ -344,7 +386,12 @@ def test_again_fills_the_form_so_that_it_asks_for_the_same(
         },
         "reduce": {**common, "subject": "module", "module": "ann/a", "score": "energy"},
         "evaluate": {"act": "start", "base": TINY, "dataset": "ann/task", "path": "train.jsonl", "metrics": "choice"},
+        "convert": {
+            **{"act": "start", "namespace": "ann", "result": "new", "enable_lora": "true, false", "alpha": "8"},
+            **{"source.repo": "ann/old", "source.folder": "weights", "source.file": "lora.bin.pickle"},
+        },
     }
+    foreign_weights(services, ann, "ann/old")
     job = started(signed_in, services, kind, forms[kind])
     page = signed_in.get(f"/new/{kind}", params={"again": str(job.id)}).text
     again = {"act": "start", **form_of(page)}

@@ -29,7 +29,6 @@ router = APIRouter(include_in_schema=False)
 
 
 TITLES = {"par": "LoRA-PAR"}
-AGAIN = ("compose", "train", "par", "reduce", "evaluate")  # kinds with a form to change and send again
 PAGE = 50
 LOG = 200  # lines of it on the page
 POINTS = 500  # of a plot
@@ -98,7 +97,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         inputs=list(_inputs(found.params)),
         asked=sorted(_asked(found.params)),
         request=json.dumps(found.params, indent=1, ensure_ascii=False),
-        again=f"/new/{found.kind}?again={found.id}" if found.kind in AGAIN else None,
+        again=f"/new/{found.kind}?again={found.id}",
         metrics=METRICS,
         **_pictures(found.result or {}),
     )
