@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from hub.registry.access import permissions
@@ -101,33 +101,26 @@ def scores(
     owner: str | None = None,
     limit: int = 1000,
 ) -> list[Measured]:
-    """Figures of these commits and on this one (of all, if None), newest first, where module and data set are both readable.
+    """Scores whose adapter and data set the viewer may both read, newest first; each argument that is given narrows them.
 
-    Of one metric, one base and one namespace's modules if those are named; the figures of bases alone are among them. `with_base` adds
-    those that bases alone have on the data sets of these commits.
+    A score of a base model alone has no adapter; such scores are included unless `commit_ids` is given. `with_base` then adds those on
+    the data sets of these commits.
     """
-    module, module_commit = aliased(Repo), aliased(Commit)
+    adapter, adapter_commit = aliased(Repo), aliased(Commit)
+    readable = select(Repo.id).where(permissions.readable(viewer))
     query = (
-        select(Score, module, Repo)
+        select(Score, adapter, Repo)
         .join(Commit, Commit.id == Score.dataset_commit)
         .join(Repo, Repo.id == Commit.repo_id)
-        .outerjoin(module_commit, module_commit.id == Score.commit_id)
-        .outerjoin(module, module.id == module_commit.repo_id)
-        .where(
-            Repo.deleted_at.is_(None),
-            permissions.readable(viewer),
-            or_(
-                Score.commit_id.is_(None),
-                and_(module.deleted_at.is_(None), module.id.in_(select(Repo.id).where(permissions.readable(viewer)))),
-            ),
-        )
+        .outerjoin(adapter_commit, adapter_commit.id == Score.commit_id)
+        .outerjoin(adapter, adapter.id == adapter_commit.repo_id)
+        .where(Repo.deleted_at.is_(None), permissions.readable(viewer))
+        .where(or_(Score.commit_id.is_(None), and_(adapter.deleted_at.is_(None), adapter.id.in_(readable))))
         .order_by(Score.created_at.desc(), Score.id)
         .limit(limit)
     )
     if commit_ids is not None:
-        these = Score.commit_id.in_(commit_ids)
-        of_base = and_(Score.commit_id.is_(None), Score.dataset_commit.in_(select(Score.dataset_commit).where(these)))
-        query = query.where(or_(these, of_base) if with_base else these)
+        query = query.where(_of_commits(commit_ids, with_base=with_base))
     if dataset_commit is not None:
         query = query.where(Score.dataset_commit == dataset_commit)
     if metric:
@@ -135,25 +128,34 @@ def scores(
     if base_id:
         query = query.where(Score.base_id == base_id)
     if owner:
-        query = query.where(or_(Score.commit_id.is_(None), module.namespace == owner))
-    return [
-        Measured(
-            repo=repo.full_name if repo else None,
-            commit=score.commit_id,
-            base_id=score.base_id,
-            dataset=dataset.full_name,
-            dataset_commit=score.dataset_commit,
-            dataset_path=score.dataset_path,
-            template=score.template,
-            metric=score.metric,
-            value=score.value,
-            low=score.low,
-            high=score.high,
-            examples=score.examples,
-            measured_at=score.created_at,
-        )
-        for score, repo, dataset in session.execute(query)
-    ]
+        query = query.where(or_(Score.commit_id.is_(None), adapter.namespace == owner))
+    return [_measured(score, repo, dataset) for score, repo, dataset in session.execute(query)]
+
+
+def _of_commits(commit_ids: Sequence[str], *, with_base: bool) -> ColumnElement[bool]:
+    of_commits = Score.commit_id.in_(commit_ids)
+    if not with_base:
+        return of_commits
+    datasets = select(Score.dataset_commit).where(of_commits)
+    return or_(of_commits, and_(Score.commit_id.is_(None), Score.dataset_commit.in_(datasets)))
+
+
+def _measured(score: Score, repo: Repo | None, dataset: Repo) -> Measured:
+    return Measured(
+        repo=repo.full_name if repo else None,
+        commit=score.commit_id,
+        base_id=score.base_id,
+        dataset=dataset.full_name,
+        dataset_commit=score.dataset_commit,
+        dataset_path=score.dataset_path,
+        template=score.template,
+        metric=score.metric,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        examples=score.examples,
+        measured_at=score.created_at,
+    )
 
 
 def scores_beside_base(
