@@ -42,6 +42,9 @@ demo: .venv/installed ## the main job, end to end, on a stack of its own
 run: .venv/installed ## serve until interrupted (PORT, HOST, DATA)
 	@exec $(BIN)/python -m hub up --data $(DATA) --host $(HOST) --port $(PORT)
 
+dev: .venv/installed ## serve with sample data, and start again what you change (PORT, HOST, DEV)
+	@exec $(BIN)/python -m hub dev --data $(DEV)/data --host $(HOST) --port $(PORT)
+
 # Without the plugins of other packages, which take longer to load than a quick test to run.
 t: .venv/installed ## one test or file of tests in a second: T=tests/test_intervals.py::test_name
 	@test -n "$(T)" || { echo "name a test: make t T=tests/test_intervals.py (add ::test_name for one of them)"; exit 2; }

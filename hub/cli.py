@@ -1,13 +1,14 @@
 """The command line: `python -m hub COMMAND`."""
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
 import threading
 from pathlib import Path
 
-from hub import demo, supervisor
+from hub import demo, dev, logs, supervisor
 from hub.local.children import LocalError
 from hub.local.stack import Stack
 from hub.registry.access import credentials, users
@@ -35,6 +36,16 @@ def run_up(args: argparse.Namespace) -> None:
 
 def run_demo(args: argparse.Namespace) -> None:
     demo.run(say)
+
+
+def run_dev(args: argparse.Namespace) -> None:
+    dev.serve(args.data, args.host, args.port, say)
+
+
+def run_logs(args: argparse.Namespace) -> None:
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        for line in logs.read(args.data, args.name, args.level, follow=args.follow):
+            say(line)
 
 
 def run_migrate(args: argparse.Namespace) -> None:
@@ -125,6 +136,19 @@ def main(argv: list[str] | None = None) -> int:
 
     command = commands.add_parser("demo", help="the main job once, on a stack of its own that is gone afterwards")
     command.set_defaults(run=run_demo)
+
+    command = commands.add_parser("dev", help="run an instance with sample data that starts again what you change")
+    command.add_argument("--data", type=Path, default=Path(".dev/data"), help="where everything is kept")
+    command.add_argument("--host", default="127.0.0.1")
+    command.add_argument("--port", type=int, default=8000)
+    command.set_defaults(run=run_dev)
+
+    command = commands.add_parser("logs", help="the logs of an instance's processes as text")
+    command.add_argument("name", nargs="*", help="only these processes: api, worker-gpu, sweep, postgres ...")
+    command.add_argument("--data", type=Path, default=Path("data"), help="the instance's data directory")
+    command.add_argument("--level", choices=logs.LEVELS, default="info", help="this and worse")
+    command.add_argument("--follow", action="store_true", help="go on with new lines as they come")
+    command.set_defaults(run=run_logs)
 
     command = commands.add_parser("migrate", help="prepare the services given by URL for an instance")
     command.add_argument(

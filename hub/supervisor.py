@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ADMIN = "admin"
 ENVIRONMENT = "environment.json"  # in the data directory: the settings of the instance that runs there
 RESTART_SECONDS = 1.0
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NoInstance(LocalError):
@@ -46,6 +47,9 @@ class Instance:
     url: str
     token_file: Path
     environment: Mapping[str, str]
+
+
+Commands = Mapping[str, list[str]]  # by the name of the process
 
 
 def commands(host: str, port: int) -> dict[str, list[str]]:
@@ -93,30 +97,38 @@ def instance(
     say: Callable[[str], None],
     *,
     scratch: str | None = None,
+    processes: Commands | None = None,
 ) -> Iterator[tuple[Stack, Instance]]:
     """Start what is not given by URL, then our own processes, and wait until the instance is ready.
 
-    With `scratch` the instance has a database and a bucket of that name to itself, which are gone afterwards.
+    With `scratch` the instance has a database and a bucket of that name to itself, which are gone afterwards. `processes` are others than
+    those of `commands`.
     """
     with Stack(data) as stack:
         settings = start_services(stack, scratch=scratch)
         try:
-            yield stack, start_processes(stack, settings, host, port, say)
+            yield stack, start_processes(stack, settings, processes or commands(host, port), address(host, port), say)
         finally:
             if scratch:
                 stack.stop_ours()
                 drop_scratch(settings)
 
 
-def start_processes(stack: Stack, settings: Settings, host: str, port: int, say: Callable[[str], None]) -> Instance:
+def address(host: str, port: int) -> str:
+    """Where this machine reaches an API that listens there."""
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
+
+
+def start_processes(
+    stack: Stack, settings: Settings, processes: Commands, url: str, say: Callable[[str], None]
+) -> Instance:
     """Bring the schema up to date, start our own processes, wait until the API is ready."""
     env = environment(settings)
     schema.upgrade(settings.database_url)
     Storage(settings).ensure_bucket()
     token_file = ensure_admin(settings, stack.data)
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
     # The API first: beside workers that load torch it would take twice as long to answer.
-    for name, argv in commands(host, port).items():
+    for name, argv in processes.items():
         stack.spawn(name, argv, env=env, cwd=ROOT)
         if name == "api":
             stack.wait_until("api", lambda: answers(f"{url}/readyz"))
@@ -211,16 +223,21 @@ def serve(data: Path, host: str, port: int, say: Callable[[str], None]) -> None:
 
 
 def keep_running(stack: Stack, say: Callable[[str], None]) -> None:
-    """Start again what has ended. The seed ends by itself; its failure is said, and the next start tries again."""
+    """Start again what has ended, but for the seed, which ends by itself."""
     for name, code in stack.ended().items():
         if name == "seed":
-            done = "the built-in base and the starter library are ready"
-            say(done if code == 0 else f"seeding failed ({code}):\n{stack.log_tail(name)}")
-            stack.forget(name)
+            report_seed(stack, code, say)
             continue
         say(f"{name} ended ({code}); starting it again (log: {stack.data}/logs/{name}.log)")
         time.sleep(RESTART_SECONDS)
         stack.restart(name)
+
+
+def report_seed(stack: Stack, code: int, say: Callable[[str], None]) -> None:
+    """Where seeding failed, the next start tries again."""
+    done = "the built-in base and the starter library are ready"
+    say(done if code == 0 else f"seeding failed ({code}):\n{stack.log_tail('seed')}")
+    stack.forget("seed")
 
 
 class Interrupted(BaseException):
@@ -232,12 +249,12 @@ def interruptible() -> Iterator[None]:
     """Turn the first SIGINT, SIGTERM or SIGHUP into an orderly end; later ones cannot break the clean-up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
+        for later in ENDS:
+            signal.signal(later, signal.SIG_IGN)
         raise Interrupted
 
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, interrupt)
+    for first in ENDS:
+        signal.signal(first, interrupt)
     try:
         yield
     except Interrupted:

@@ -63,8 +63,9 @@ class Children:
         self._remember()
 
     def restart(self, name: str) -> None:
-        """Start a child that ended again, with the same command."""
+        """Start a child again with the same command. One that still runs is killed."""
         end_group(self.processes[name].pid)  # what it had forked may still hold its port
+        self.processes[name].wait()
         self._again[name]()
 
     def forget(self, name: str) -> None:

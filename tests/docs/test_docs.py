@@ -17,7 +17,25 @@ from hub.registry.platform.errors import HubError
 from hub.registry.platform.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGES = (
+    "hub",
+    "hub/lora",
+    "hub/registry",
+    "hub/web",
+    "hub/http",
+    "hub/local",
+    "workers",
+    "api",
+    "tests",
+    "migrations",
+    "bench",
+)
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *(ROOT / package / "README.md" for package in PACKAGES),
+    *sorted((ROOT / "hub/registry").glob("*/README.md")),
+]
 
 
 def text(name: str) -> str:
@@ -101,7 +119,7 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_a_page_names_exist(page: Path) -> None:
     for command in re.findall(r"(?:`|^|&& )make ([a-z-]+)", page.read_text(), re.MULTILINE):
         assert command in make_targets(), f"{page.name}: make {command}"
@@ -119,10 +137,15 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
     assert [hook["entry"] for hook in hooks] == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     words = page.read_text()
     for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", words):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
     for path in re.findall(r"`((?:api|hub|workers|tests|bench|docs|docker|migrations)/[\w./-]+)`", words):
         assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_every_package_of_the_registry_has_a_readme() -> None:
+    for package in (ROOT / "hub/registry").glob("*/__init__.py"):
+        assert package.with_name("README.md").exists(), package.parent.name

@@ -10,7 +10,7 @@ from hub.lora.core.built_in import BUILT_IN_ID
 from hub.lora.train.loop import Recipe
 from hub.registry.inspection.inspect import inspect
 from hub.starter import train
-from hub.starter.seed import MODULES
+from hub.starter.publish import MODULES
 from hub.starter.tasks import TASKS, Task
 
 

@@ -13,6 +13,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.starter import seed
+from hub.starter.publish import MODULES, publish_module
 from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
@@ -151,7 +152,7 @@ def test_a_starter_module_and_its_base_come_from_the_hub_alone(
         session.flush()
         viewer = Viewer(admin.id, admin.name, is_admin=True)
     seed.publish_base(services, viewer, built_in_folder)
-    seed.publish_module(services, viewer, seed.MODULES / "plurals")
+    publish_module(services, viewer, MODULES / "plurals", f"{seed.NAMESPACE}/plurals", "public")
     said = run_client(
         """
         import torch
