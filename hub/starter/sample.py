@@ -11,7 +11,7 @@ from hub.local.files import write_private
 from hub.registry.access import credentials, organizations, permissions, users
 from hub.registry.access.permissions import OPERATOR, ManageAccount
 from hub.registry.access.viewer import Viewer, viewer_of
-from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

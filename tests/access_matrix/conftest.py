@@ -15,7 +15,7 @@ from api.app import create_app
 from hub.registry.access import credentials, users
 from hub.registry.access.viewer import viewer_of
 from hub.registry.jobs import queueing
-from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.access import Membership
 from hub.registry.platform import schema

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from api import huggingface, v1
 from hub import registry
 from hub.registry.inspection import findings
+from hub.registry.jobs.kinds import KINDS
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.settings import Settings
 
@@ -105,6 +106,12 @@ def test_every_job_error_is_in_the_api_guide() -> None:
     sources = [*(ROOT / "hub/lora").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     codes = {code for path in sources for code in re.findall(r'\bcode = (?:\w+, )?"([a-z_]+)"', path.read_text())}
     assert codes - told == set()
+
+
+def test_every_kind_of_job_is_in_the_api_guide() -> None:
+    page = text("docs/api.md")
+    missing = [kind for kind in KINDS if f"`{kind}`" not in page and f'"kind": "{kind}"' not in page]
+    assert missing == []
 
 
 def test_every_finding_is_in_the_api_guide_with_its_remedy() -> None:

@@ -21,7 +21,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.e2e.browser import sign_in
 from tests.e2e.conftest import free_port, wait_for
-from tests.support.published import WORKER
+from tests.support.published import WORKER, AnyParams
 
 pytestmark = pytest.mark.e2e
 
@@ -60,7 +60,7 @@ def serving(services: Services, port: int) -> Iterator[None]:
 
 def begin(services: Services, person: Person) -> Lease:
     result = {"result": f"{person.name}/woven", "l1": 0.05}
-    submission = Submission("compose", "gpu", result, [], person.name, "private")
+    submission = Submission("compose", "gpu", AnyParams(**result), [], person.name, "private")
     with transaction(services.sessions) as session:
         job_id = queueing.submit(
             session, services.queue, person.viewer, submission, idempotency_key=None, request={}

@@ -4,11 +4,14 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ConfigDict
+
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.history import Parent
 from hub.registry.inspection.inspect import inspect
+from hub.registry.jobs.contracts.common import Params
 from hub.registry.jobs.leases import Worker
 from hub.registry.library.publishing import entries, publish_adapter, publish_dataset
 from hub.registry.models.content import Commit
@@ -19,6 +22,12 @@ from tests.conftest import Person
 from tests.support.files import LAYERS, TINY, WIDTH, examples_file, peft_folder
 
 WORKER = Worker("test", "cpu")
+
+
+class AnyParams(Params):
+    """Of a job that no worker runs: whatever a test wants it to have."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 def incoming(files: Mapping[str, bytes]) -> list[Incoming]:

@@ -9,12 +9,13 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.files import TINY
+from tests.support.published import AnyParams
 
 
 def measure(services: Services, person: Person, commit: Commit, exam: Commit, values: list[float], **what: str) -> None:
     """Keep the figures that an `evaluate` job of the module would register."""
     with transaction(services.sessions) as session:
-        made = queueing.Submission("evaluate", "interactive", {}, [], person.name, "private")
+        made = queueing.Submission("evaluate", "interactive", AnyParams(), [], person.name, "private")
         job = queueing.submit(session, services.queue, person.viewer, made, idempotency_key=None, request={})
         figures = {
             "value": sum(values) / len(values),

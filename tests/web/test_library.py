@@ -15,7 +15,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.files import TINY
 from tests.support.pages import HTML, sign_in
-from tests.support.published import adapter, base, dataset
+from tests.support.published import AnyParams, adapter, base, dataset
 
 
 def test_the_map_shows_what_the_visitor_may_see(
@@ -76,7 +76,7 @@ Score = Callable[..., None]
 @pytest.fixture
 def score(services: Services, ann: Person) -> Score:
     """Keep a figure as an evaluation would."""
-    submission = Submission("evaluate", "interactive", {}, [], "ann", "private")
+    submission = Submission("evaluate", "interactive", AnyParams(), [], "ann", "private")
     with transaction(services.sessions) as session:
         job_id = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
 

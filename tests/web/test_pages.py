@@ -17,6 +17,7 @@ from tests.conftest import Person
 from tests.support.files import examples_file, peft_folder
 from tests.support.http import upload, upload_adapter
 from tests.support.pages import EVIL, HTML, sign_in
+from tests.support.published import AnyParams
 
 
 def test_the_list_shows_what_the_visitor_may_see(client: TestClient, ann: Person) -> None:
@@ -101,7 +102,7 @@ def test_jobs_need_a_signed_in_user(client: TestClient) -> None:
 @pytest.fixture
 def queued(client: TestClient, services: Services, ann: Person) -> uuid.UUID:
     submission = queueing.Submission(
-        "generate", "interactive", {"prompt": EVIL, "result": "ann/x"}, [], "ann", "private"
+        "generate", "interactive", AnyParams(**{"prompt": EVIL, "result": "ann/x"}), [], "ann", "private"
     )
     with transaction(services.sessions) as session:
         return queueing.submit(

@@ -4,6 +4,7 @@ Nothing here holds a database connection while a model computes. A worker may be
 again when its lease ends, and what it had stored but not registered is collected as unused bytes.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -31,8 +32,10 @@ from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
 from hub.registry.inspection.inspect import inspect, require_adapter
-from hub.registry.jobs import leases, requests
+from hub.registry.jobs import leases
+from hub.registry.jobs.kinds import KINDS, Kind
 from hub.registry.jobs.leases import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
+from hub.registry.jobs.requests.common import check_not_wider
 from hub.registry.library import scores
 from hub.registry.library.publishing import entries
 from hub.registry.models.access import User
@@ -42,7 +45,6 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
-from workers.kinds import compose, convert, evaluate, generate, par, reduce, train
 from workers.runtime.base_files import BaseChanged, BaseFiles
 from workers.runtime.cache import Cache
 from workers.runtime.checkpoint_store import StoredPlace
@@ -51,32 +53,16 @@ from workers.runtime.work import Outcome, Work
 
 log = logging.getLogger(__name__)
 
-# A kind that reports no step for so long is stuck: its process ends itself, so that the job is free for another worker.
-# Training says nothing while it validates, and the first step of PiSSA waits for a decomposition of every layer.
-STALL_SECONDS = {
-    "compose": 600.0,
-    "convert": 300.0,
-    "evaluate": 600.0,
-    "generate": 300.0,
-    "par": 1800.0,
-    "reduce": 1800.0,
-    "train": 1800.0,
-}
-
-
-KINDS = {
-    "compose": compose.run,
-    "convert": convert.run,
-    "evaluate": evaluate.run,
-    "generate": generate.run,
-    "par": par.run,
-    "reduce": reduce.run,
-    "train": train.run,
-}
-
 
 class InputGone(HubError):
     status, code = 409, "input_gone"
+
+
+def runs(kind: Kind) -> Callable[[Work], Outcome]:
+    """The function that does a kind's work, imported when its first job comes."""
+    module, _, function = kind.run.partition(":")
+    found: Callable[[Work], Outcome] = getattr(importlib.import_module(module), function)
+    return found
 
 
 @dataclass
@@ -168,7 +154,10 @@ class Runner:
                 spoilt = job.params["base"]["id"] if "base" in job.params else ""
                 if leases.unreadable_input(session, job):
                     raise InputGone("An input was deleted or is no longer readable by you; choose another.")
-            with Heartbeat(self.services, progress, STALL_SECONDS[job.kind]), tempfile.TemporaryDirectory() as out:
+            with (
+                Heartbeat(self.services, progress, KINDS[job.kind].stall_seconds),
+                tempfile.TemporaryDirectory() as out,
+            ):
                 outcome = self._work(job, progress, Path(out))
                 self._register(job, lease, outcome)
         except LeaseLost:
@@ -211,7 +200,7 @@ class Runner:
             work = Work(
                 job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, folder, settings
             )
-            return KINDS[job.kind](work)
+            return runs(KINDS[job.kind])(work)
 
     def _base(self, job: Job, folder: Callable[[Mapping[str, Any]], Path]) -> Base:
         """The base, loaded only if it is not warm. What searches and trains takes all the memory there is, so no other stays beside it."""
@@ -279,7 +268,7 @@ class Runner:
                     viewer = viewer_of(owner)
                     visibility: Any = job.visibility
                     repo = repos.ensure(session, viewer, "model", job.params["result"], visibility)
-                    requests.check_not_wider(repo, visibility)
+                    check_not_wider(repo, visibility)
                     commit_id = history.publish(
                         session,
                         repo,

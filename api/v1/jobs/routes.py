@@ -17,13 +17,13 @@ from api.v1.jobs import schemas
 from api.v1.jobs.watch import Watcher
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.registry.jobs import job_queries, queueing
-from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.library import provenance
 from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
-from hub.vocabulary import FINISHED
+from hub.vocabulary import FINISHED, JobKind, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -47,8 +47,8 @@ def submit_job(
 def list_jobs(
     session: SessionDep,
     viewer: SignedIn,
-    kind: str | None = None,
-    state: str | None = None,
+    kind: JobKind | None = None,
+    state: JobState | None = None,
     namespace: str | None = None,
     before: Annotated[uuid.UUID | None, Query(description="the last job of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,

@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hub.vocabulary import JobState
+from hub.vocabulary import JobKind, JobState
 
 
 class Job(BaseModel):
     id: uuid.UUID
-    kind: str
+    kind: JobKind
     state: JobState
     namespace: str
     params: dict[str, Any]

@@ -48,7 +48,17 @@ class Examples(Strict):
         return self
 
 
-def pin_examples(session: Session, viewer: Viewer, source: Examples) -> dict[str, Any]:
+class PinnedExamples(BaseModel):
+    """A JSONL file of a data set at a commit, as a job keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    repo: str
+    commit: str
+    path: str
+
+
+def pin_examples(session: Session, viewer: Viewer, source: Examples) -> PinnedExamples:
     repo = repos.find(session, viewer, "dataset", source.dataset or "")
     commit = repos.resolve(session, repo, source.revision)
     names = [entry.path for entry in repos.files(session, commit) if entry.path.endswith(".jsonl")]
@@ -58,4 +68,4 @@ def pin_examples(session: Session, viewer: Viewer, source: Examples) -> dict[str
         )
     path = source.path or names[0]
     repos.file(session, commit, path)
-    return {"repo": repo.full_name, "commit": commit.id, "path": path}
+    return PinnedExamples(repo=repo.full_name, commit=commit.id, path=path)

@@ -80,7 +80,7 @@ def size_of(session: Session, viewer: Viewer, source: Examples) -> int:
 
 def _entry(session: Session, viewer: Viewer, source: Examples) -> TreeEntry:
     pinned = pin_examples(session, viewer, source)
-    return repos.file(session, session.get_one(Commit, pinned["commit"]), pinned["path"])
+    return repos.file(session, session.get_one(Commit, pinned.commit), pinned.path)
 
 
 def files(session: Session, viewer: Viewer, name: str) -> list[str]:

@@ -4,15 +4,19 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from hub.registry.bases import base_models
+from hub.registry.datasets.examples import PinnedExamples
+from hub.registry.jobs.contracts.common import Params
+from hub.registry.jobs.kinds import KINDS
+from hub.registry.jobs.sizes import Settings
 from hub.registry.models.content import Commit, TreeEntry
 from hub.registry.models.jobs import Job
 from hub.registry.platform.errors import NotFound
+from hub.vocabulary import JobKind
 
 LOOKED_AT = 100  # of the newest
 LIKE = 8  # of these, so many that are nearest in size
@@ -28,10 +32,11 @@ class Estimate:
 
 
 def estimate(
-    session: Session, kind: str, base: str, asked: Mapping[str, Any], *, examples: int, held_out: int
+    session: Session, kind: JobKind, base: str, settings: Settings, *, examples: int, held_out: int
 ) -> Estimate | None:
-    """None where no such job has succeeded here yet. Sizes are in bytes; `asked` is the request with its defaults."""
-    wanted = work(kind, asked, examples, held_out)
+    """None where no such job has succeeded here yet. Sizes are in bytes; `settings` are the request's, with its defaults."""
+    size = KINDS[kind].size
+    wanted = size(settings, examples, held_out)
     try:
         base = base_models.find(session, base).id
     except NotFound:
@@ -44,12 +49,10 @@ def estimate(
         )
         .order_by(Job.created_at.desc())
         .limit(LOOKED_AT)
-    ).all()
-    sizes = _sizes(session, [each for params, _ in rows for each in _sources(params)])
-    done = [
-        (work(kind, {**params, **params.get("recipe", {})}, *_sized(params, sizes)), float(took))
-        for params, took in rows
-    ]
+    )
+    jobs = [(KINDS[kind].params.model_validate(params), float(took)) for params, took in rows]
+    sizes = _file_sizes(session, [params for params, _ in jobs])
+    done = [(size(params.size_settings(), *_byte_sizes(params, sizes)), took) for params, took in jobs]
     return scaled(wanted, done)
 
 
@@ -69,57 +72,18 @@ def _quartile(values: Sequence[float], which: int) -> float:
     return statistics.quantiles(values, n=4, method="inclusive")[which] if len(values) > 1 else values[0]
 
 
-def work(kind: str, asked: Mapping[str, Any], examples: int, held_out: int) -> float:
-    """How much is computed, in bytes of examples that go through the model; of use only beside other jobs of the kind."""
-    measured = 4 * held_out  # each of some arms, answers as well
-    if kind == "compose":
-        evaluations = _number(asked, "budget", 10 if asked.get("search") == "gradient" else 40)
-        tuning = _number(asked.get("tune") or {}, "steps", 0)
-        tried = _number(asked, "choose", 0) and len(asked.get("modules") or ())
-        return examples * (evaluations + tuning + tried) + measured + 1
-    if kind == "train":
-        passes = _number(asked, "epochs", 3)
-        if steps := _number(asked, "steps", 0):
-            # Of how many bytes an example has nothing is known before it is read; 200 is a question and its answer.
-            passes = (
-                steps * _number(asked, "batch_size", 8) * _number(asked, "accumulation", 1) * 200 / max(examples, 1)
-            )
-        tries = len(asked.get("rates") or ()) or (
-            5 if asked.get("compare") or asked.get("lr_search") is not None else 0
-        )
-        return examples * passes * (1 + len(asked.get("compare") or ())) * (1 + tries / 5) + measured + 1
-    if kind == "reduce":
-        trials = 20 if asked.get("subject") == "module" else 2 * _number(asked, "budget", 10) + 3
-        return examples * trials + measured + 1
-    if kind == "evaluate":
-        return examples * (len(asked.get("modules") or ()) + bool(asked.get("include_base"))) + 1
-    return examples * (1 + len(asked.get("compare") or ())) + measured + 1
+def _byte_sizes(params: Params, sizes: Mapping[tuple[str, str], int]) -> tuple[int, int]:
+    """Of the examples that a job computed on, and of those held out."""
+
+    def size(source: PinnedExamples) -> int:
+        return sizes.get((source.commit, source.path), 0)
+
+    return sum(size(source) for source in params.learnt), size(params.measured) if params.measured else 0
 
 
-def _number(asked: Mapping[str, Any], name: str, default: float) -> float:
-    """Also of what was typed and is no number yet."""
-    try:
-        return float(asked.get(name) or default)
-    except (TypeError, ValueError):
-        return default
-
-
-def _sources(params: Mapping[str, Any]) -> list[Mapping[str, str]]:
-    named = [params.get("examples"), params.get("held_out"), *params.get("datasets", ())]
-    return [each for each in named if each]
-
-
-def _sized(params: Mapping[str, Any], sizes: Mapping[tuple[str, str], int]) -> tuple[int, int]:
-    def size(source: Mapping[str, str] | None) -> int:
-        return sizes.get((source["commit"], source["path"]), 0) if source else 0
-
-    return size(params.get("examples")) + sum(size(each) for each in params.get("datasets", ())), size(
-        params.get("held_out")
-    )
-
-
-def _sizes(session: Session, sources: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], int]:
-    places = {(each["commit"], each["path"]) for each in sources}
+def _file_sizes(session: Session, jobs: Sequence[Params]) -> dict[tuple[str, str], int]:
+    pinned = [source for params in jobs for source in (*params.learnt, params.measured) if source]
+    places = {(source.commit, source.path) for source in pinned}
     rows = session.execute(
         select(Commit.id, TreeEntry.path, TreeEntry.size)
         .join(TreeEntry, TreeEntry.tree == Commit.tree)

@@ -5,8 +5,8 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -14,10 +14,12 @@ from sqlalchemy.orm import Session
 from hub.registry.access import audit, permissions, quota
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import webhooks
+from hub.registry.jobs.contracts.common import Params
 from hub.registry.jobs.job_queries import JobNotFound, find
 from hub.registry.models.jobs import Job, JobInput
 from hub.registry.platform.errors import Conflict, Forbidden
 from hub.registry.platform.job_queue import Queue
+from hub.vocabulary import InputRole, JobKind, QueueName, Visibility
 
 
 class IdempotencyMismatch(Conflict):
@@ -31,19 +33,19 @@ class AlreadyFinished(Conflict):
 @dataclass(frozen=True)
 class Input:
     commit_id: str
-    role: str
+    role: InputRole
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A request whose inputs exist, are readable by its owner and fit together: what `kinds` makes of a body."""
+    """A request whose inputs exist, are readable by its owner and fit together: what `Request.resolve` makes of a body."""
 
-    kind: str
-    queue: str
-    params: Mapping[str, Any]
+    kind: JobKind
+    queue: QueueName
+    params: Params
     inputs: Sequence[Input]
     namespace: str
-    visibility: str
+    visibility: Visibility
     time_limit: float = 86_400.0  # seconds from its first start
 
 
@@ -54,7 +56,7 @@ def submit(
     submission: Submission,
     *,
     idempotency_key: str | None,
-    request: Mapping[str, Any],
+    request: Mapping[str, JsonValue],
 ) -> Job:
     """Queue a job and wake a worker once it is committed.
 
@@ -64,7 +66,7 @@ def submit(
     values = {
         "kind": submission.kind,
         "queue": submission.queue,
-        "params": submission.params,
+        "params": submission.params.model_dump(mode="json"),
         "owner_id": viewer.id,
         "namespace": submission.namespace,
         "visibility": submission.visibility,
@@ -90,11 +92,11 @@ def _vanished() -> Job:
     raise JobNotFound("A job with this Idempotency-Key was there a moment ago and is gone; send the request again.")
 
 
-def hash_request(request: Mapping[str, Any]) -> str:
+def hash_request(request: Mapping[str, JsonValue]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Mapping[str, Any]) -> Job | None:
+def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Mapping[str, JsonValue]) -> Job | None:
     """The job that this key made before, if any. Raises IdempotencyMismatch if the request was another one."""
     job = session.scalar(select(Job).where(Job.owner_id == viewer.id, Job.idempotency_key == idempotency_key))
     if job is not None and job.request_hash != hash_request(request):

@@ -12,8 +12,9 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
+from hub.registry.datasets.examples import Examples, ExampleText
 from hub.registry.jobs import queueing
-from hub.registry.jobs.requests import Examples, ExampleText, Request, check_not_wider
+from hub.registry.jobs.requests.common import Request, check_not_wider
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services

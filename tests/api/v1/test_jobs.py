@@ -11,6 +11,7 @@ from api.app import create_app
 from hub.registry.jobs import leases
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
+from hub.vocabulary import JOB_KINDS, JOB_STATES
 from tests.conftest import Person
 from tests.support.files import TINY
 from tests.support.http import upload_adapter
@@ -151,6 +152,17 @@ def test_another_user_s_job_is_not_there(client: TestClient, ann: Person, bob: P
     assert client.get("/v1/jobs", headers=bob.headers).json() == []
     assert client.get(f"/v1/jobs/{job_id}", headers=admin.headers).status_code == 200
     assert client.get(f"/v1/jobs/{job_id}", headers=ann.headers).json()["state"] == "queued"
+
+
+@pytest.mark.parametrize(("field", "unknown"), [("kind", "nonsense"), ("state", "done")])
+def test_a_kind_or_state_that_there_is_not_is_refused(
+    client: TestClient, ann: Person, field: str, unknown: str
+) -> None:
+    answer = client.get("/v1/jobs", headers=ann.headers, params={field: unknown})
+    assert answer.status_code == 422
+    assert field in answer.text
+    for known in JOB_KINDS if field == "kind" else JOB_STATES:
+        assert client.get("/v1/jobs", headers=ann.headers, params={field: known}).json() == []
 
 
 def test_your_jobs_newest_first(client: TestClient, ann: Person) -> None:

@@ -18,7 +18,7 @@ from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support.published import WORKER
+from tests.support.published import WORKER, AnyParams
 
 Start = Callable[[], Lease]
 
@@ -28,7 +28,7 @@ def start(services: Services, ann: Person) -> Start:
     """A job of Ann's that a worker has just claimed."""
 
     def start() -> Lease:
-        submission = Submission("generate", "interactive", {}, [], ann.name, "private")
+        submission = Submission("generate", "interactive", AnyParams(), [], ann.name, "private")
         with transaction(services.sessions) as session:
             job = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
             lease = leases.claim(session, job.id, WORKER, 300)

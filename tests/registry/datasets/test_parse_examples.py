@@ -2,8 +2,8 @@
 
 import pytest
 
+from hub.registry.datasets.examples import ExampleText
 from hub.registry.datasets.parse_examples import MAX_PROBLEMS, held_back, parse
-from hub.registry.jobs.requests import ExampleText
 
 
 def pairs(text: str) -> list[tuple[str, str]]:

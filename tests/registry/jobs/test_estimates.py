@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import func, update
 
-from hub.registry.jobs.estimates import Estimate, estimate, scaled, work
+from hub.registry.jobs.estimates import Estimate, estimate, scaled
+from hub.registry.jobs.kinds import KINDS
 from hub.registry.jobs.submit import submit
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import JobKind
 from tests.conftest import Person
 from tests.registry.jobs.test_submit import REQUESTS
 from tests.support.files import TINY
@@ -42,17 +44,19 @@ def test_the_nearest_in_size_say_ranges_and_their_quartiles_are_told() -> None:
         ("evaluate", {"include_base": False, "modules": [1]}, {"include_base": True, "modules": [1, 2]}),
     ],
 )
-def test_more_is_more_work(kind: str, less: dict[str, Any], more: dict[str, Any]) -> None:
-    assert work(kind, less, 1_000, 0) < work(kind, more, 1_000, 0)
+def test_more_is_more_work(kind: JobKind, less: dict[str, Any], more: dict[str, Any]) -> None:
+    size = KINDS[kind].size
+    assert size(less, 1_000, 0) < size(more, 1_000, 0)
     if "steps" not in less:  # which say by themselves how much is learnt
-        assert work(kind, less, 1_000, 0) < work(kind, less, 9_000, 0)
+        assert size(less, 1_000, 0) < size(less, 9_000, 0)
     if kind != "evaluate":
-        assert work(kind, less, 1_000, 0) < work(kind, less, 1_000, 9_000)
+        assert size(less, 1_000, 0) < size(less, 1_000, 9_000)
 
 
 def test_what_is_typed_and_no_number_yet_counts_as_the_default() -> None:
     typed = {"budget": "many", "search": "gradient"}
-    assert work("compose", typed, 1_000, 0) == work("compose", {"search": "gradient"}, 1_000, 0)
+    size = KINDS["compose"].size
+    assert size(typed, 1_000, 0) == size({"search": "gradient"}, 1_000, 0)
 
 
 def test_jobs_that_succeeded_on_the_base_are_what_it_is_from(services: Services, ann: Person) -> None:

@@ -11,12 +11,13 @@ from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import QueueName
 from tests.conftest import Person
-from tests.support.published import WORKER
+from tests.support.published import WORKER, AnyParams
 
 
-def submit(services: Services, person: Person, count: int = 1, queue: str = "gpu") -> list[uuid.UUID]:
-    submission = Submission("train", queue, {}, [], person.name, "private")
+def submit(services: Services, person: Person, count: int = 1, queue: QueueName = "gpu") -> list[uuid.UUID]:
+    submission = Submission("train", queue, AnyParams(), [], person.name, "private")
     ids = []
     for _ in range(count):
         with transaction(services.sessions) as session:

@@ -16,7 +16,7 @@ from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.support.published import WORKER
+from tests.support.published import WORKER, AnyParams
 
 Submit = Callable[..., uuid.UUID]
 
@@ -24,7 +24,7 @@ Submit = Callable[..., uuid.UUID]
 @pytest.fixture
 def submit(services: Services, ann: Person) -> Submit:
     def submit(key: str | None = None, request: Mapping[str, Any] | None = None) -> uuid.UUID:
-        submission = Submission("generate", "interactive", {"prompt": "hi"}, [], ann.name, "private")
+        submission = Submission("generate", "interactive", AnyParams(prompt="hi"), [], ann.name, "private")
         with transaction(services.sessions) as session:
             return queueing.submit(
                 session,
@@ -179,7 +179,7 @@ def test_a_dead_worker_s_job_that_was_to_be_cancelled_is(services: Services, sub
 
 
 def test_a_job_that_is_rolled_back_is_never_sent(services: Services, ann: Person) -> None:
-    submission = Submission("generate", "interactive", {}, [], ann.name, "private")
+    submission = Submission("generate", "interactive", AnyParams(), [], ann.name, "private")
     session: Session
     with services.sessions() as session:
         queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})

@@ -1,39 +1,56 @@
 """From a request to pinned inputs: what fits together is queued exactly as it was read, and what does not is refused with the reason."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from hub.registry.bases.base_models import BaseNotFound
+from hub.registry.datasets.examples import AmbiguousFile
 from hub.registry.inspection.facts import NOT_PLAIN
-from hub.registry.jobs import requests
+from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.queueing import Input, Submission
-from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs.requests import common as requests
 from hub.registry.jobs.requests.train import UnknownTarget
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput, RepoNotFound
 from hub.registry.platform.services import Services
-from hub.vocabulary import Visibility
+from hub.vocabulary import JobKind, QueueName, Visibility
 from tests.conftest import Person
 from tests.support.files import LAYERS, TINY, floats, peft_folder
 from tests.support.published import adapter, base, dataset
 from tests.support.trees import SOUND, config, plus
 
 REQUESTS: TypeAdapter[Any] = TypeAdapter(JobRequest)
-Resolve = Callable[..., Submission]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A submission with its params as the database keeps them."""
+
+    params: dict[str, Any]
+    inputs: Sequence[Input]
+    namespace: str
+    visibility: Visibility
+    kind: JobKind
+    queue: QueueName
+
+
+Resolve = Callable[..., Stored]
 
 
 @pytest.fixture
 def resolve(services: Services, ann: Person) -> Resolve:
     """Resolve a request, written as the JSON that a client would send, for Ann or somebody else."""
 
-    def resolve(body: dict[str, Any], person: Person = ann) -> Submission:
+    def resolve(body: dict[str, Any], person: Person = ann) -> Stored:
         with transaction(services.sessions) as session:
-            submission: Submission = REQUESTS.validate_python(body).resolve(session, person.viewer)
-            return submission
+            made: Submission = REQUESTS.validate_python(body).resolve(session, person.viewer)
+        params = made.params.model_dump(mode="json")
+        return Stored(params, made.inputs, made.namespace, made.visibility, made.kind, made.queue)
 
     return resolve
 
@@ -284,7 +301,7 @@ def test_the_file_of_a_data_set_must_be_clear(services: Services, ann: Person, r
     adapter(services, ann, "ann/a")
     rows = b'{"input": "a", "target": "b"}\n'
     dataset(services, ann, "ann/two", {"train.jsonl": rows, "test.jsonl": rows, "README.md": b"Two files."})
-    with pytest.raises(requests.AmbiguousFile, match=r"2 .jsonl files \(test.jsonl, train.jsonl\)"):
+    with pytest.raises(AmbiguousFile, match=r"2 .jsonl files \(test.jsonl, train.jsonl\)"):
         resolve(compose("ann/a", examples={"dataset": "ann/two"}))
     chosen = {"dataset": "ann/two", "path": "test.jsonl"}
     assert resolve(compose("ann/a", examples=chosen)).params["examples"]["path"] == "test.jsonl"

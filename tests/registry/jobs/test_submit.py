@@ -11,8 +11,9 @@ from sqlalchemy import func, select
 
 from hub.registry.access.users import BadName
 from hub.registry.content import repo_visibility, repos
-from hub.registry.jobs import queueing, requests
-from hub.registry.jobs.requests import JobRequest
+from hub.registry.jobs import queueing
+from hub.registry.jobs.kinds import JobRequest
+from hub.registry.jobs.requests import common as requests
 from hub.registry.jobs.submit import submit
 from hub.registry.models.content import Commit, Repo
 from hub.registry.models.jobs import Job, JobInput

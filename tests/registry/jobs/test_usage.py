@@ -15,14 +15,16 @@ from hub.registry.models.jobs import Attempt, Job, WorkerProcess
 from hub.registry.operations import sweep
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import JobKind, QueueName
 from tests.conftest import Person
 from tests.support import published
+from tests.support.published import AnyParams
 
 CPU, CARD = Worker("gpu@one", "cpu"), Worker("gpu@two", "cuda NVIDIA H100 80GB HBM3")
 
 
-def submit(services: Services, person: Person, kind: str = "train", queue: str = "gpu") -> uuid.UUID:
-    submission = Submission(kind, queue, {}, [], person.name, "private")
+def submit(services: Services, person: Person, kind: JobKind = "train", queue: QueueName = "gpu") -> uuid.UUID:
+    submission = Submission(kind, queue, AnyParams(), [], person.name, "private")
     with transaction(services.sessions) as session:
         job = queueing.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
         return job.id
@@ -107,7 +109,8 @@ def test_one_that_died_before_its_first_heartbeat_counts_as_an_attempt_of_no_len
 def test_sums_are_by_month_device_and_kind_and_each_namespace_sees_its_own(
     client: TestClient, services: Services, ann: Person, bob: Person, admin: Person
 ) -> None:
-    for person, kind, count in ((ann, "train", 2), (ann, "compose", 1), (bob, "train", 1)):
+    ran: list[tuple[Person, JobKind, int]] = [(ann, "train", 2), (ann, "compose", 1), (bob, "train", 1)]
+    for person, kind, count in ran:
         for _ in range(count):
             lease = claim(services, submit(services, person, kind), ago=10)
             with transaction(services.sessions) as session:

@@ -30,7 +30,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from tests.conftest import Person
-from tests.support.published import WORKER, adapter
+from tests.support.published import WORKER, AnyParams, adapter
 
 PROMPT = "what nobody else may know"
 
@@ -102,7 +102,7 @@ def register(client: TestClient, person: Person, url: str, namespace: str = "ann
 
 
 def submit(services: Services, person: Person) -> uuid.UUID:
-    submission = Submission("generate", "interactive", {"prompt": PROMPT}, [], person.name, "private")
+    submission = Submission("generate", "interactive", AnyParams(**{"prompt": PROMPT}), [], person.name, "private")
     with transaction(services.sessions) as session:
         job = queueing.submit(session, services.queue, person.viewer, submission, idempotency_key=None, request={})
         return job.id

@@ -20,7 +20,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.files import TINY
-from tests.support.published import adapter, dataset, woven
+from tests.support.published import AnyParams, adapter, dataset, woven
 
 
 def parents(services: Services, viewer: Viewer | None, commit: Commit) -> list[tuple[Any, ...]]:
@@ -107,7 +107,7 @@ def test_children_that_one_may_not_see_are_not_counted(services: Services, ann: 
 @pytest.fixture
 def job_id(services: Services, ann: Person) -> Any:
     with transaction(services.sessions) as session:
-        submission = Submission("evaluate", "interactive", {}, [], ann.name, "private")
+        submission = Submission("evaluate", "interactive", AnyParams(), [], ann.name, "private")
         return queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
 
 
@@ -159,7 +159,7 @@ def test_an_input_that_its_owner_may_no_longer_read_stops_a_job(services: Servic
     """Asked anew when the job starts: it may have waited for long."""
     module = adapter(services, bob, "bob/lent")
     with transaction(services.sessions) as session:
-        submission = Submission("generate", "interactive", {}, [Input(module.id, "module")], "ann", "private")
+        submission = Submission("generate", "interactive", AnyParams(), [Input(module.id, "module")], "ann", "private")
         job = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
 
     def unreadable() -> bool:

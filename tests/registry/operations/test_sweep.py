@@ -23,9 +23,10 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import NotFound
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.storage import Storage
+from hub.vocabulary import JobKind, QueueName
 from tests.conftest import Person
 from tests.support.files import peft_folder
-from tests.support.published import WORKER, adapter, incoming
+from tests.support.published import WORKER, AnyParams, adapter, incoming
 
 GRACE = timedelta(hours=48)
 Submit = Callable[..., uuid.UUID]
@@ -33,9 +34,9 @@ Submit = Callable[..., uuid.UUID]
 
 @pytest.fixture
 def submit(services: Services, ann: Person) -> Submit:
-    def submit(*inputs: Commit, kind: str = "generate", queue: str = "interactive") -> uuid.UUID:
+    def submit(*inputs: Commit, kind: JobKind = "generate", queue: QueueName = "interactive") -> uuid.UUID:
         pinned = [Input(commit.id, "module") for commit in inputs]
-        submission = Submission(kind, queue, {"prompt": "what Ann asked"}, pinned, ann.name, "private")
+        submission = Submission(kind, queue, AnyParams(prompt="what Ann asked"), pinned, ann.name, "private")
         with transaction(services.sessions) as session:
             return queueing.submit(
                 session, services.queue, ann.viewer, submission, idempotency_key=None, request={"prompt": "hi"}
@@ -104,7 +105,7 @@ def test_only_waiting_jobs_are_sent(services: Services, submit: Submit) -> None:
 
 def test_without_a_broker_a_job_is_accepted_and_sent_when_the_broker_is_back(services: Services, ann: Person) -> None:
     cut_off = connect(services.settings.model_copy(update={"broker_url": "redis://127.0.0.1:9/0"}))
-    submission = Submission("generate", "interactive", {"prompt": "hi"}, [], ann.name, "private")
+    submission = Submission("generate", "interactive", AnyParams(prompt="hi"), [], ann.name, "private")
     try:
         with transaction(cut_off.sessions) as session:
             job_id = queueing.submit(

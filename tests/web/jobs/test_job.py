@@ -18,18 +18,21 @@ from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import JobKind, QueueName
 from hub.web.report import judged
 from tests.conftest import Person
 from tests.support.pages import EVIL, HTML, sign_in
-from tests.support.published import WORKER
+from tests.support.published import WORKER, AnyParams
 
 Submit = Callable[..., uuid.UUID]
 
 
 @pytest.fixture
 def submit(services: Services) -> Submit:
-    def submit(person: Person, kind: str = "train", queue: str = "gpu", **params: Any) -> uuid.UUID:
-        submission = Submission(kind, queue, {"result": f"{person.name}/x", **params}, [], person.name, "private")
+    def submit(person: Person, kind: JobKind = "train", queue: QueueName = "gpu", **params: Any) -> uuid.UUID:
+        submission = Submission(
+            kind, queue, AnyParams(**{"result": f"{person.name}/x"} | params), [], person.name, "private"
+        )
         with transaction(services.sessions) as session:
             return queueing.submit(
                 session, services.queue, person.viewer, submission, idempotency_key=None, request={}

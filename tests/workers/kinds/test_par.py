@@ -23,7 +23,7 @@ from hub.lora.core.examples import Example
 from hub.lora.par.grpo import Reinforcement
 from hub.lora.par.method import PRESETS, Settings, Systems, changed, run_arm
 from hub.lora.train.loop import Recipe
-from hub.registry.jobs.requests import par as module
+from hub.registry.jobs.contracts import par as module
 from hub.registry.jobs.requests.par import ParRequest
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.jobs import JobEvent
@@ -238,7 +238,7 @@ def test_the_request_asks_for_what_the_method_knows() -> None:
     )
     assert get_args(ParRequest.model_fields["settings"].annotation)[::-1] == tuple(PRESETS)
     request = ParRequest.model_validate(two_systems())
-    asked = changed("paper", request.changes(), seed=7)
+    asked = changed("paper", request.changes().model_dump(), seed=7)
     assert (asked.supervised.steps, asked.supervised.accumulation, asked.seed) == (8, 32, 7)
     assert (asked.reinforced.kl, asked.reinforced.temperature, asked.sample) == (0.04, 0.9, 6)
     nothing: dict[str, dict[str, Any]] = {"partition": {}, "supervised": {}, "reinforced": {}}

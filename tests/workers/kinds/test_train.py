@@ -275,6 +275,6 @@ def test_the_request_asks_for_what_the_method_knows() -> None:
     assert get_args(fields["init"].annotation) == INITS
     assert get_args(fields["schedule"].annotation) == get_args(Schedule)
     request = TrainRequest.model_validate(training())
-    for name, value in vars(Recipe(**request.recipe())).items():
+    for name, value in vars(Recipe(**dict(request.recipe()))).items():
         if name not in ("steps", "learning_rate", "batch_size"):
             assert value == getattr(Recipe(), name), name

@@ -38,7 +38,7 @@ from tests.workers.jobs import (
     steps,
     wait_for,
 )
-from workers.runtime import runner as module
+from workers.kinds import compose
 from workers.runtime.runner import Runner
 
 
@@ -353,7 +353,7 @@ def test_an_error_of_ours_is_told_apart_and_the_worker_lives(
 
     job_id = submit(composition(library))
     with monkeypatch.context() as patch:
-        patch.setitem(module.KINDS, "compose", break_down)
+        patch.setattr(compose, "run", break_down)
         runner.run(job_id)
     job = job_of(services, job_id)
     assert (job.state, job.error_code) == ("failed", "internal_error")
@@ -370,8 +370,9 @@ def test_a_stalled_worker_ends_itself_so_that_another_can_take_over(
     settings = services.settings.model_copy(update={"lease_seconds": 0.6})
     job_id = submit(composition(library))
     stuck = (
-        "import time; from workers import runner; "
-        "runner.STALL_SECONDS['compose'] = 1.0; runner.KINDS['compose'] = lambda work: time.sleep(60); " + RUN_ONE
+        "import time; from dataclasses import replace; from hub.registry.jobs.kinds import KINDS; "
+        "from workers.kinds import compose; compose.run = lambda work: time.sleep(60); "
+        "KINDS['compose'] = replace(KINDS['compose'], stall_seconds=1.0); " + RUN_ONE
     )
     command = [sys.executable, "-c", stuck, str(job_id)]
     done = subprocess.run(

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 from pydantic import Field
 from sqlalchemy import select
@@ -11,16 +12,14 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import repo_visibility, repos
-from hub.registry.datasets.examples import Examples, Strict, pin_examples
+from hub.registry.datasets.examples import Examples, PinnedExamples, Strict, pin_examples
 from hub.registry.inspection.facts import NOT_PLAIN
-from hub.registry.jobs.queueing import Submission
+from hub.registry.jobs.contracts.common import PinnedBase, PinnedModule
+from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Forbidden, InvalidInput
-from hub.vocabulary import VISIBILITIES, Visibility
-
-# What a job keeps of its base: what it is called, where it is, and which weights it must have.
-PINNED = ("id", "path", "upstream", "revision", "dtype", "fingerprint", "licence")
+from hub.vocabulary import VISIBILITIES, JobKind, Template, Visibility
 
 
 class NotAnAdapter(InvalidInput):
@@ -41,10 +40,25 @@ class Module(Strict):
     folder: str = Field("", description="the folder of the adapter, where the repo has several")
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A module at its commit with what is known of it. `shapes`: linear layer -> [in, out, rank]."""
+
+    pinned: PinnedModule
+    base_id: str | None
+    base_model: str | None
+    shapes: Mapping[str, Sequence[int]]
+    flags: Sequence[str]
+
+    @property
+    def repo(self) -> str:
+        return self.pinned.repo
+
+
 class Request(Strict):
     """One kind of job. `resolve` pins what it names; before that, `submit` puts inline examples into a data set and refers to it."""
 
-    kind: str
+    kind: JobKind
     time_limit_minutes: float | None = Field(
         None,
         gt=0,
@@ -91,13 +105,13 @@ class ResultRequest(Request):
     def check_name(self, session: Session, viewer: Viewer) -> None:
         repos.check_target(session, viewer, "model", self.name)
 
-    def pinned_modules(self, session: Session, viewer: Viewer) -> list[dict[str, Any]]:
+    def pinned_modules(self, session: Session, viewer: Viewer) -> list[Adapter]:
         return [pin_module(session, viewer, module) for module in self.named_modules()]
 
     def examples_visibility(self, session: Session, viewer: Viewer) -> Visibility:
-        commits = [module["commit"] for module in self.pinned_modules(session, viewer)]
+        commits = [module.pinned.commit for module in self.pinned_modules(session, viewer)]
         named = [source for source in self.sources().values() if source.dataset]
-        commits += [pin_examples(session, viewer, source)["commit"] for source in named]
+        commits += [pin_examples(session, viewer, source).commit for source in named]
         return result_visibility(session, commits, self.visibility)
 
     def target(self, session: Session, viewer: Viewer, commit_ids: Sequence[str]) -> tuple[str, Visibility]:
@@ -107,70 +121,84 @@ class ResultRequest(Request):
         return repos.split_name(self.name)[0], visibility
 
 
-def pin_module(session: Session, viewer: Viewer, module: Module) -> dict[str, Any]:
+def pin_module(session: Session, viewer: Viewer, module: Module) -> Adapter:
     repo = repos.find(session, viewer, "model", module.repo)
     commit = repos.resolve(session, repo, module.revision)
     facts = session.get(AdapterFacts, (commit.id, module.folder))
     if facts is None:
         where = f" in its folder {module.folder!r}" if module.folder else ""
         raise NotAnAdapter(f"{module.repo} at {module.revision} has no sound adapter{where}; see its findings.")
-    return {
-        "repo": repo.full_name,
-        "commit": commit.id,
-        "folder": module.folder,
-        "template": facts.facts["template"],
-        "licence": facts.facts["licence"],
-        "base_id": facts.base_id,
-        "base_model": facts.base_model,
-        "facts": facts.facts,
-    }
+    return Adapter(
+        pinned=PinnedModule(
+            repo=repo.full_name,
+            commit=commit.id,
+            folder=module.folder,
+            template=facts.facts["template"],
+            licence=facts.facts["licence"],
+        ),
+        base_id=facts.base_id,
+        base_model=facts.base_model,
+        shapes=facts.facts["shapes"],
+        flags=facts.facts["flags"],
+    )
 
 
-def without_facts(module: dict[str, Any]) -> dict[str, Any]:
-    return {key: module[key] for key in ("repo", "commit", "folder", "template", "licence")}
+def resolve_base(session: Session, modules: Sequence[Adapter], base_name: str | None) -> PinnedBase:
+    """The base of all modules, or the one that is named if every module's layers are there with the same shapes.
 
-
-def agree(session: Session, modules: Sequence[dict[str, Any]], wanted: str | None) -> dict[str, Any]:
-    """The one base of all modules, or the one asked for if every module's layers are there with the same shapes."""
-    ids = {module["base_id"] for module in modules}
-    if wanted is None:
-        if None in ids:
-            unknown = next(module for module in modules if module["base_id"] is None)
-            raise IncompatibleModules(
-                f"{unknown['repo']} names the base {unknown['base_model']!r}, which is not registered here; "
-                "register that base, or name the base to use."
-            )
-        if len(ids) > 1:
-            detail = "; ".join(f"{module['repo']} is for {module['base_id']}" for module in modules)
-            raise IncompatibleModules(f"The modules do not share a base: {detail}. Choose modules of one base.")
-        if not ids:
-            raise InvalidInput("Name a module or a base.")
-        wanted = ids.pop()
-    base = base_models.find(session, wanted or "")
+    Raises IncompatibleModules, and InvalidInput where neither a module nor a base is named.
+    """
+    base = base_models.find(session, base_name or _shared_base(modules))
     for module in modules:
-        for name, (width, height, _) in module["facts"]["shapes"].items():
+        for name, (width, height, _) in module.shapes.items():
             there = base.shapes.get(name)
             if there != [width, height]:
                 what = (
                     f"has no layer {name}" if there is None else f"has {name} of shape {there}, not {[width, height]}"
                 )
-                raise IncompatibleModules(f"{module['repo']} does not fit {base.id}: the base {what}.")
-    return {name: getattr(base, name) for name in PINNED}
+                raise IncompatibleModules(f"{module.repo} does not fit {base.id}: the base {what}.")
+    return PinnedBase.model_validate(base)
 
 
-def check_plain(module: dict[str, Any]) -> None:
+def _shared_base(modules: Sequence[Adapter]) -> str:
+    ids = {module.base_id for module in modules}
+    if None in ids:
+        unknown = next(module for module in modules if module.base_id is None)
+        raise IncompatibleModules(
+            f"{unknown.repo} names the base {unknown.base_model!r}, which is not registered here; "
+            "register that base, or name the base to use."
+        )
+    if len(ids) > 1:
+        detail = "; ".join(f"{module.repo} is for {module.base_id}" for module in modules)
+        raise IncompatibleModules(f"The modules do not share a base: {detail}. Choose modules of one base.")
+    if not ids:
+        raise InvalidInput("Name a module or a base.")
+    return ids.pop() or ""
+
+
+def check_plain(module: Adapter) -> None:
     """Raises IncompatibleModules where the module is more than a product of A and B on each layer."""
-    odd = [flag for flag in module["facts"]["flags"] if flag in NOT_PLAIN]
+    odd = [flag for flag in module.flags if flag in NOT_PLAIN]
     if odd:
         raise IncompatibleModules(
-            f"{module['repo']} uses {odd[0]}, which a weighted sum of A and B cannot express; leave it out."
+            f"{module.repo} uses {odd[0]}, which a weighted sum of A and B cannot express; leave it out."
         )
 
 
-def common_template(modules: Sequence[dict[str, Any]]) -> str:
+def common_template(modules: Sequence[Adapter]) -> Template:
     """The template that the modules recorded, if they agree; the chat template otherwise."""
-    found = {module["template"] for module in modules if module["template"]}
-    return str(found.pop()) if len(found) == 1 else "chat"
+    recorded = {module.pinned.template for module in modules if module.pinned.template}
+    return recorded.pop() if len(recorded) == 1 else "chat"
+
+
+def inputs(modules: Sequence[Adapter], *sources: PinnedExamples | None) -> list[Input]:
+    """What a job needs to be there, and readable by its owner, when it runs."""
+    pinned = [Input(module.pinned.commit, "module") for module in modules]
+    return pinned + [Input(source.commit, "dataset") for source in sources if source]
+
+
+def pin_optional(session: Session, viewer: Viewer, source: Examples | None) -> PinnedExamples | None:
+    return pin_examples(session, viewer, source) if source else None
 
 
 def check_not_wider(target: Repo | None, visibility: Visibility) -> None:

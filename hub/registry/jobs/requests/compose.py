@@ -2,30 +2,36 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
-from hub.registry.datasets.examples import Examples, Strict, pin_examples
+from hub.registry.datasets.examples import Examples, Strict
 from hub.registry.inspection.facts import NOT_PLAIN
-from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.contracts.compose import ComposeParams, Tune
+from hub.registry.jobs.queueing import Submission
 from hub.registry.jobs.requests.common import (
+    Adapter,
     IncompatibleModules,
     Module,
     ResultRequest,
-    agree,
     check_plain,
     common_template,
+    inputs,
     pin_module,
-    without_facts,
+    pin_optional,
+    resolve_base,
 )
 from hub.vocabulary import Form, Merge, Template
 
 SEARCHED: tuple[str, ...] = get_args(Form)
 ON_FACTORS = ("product", *(merge for merge in get_args(Merge) if not merge.endswith("_svd")))
+
+
+OWN = {"base", "modules", "examples", "held_out", "budget", "tune", "template"}  # fields that params have otherwise
 
 
 class Candidates(Strict):
@@ -37,13 +43,6 @@ class Candidates(Strict):
     k: int = Field(20, ge=1, le=100, description="how many take part")
     by: Literal["loss", "random"] = Field("loss", description="on the examples, each module alone; or at random")
     pool: int = Field(200, ge=1, le=500, description="how many are tried, drawn at random if there are more")
-
-
-class Tune(Strict):
-    """A short training on the same examples that starts from what the search found."""
-
-    steps: int = Field(20, ge=1, le=10_000, description="updates of the short training after the search")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="of that training")
 
 
 class ComposeRequest(ResultRequest):
@@ -104,7 +103,7 @@ class ComposeRequest(ResultRequest):
             raise ValueError("only search nevergrad evaluates a population")
         return self
 
-    def pinned_modules(self, session: Session, viewer: Viewer) -> list[dict[str, Any]]:
+    def pinned_modules(self, session: Session, viewer: Viewer) -> list[Adapter]:
         if isinstance(self.modules, Candidates):
             return pin_candidates(session, viewer, self.modules, self.base, self.seed)
         return [pin_module(session, viewer, module) for module in self.modules]
@@ -120,49 +119,29 @@ class ComposeRequest(ResultRequest):
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         modules = self.pinned_modules(session, viewer)
-        base = agree(session, modules, self.base)
+        base = resolve_base(session, modules, self.base)
         check_composable(modules, self.form)
-        sources = {"examples": self.examples, "held_out": self.held_out}
-        pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
-        inputs = [Input(module["commit"], "module") for module in modules]
-        inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
-        namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
-        chosen = isinstance(self.modules, Candidates) and self.modules.by == "loss"
-        tune = self.tune if self.search != "none" or "tune" in self.model_fields_set else None
-        given = {
-            "kind",
-            "name",
-            "visibility",
-            "modules",
-            "examples",
-            "held_out",
-            "base",
-            "template",
-            "time_limit_minutes",
-        }
-        return Submission(
-            kind=self.kind,
-            queue="gpu",
-            params={
-                "result": self.name,
-                "base": base,
-                "modules": [without_facts(module) for module in modules],
-                **({"choose": self.modules.k} if chosen and isinstance(self.modules, Candidates) else {}),
-                **pinned,
-                **self.model_dump(exclude=given),
-                "budget": self.budget or (10 if self.search == "gradient" else 40),
-                "tune": tune.model_dump() if tune else None,
-                "template": self.template or common_template(modules),
-            },
-            inputs=inputs,
-            namespace=namespace,
-            visibility=visibility,
+        examples, held_out = (pin_optional(session, viewer, source) for source in (self.examples, self.held_out))
+        needed = inputs(modules, examples, held_out)
+        namespace, visibility = self.target(session, viewer, [item.commit_id for item in needed])
+        params = ComposeParams(
+            **self.model_dump(include=set(ComposeParams.model_fields) - OWN),
+            result=self.name,
+            base=base,
+            modules=[module.pinned for module in modules],
+            choose=self.modules.k if isinstance(self.modules, Candidates) and self.modules.by == "loss" else None,
+            examples=examples,
+            held_out=held_out,
+            budget=self.budget or (10 if self.search == "gradient" else 40),
+            tune=self.tune if self.search != "none" or "tune" in self.model_fields_set else None,
+            template=self.template or common_template(modules),
         )
+        return Submission(self.kind, "gpu", params, needed, namespace, visibility)
 
 
 def pin_candidates(
     session: Session, viewer: Viewer, candidates: Candidates, base: str | None, seed: int
-) -> list[dict[str, Any]]:
+) -> list[Adapter]:
     """The pool that a worker chooses from, or those chosen at random. What cannot take part is no candidate."""
     found = repos.current_adapters(session, viewer, candidates.namespaces, base)
     plain = [
@@ -181,25 +160,25 @@ def pin_candidates(
     return [pin_module(session, viewer, module) for module in sorted(drawn, key=lambda module: module.repo)]
 
 
-def check_composable(modules: Sequence[dict[str, Any]], form: str) -> None:
+def check_composable(modules: Sequence[Adapter], form: str) -> None:
     seen = set()
     for module in modules:
-        place = (module["commit"], module["folder"])
+        place = (module.pinned.commit, module.pinned.folder)
         if place in seen:
-            raise IncompatibleModules(f"{module['repo']} is chosen twice; every module may take part once.")
+            raise IncompatibleModules(f"{module.repo} is chosen twice; every module may take part once.")
         seen.add(place)
         check_plain(module)
     if form in ON_FACTORS:
         _check_equal_ranks(modules, form)
 
 
-def _check_equal_ranks(modules: Sequence[dict[str, Any]], form: str) -> None:
+def _check_equal_ranks(modules: Sequence[Adapter], form: str) -> None:
     first: dict[str, tuple[str, int]] = {}
     for module in modules:
-        for layer, (_, _, rank) in module["facts"]["shapes"].items():
-            name, other = first.setdefault(layer, (module["repo"], rank))
+        for layer, (_, _, rank) in module.shapes.items():
+            name, other = first.setdefault(layer, (module.repo, rank))
             if rank != other:
                 raise IncompatibleModules(
-                    f"{name} has rank {other} at {layer} and {module['repo']} has rank {rank}: "
+                    f"{name} has rank {other} at {layer} and {module.repo} has rank {rank}: "
                     f"the form {form} adds the matrices themselves and needs equal ranks; use form `sum`."
                 )

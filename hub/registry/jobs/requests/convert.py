@@ -12,6 +12,7 @@ from hub.registry.bases import base_models
 from hub.registry.content import repos
 from hub.registry.datasets.examples import AmbiguousFile, Examples, Strict
 from hub.registry.inspection.folder import PICKLE_ENDINGS
+from hub.registry.jobs.contracts.convert import ConvertParams, PinnedWeights
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.jobs.requests.common import Module, NotAnAdapter, ResultRequest
 
@@ -73,25 +74,20 @@ class ConvertRequest(ResultRequest):
         # A result in the source's own repo is as visible as that is, and so leaks nothing.
         own = self.model_copy(update={"visibility": repo.visibility}) if self.name == repo.full_name else self
         namespace, visibility = own.target(session, viewer, [commit.id])
-        said = {"base_model": base_models.names(session).get(self.base or "", self.base)}
-        said |= self.model_dump(include={"alpha", "enable_lora", "component"})
-        return Submission(
-            kind=self.kind,
-            queue="interactive",
-            params={
-                "result": self.name,
-                "source": {
-                    "repo": repo.full_name,
-                    "commit": commit.id,
-                    "folder": self.source.folder,
-                    "path": str(folder / self._weights(repo.full_name, names)),
-                },
-                **{name: value for name, value in said.items() if value is not None},
-            },
-            inputs=[Input(commit.id, "module")],
-            namespace=namespace,
-            visibility=visibility,
+        params = ConvertParams(
+            result=self.name,
+            source=PinnedWeights(
+                repo=repo.full_name,
+                commit=commit.id,
+                folder=self.source.folder,
+                path=str(folder / self._weights(repo.full_name, names)),
+            ),
+            base_model=base_models.names(session).get(self.base or "", self.base),
+            alpha=self.alpha,
+            enable_lora=self.enable_lora,
+            component=self.component,
         )
+        return Submission(self.kind, "interactive", params, [Input(commit.id, "module")], namespace, visibility)
 
     def _weights(self, repo: str, names: Sequence[str]) -> str:
         where = f"the folder {self.source.folder!r} of {repo}" if self.source.folder else repo

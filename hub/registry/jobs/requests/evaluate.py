@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.datasets.examples import Examples, pin_examples
-from hub.registry.jobs.queueing import Input, Submission
-from hub.registry.jobs.requests.common import Module, Request, agree, common_template, pin_module, without_facts
+from hub.registry.jobs.contracts.evaluate import EvaluateParams
+from hub.registry.jobs.queueing import Submission
+from hub.registry.jobs.requests.common import Module, Request, common_template, inputs, pin_module, resolve_base
 from hub.vocabulary import Metric, Template
 
 
@@ -41,20 +42,15 @@ class EvaluateRequest(Request):
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         modules = [pin_module(session, viewer, module) for module in self.modules]
         datasets = [pin_examples(session, viewer, source) for source in self.datasets]
-        inputs = [Input(module["commit"], "module") for module in modules]
-        inputs += [Input(source["commit"], "dataset") for source in datasets]
-        settings = self.model_dump(include={"metrics", "limit", "max_new_tokens", "include_base", "seed"})
-        return Submission(
-            kind=self.kind,
-            queue="interactive",
-            params={
-                "base": agree(session, modules, self.base),
-                "modules": [without_facts(module) for module in modules],
-                "datasets": datasets,
-                **settings,
-                "template": self.template or common_template(modules),
-            },
-            inputs=inputs,
-            namespace=viewer.namespace,
-            visibility="private",
+        params = EvaluateParams(
+            base=resolve_base(session, modules, self.base),
+            modules=[module.pinned for module in modules],
+            datasets=datasets,
+            include_base=self.include_base,
+            metrics=self.metrics,
+            limit=self.limit,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            template=self.template or common_template(modules),
         )
+        return Submission(self.kind, "interactive", params, inputs(modules, *datasets), viewer.namespace, "private")

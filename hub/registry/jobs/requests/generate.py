@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.datasets.examples import Examples
-from hub.registry.jobs.queueing import Input, Submission
-from hub.registry.jobs.requests.common import Module, Request, agree, common_template, pin_module, without_facts
+from hub.registry.jobs.contracts.generate import GenerateParams
+from hub.registry.jobs.queueing import Submission
+from hub.registry.jobs.requests.common import Module, Request, common_template, inputs, pin_module, resolve_base
 from hub.vocabulary import Template
 
 
@@ -34,17 +35,11 @@ class GenerateRequest(Request):
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         modules = [pin_module(session, viewer, module) for module in self.named_modules()]
-        return Submission(
-            kind=self.kind,
-            queue="interactive",
-            params={
-                "base": agree(session, modules, self.base),
-                "module": without_facts(modules[0]) if modules else None,
-                "prompt": self.prompt,
-                "max_new_tokens": self.max_new_tokens,
-                "template": self.template or common_template(modules),
-            },
-            inputs=[Input(module["commit"], "module") for module in modules],
-            namespace=viewer.namespace,
-            visibility="private",
+        params = GenerateParams(
+            base=resolve_base(session, modules, self.base),
+            module=modules[0].pinned if modules else None,
+            prompt=self.prompt,
+            max_new_tokens=self.max_new_tokens,
+            template=self.template or common_template(modules),
         )
+        return Submission(self.kind, "interactive", params, inputs(modules), viewer.namespace, "private")

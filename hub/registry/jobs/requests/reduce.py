@@ -8,8 +8,17 @@ from sqlalchemy.orm import Session
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.datasets.examples import Examples, pin_examples
-from hub.registry.jobs.queueing import Input, Submission
-from hub.registry.jobs.requests.common import Module, ResultRequest, agree, check_plain, common_template, without_facts
+from hub.registry.jobs.contracts.reduce import ReduceParams
+from hub.registry.jobs.queueing import Submission
+from hub.registry.jobs.requests.common import (
+    Module,
+    ResultRequest,
+    check_plain,
+    common_template,
+    inputs,
+    pin_optional,
+    resolve_base,
+)
 from hub.vocabulary import (
     COMPONENT_SCORES,
     CUT_SCORES,
@@ -81,29 +90,24 @@ class ReduceRequest(ResultRequest):
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
         modules = self.pinned_modules(session, viewer)
-        base = agree(session, modules, self.base)
+        base = resolve_base(session, modules, self.base)
         for module in modules:
             check_plain(module)
-        sources = {"examples": self.examples, "held_out": self.held_out}
-        pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
-        inputs = [Input(module["commit"], "module") for module in modules]
-        inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
-        namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
-        fields = {"loss_budget"} if self.subject == "module" else {"form", "variant", "top", "budget"}
-        return Submission(
-            kind=self.kind,
-            queue="gpu",
-            params={
-                "result": self.name,
-                "subject": self.subject,
-                "base": base,
-                **({"module": without_facts(modules[0])} if modules else {}),
-                **pinned,
-                **self.model_dump(include=fields | {"seed"}),
-                "score": self.score or ("fisher" if self.subject == "module" else "tail_taylor"),
-                "template": self.template or common_template(modules),
-            },
-            inputs=inputs,
-            namespace=namespace,
-            visibility=visibility,
+        examples = pin_examples(session, viewer, self.examples)
+        held_out = pin_optional(session, viewer, self.held_out)
+        needed = inputs(modules, examples, held_out)
+        namespace, visibility = self.target(session, viewer, [item.commit_id for item in needed])
+        of_subject = {"loss_budget"} if self.subject == "module" else {"form", "variant", "top", "budget"}
+        params = ReduceParams(
+            **self.model_dump(include=of_subject),
+            result=self.name,
+            subject=self.subject,
+            base=base,
+            module=modules[0].pinned if modules else None,
+            examples=examples,
+            held_out=held_out,
+            score=self.score or ("fisher" if self.subject == "module" else "tail_taylor"),
+            seed=self.seed,
+            template=self.template or common_template(modules),
         )
+        return Submission(self.kind, "gpu", params, needed, namespace, visibility)

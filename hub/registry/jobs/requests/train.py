@@ -9,8 +9,17 @@ from sqlalchemy.orm import Session
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.datasets.examples import Examples, Strict, pin_examples
-from hub.registry.jobs.queueing import Input, Submission
-from hub.registry.jobs.requests.common import Module, ResultRequest, agree, common_template, pin_module, without_facts
+from hub.registry.jobs.contracts.common import RecipeSettings
+from hub.registry.jobs.contracts.train import TrainParams
+from hub.registry.jobs.queueing import Submission
+from hub.registry.jobs.requests.common import (
+    Module,
+    ResultRequest,
+    common_template,
+    inputs,
+    pin_optional,
+    resolve_base,
+)
 from hub.registry.platform.errors import InvalidInput
 from hub.vocabulary import Init, Schedule, Template
 
@@ -118,44 +127,33 @@ class TrainRequest(ResultRequest):
         return self.model_copy(update=changed)
 
     def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = [pin_module(session, viewer, module) for module in self.named_modules()]
-        base = agree(session, modules, self.base)
-        check_targets(base_models.find(session, base["id"]).shapes, self.targets, base["id"])
-        sources = {"examples": self.examples, "held_out": self.held_out}
-        pinned = {role: pin_examples(session, viewer, source) for role, source in sources.items() if source}
-        inputs = [Input(module["commit"], "module") for module in modules]
-        inputs += [Input(source["commit"], "dataset") for source in pinned.values()]
-        namespace, visibility = self.target(session, viewer, [item.commit_id for item in inputs])
-        return Submission(
-            kind=self.kind,
-            queue="gpu",
-            params={
-                "result": self.name,
-                "base": base,
-                **({"start": without_facts(modules[0])} if modules else {}),
-                **pinned,
-                "recipe": self.recipe(),
-                "validation_share": self.validation_share,
-                "rates": self.rates(),
-                "search_steps": self.lr_search.steps if self.lr_search else None,
-                "compare": self.compare,
-                "load_in_4bit": self.load_in_4bit,
-                "template": self.template or common_template(modules),
-            },
-            inputs=inputs,
-            namespace=namespace,
-            visibility=visibility,
+        modules = self.pinned_modules(session, viewer)
+        base = resolve_base(session, modules, self.base)
+        check_targets(base_models.find(session, base.id).shapes, self.targets, base.id)
+        examples = pin_examples(session, viewer, self.examples)
+        held_out = pin_optional(session, viewer, self.held_out)
+        needed = inputs(modules, examples, held_out)
+        namespace, visibility = self.target(session, viewer, [item.commit_id for item in needed])
+        params = TrainParams(
+            result=self.name,
+            base=base,
+            start=modules[0].pinned if modules else None,
+            examples=examples,
+            held_out=held_out,
+            recipe=self.recipe(),
+            validation_share=self.validation_share,
+            rates=self.rates(),
+            search_steps=self.lr_search.steps if self.lr_search else None,
+            compare=self.compare,
+            load_in_4bit=self.load_in_4bit,
+            template=self.template or common_template(modules),
         )
+        return Submission(self.kind, "gpu", params, needed, namespace, visibility)
 
-    def recipe(self) -> dict[str, Any]:
-        """What hub.lora's Recipe is made of."""
-        fields = (
-            *GIVEN_BY_START,
-            *("learning_rate", "ratio", "warmup", "schedule", "steps", "epochs", "batch_size", "accumulation"),
-            *("max_length", "weight_decay", "validate_every", "early_stop", "seed"),
-        )
-        values = {_RENAMED.get(name, name): getattr(self, name) for name in fields}
-        return values | {"alpha": self.alpha or 2 * self.rank}
+    def recipe(self) -> RecipeSettings:
+        """The fields of the request that hub.lora's Recipe has, under its names."""
+        values = {_RENAMED.get(name, name): value for name, value in self}
+        return RecipeSettings.model_validate(values | {"alpha": self.alpha or 2 * self.rank})
 
     def rates(self) -> list[float]:
         """To try before training; none where no search was asked for. A comparison without one would compare luck."""

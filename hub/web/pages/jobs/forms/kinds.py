@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from hub.registry.jobs.contracts.par import PartitionSettings, ReinforcedSettings, SupervisedSettings
 from hub.registry.jobs.requests.compose import ComposeRequest
 from hub.registry.jobs.requests.convert import ConvertRequest
 from hub.registry.jobs.requests.evaluate import EvaluateRequest
-from hub.registry.jobs.requests.par import ParRequest, PartitionSettings, ReinforcedSettings, SupervisedSettings
+from hub.registry.jobs.requests.par import ParRequest
 from hub.registry.jobs.requests.reduce import ReduceRequest
 from hub.registry.jobs.requests.train import GIVEN_BY_START, TrainRequest
 from hub.vocabulary import REWARDS, JobKind
