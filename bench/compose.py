@@ -1,7 +1,7 @@
 """Composition beside the usual ways: an evaluation of LoraHub's search, loading, merging, cutting, and a search by gradient.
 
 The main setting is the released code's as one would use it on this base: 20 modules of rank 16 on the query and value projections,
-five examples of 100 to 150 tokens. The `lorahub` package gets the same encoded batch with the same masked labels, and computes in
+five examples of 100 to 150 tokens. The `lorahub` package gets the same encode_batches batch with the same masked labels, and computes in
 float32 as it does as it comes; ours does so as well in one row, and in bfloat16 in another, where the processor computes in it natively.
 Every evaluation ends with the same forward pass of the base, which bounds the ratio: a row has that floor.
 """
@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from bench.harness import Cell, alternating
-from hub.lora.compose.forms import Mixture, truncated
-from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.forms import Mixture, truncate
+from hub.lora.compose.gradient import GradientSearch, compose_by_gradient
 from hub.lora.compose.population import mean_losses
-from hub.lora.compose.search import compose
+from hub.lora.compose.search import Search, compose
 from hub.lora.core.adapter import Adapter, Pair, applied, read, write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.examples import Batch, Example, tokenize
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.reduce.gains import matrices
 from hub.starter.tasks import DEMO, TASKS, TEMPLATE
 from hub.vocabulary import Form
@@ -128,7 +128,7 @@ def _population(base_in: Callable[[torch.dtype], Base], form: Form) -> tuple[flo
     base = base_in(torch.bfloat16)
     mixture, batches = (
         Mixture([read(folder) for folder in folders(base)], form, base.device),
-        encoded(base, _examples(), TEMPLATE),
+        encode_batches(base, _examples(), TEMPLATE),
     )
 
     def alone(points: Sequence[Sequence[float]]) -> list[float]:
@@ -229,7 +229,7 @@ def _examples() -> list[Example]:
 def _ours(form: Form, dtype: torch.dtype) -> Evaluation:
     base = _base(dtype)
     mixture = Mixture([read(folder) for folder in _folders()], form, base.device)
-    batches = encoded(base, _examples(), TEMPLATE)
+    batches = encode_batches(base, _examples(), TEMPLATE)
 
     return lambda weights: _evaluated(base, mixture, batches, weights)
 
@@ -241,7 +241,7 @@ def _evaluated(base: Base, mixture: Mixture, batches: Sequence[Batch], weights: 
 
 def _forward(dtype: torch.dtype) -> Evaluation:
     base = _base(dtype)
-    batches = encoded(base, _examples(), TEMPLATE)
+    batches = encode_batches(base, _examples(), TEMPLATE)
     return lambda _weights: mean_loss(base, batches)
 
 
@@ -255,7 +255,7 @@ def _peft_model(name: str, dtype: torch.dtype) -> tuple[Any, dict[str, Tensor]]:
     """A PEFT model of its own with the first module, and what it is called with."""
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
     fresh = _loaded(dtype)
-    (batch,) = encoded(fresh, _examples(), TEMPLATE)
+    (batch,) = encode_batches(fresh, _examples(), TEMPLATE)
     columns = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
     return PeftModel.from_pretrained(fresh.model, _folders()[0], adapter_name=name).eval(), columns
 
@@ -343,7 +343,7 @@ def _cutting() -> tuple[float, float]:
             torch.cat([2.0 * weight * b for weight, (_, b) in zip(weights, pairs, strict=True)], dim=1),
             1.0,
         )
-        cut = truncated(Adapter("sum", {}, {"layer": stacked}), RANK).adapter.pairs["layer"]
+        cut = truncate(Adapter("sum", {}, {"layer": stacked}), RANK).adapter.pairs["layer"]
         return cut.b @ cut.a
 
     def peer() -> Tensor:
@@ -369,7 +369,7 @@ def _searching() -> tuple[float, float]:
     for draw in range(3):
         pairs = DEMO.train[8 * draw : 8 * draw + 8]
         examples = [Example(pair.input, pair.target) for pair in pairs]
-        searched = compose(base, modules, examples, form="sum", template=TEMPLATE, on_progress=lambda *_: None)
+        searched = compose(base, modules, examples, Search(form="sum", template=TEMPLATE), on_progress=lambda *_: None)
         assert searched.objective is not None
         goal: float = searched.objective
 
@@ -380,7 +380,11 @@ def _searching() -> tuple[float, float]:
         started = time.perf_counter()
         try:
             compose_by_gradient(
-                base, modules, examples, form="sum", template=TEMPLATE, budget=200, patience=None, on_progress=stop
+                base,
+                modules,
+                examples,
+                GradientSearch(form="sum", template=TEMPLATE, budget=200, patience=None),
+                on_progress=stop,
             )
         except _Reached:
             ours.append(time.perf_counter() - started)

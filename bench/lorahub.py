@@ -19,17 +19,17 @@ from transformers.utils import logging
 from bench.few_shot_tasks import NEW, TRAINED
 from bench.harness import Cell, Row
 from hub.intervals import bootstrap_interval
-from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.composition import compose_at_weights
+from hub.lora.compose.gradient import GradientSearch, compose_by_gradient
 from hub.lora.compose.report import SLACK, longest_target
-from hub.lora.compose.search import compose, weighed
-from hub.lora.compose.tune import tune
-from hub.lora.core.adapter import Adapter, applied, read, write
+from hub.lora.compose.search import Search, compose
+from hub.lora.compose.train_further import FurtherTraining, train_further
+from hub.lora.core.adapter import Adapter, applied, read, target_names, write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
-from hub.lora.core.layer_names import target_names
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.starter.tasks import TEMPLATE, Task
 from hub.starter.train import RECIPE, examples
@@ -181,7 +181,7 @@ def _silent(_step: int, _total: int, _values: dict[str, float]) -> None:
 
 
 def _best_single(examples: Sequence[Example]) -> Adapter:
-    batches, losses = encoded(_base(), examples, TEMPLATE), {}
+    batches, losses = encode_batches(_base(), examples, TEMPLATE), {}
     for module in _modules():
         with applied(_base().model, module):
             losses[module.name] = mean_loss(_base(), batches)
@@ -190,7 +190,7 @@ def _best_single(examples: Sequence[Example]) -> Adapter:
 
 def _average(_examples: Sequence[Example]) -> Adapter:
     count = len(_modules())
-    return weighed(_base(), _modules(), [1 / count] * count, form="sum").adapter
+    return compose_at_weights(_base(), _modules(), [1 / count] * count, form="sum").adapter
 
 
 def _searched(form: Form, optimizer: str, budget: int) -> Make:
@@ -199,10 +199,7 @@ def _searched(form: Form, optimizer: str, budget: int) -> Make:
             _base(),
             _modules(),
             examples,
-            form=form,
-            template=TEMPLATE,
-            optimizer=optimizer,
-            budget=budget,
+            Search(form=form, template=TEMPLATE, optimizer=optimizer, budget=budget),
             on_progress=_silent,
         ).adapter
 
@@ -215,10 +212,7 @@ def _by_gradient(form: Form, *, per_layer: bool = False, budget: int = 10) -> Ma
             _base(),
             _modules(),
             examples,
-            form=form,
-            template=TEMPLATE,
-            per_layer=per_layer,
-            budget=budget,
+            GradientSearch(form=form, template=TEMPLATE, per_layer=per_layer, budget=budget),
             on_progress=_silent,
         ).adapter
 
@@ -235,14 +229,12 @@ def _then_tuned(start: Make) -> Make:
     def make(examples: Sequence[Example]) -> Adapter:
         made = start(examples)
         assert made is not None, "the base alone is no start"
-        return tune(
+        return train_further(
             _base(),
             made,
             examples,
+            FurtherTraining(rank=RANK, steps=STEPS, learning_rate=RATE),
             template=TEMPLATE,
-            rank=RANK,
-            steps=STEPS,
-            learning_rate=RATE,
             on_progress=_silent,
         ).adapter
 
@@ -255,14 +247,16 @@ def _base_alone(_examples: Sequence[Example]) -> None:
 
 def _random_weights(examples: Sequence[Example]) -> Adapter:
     generator = random.Random(examples[0].input)
-    return weighed(_base(), _modules(), [generator.uniform(-1.5, 1.5) for _ in _modules()], form="sum").adapter
+    return compose_at_weights(
+        _base(), _modules(), [generator.uniform(-1.5, 1.5) for _ in _modules()], form="sum"
+    ).adapter
 
 
 def _random_modules(examples: Sequence[Example]) -> Adapter:
     """Half of the modules, drawn at random, otherwise as the composition that is tuned."""
     drawn = random.Random(examples[0].input).sample(_modules(), len(_modules()) // 2)
     return compose_by_gradient(
-        _base(), drawn, examples, form="sum", template=TEMPLATE, budget=10, on_progress=_silent
+        _base(), drawn, examples, GradientSearch(form="sum", template=TEMPLATE, budget=10), on_progress=_silent
     ).adapter
 
 

@@ -1,4 +1,4 @@
-"""Reduction: the paper's four variants beside each other on four tasks, how good the predictions are, and adapters made smaller.
+"""Reduction: the paper's four variants beside each other on four tasks, how good the predictions are, and adapters made shrink.
 
 Each task has two answers to choose from and 2,000 items. As LASER does (arXiv 2312.13558, and its code), the first fifth chooses and
 the rest is for testing, of which all arms here answer the same HELD_OUT. LASER measures the accuracy of every cell of its grid on the whole
@@ -38,11 +38,11 @@ from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_i
 from hub.lora.core.decompose import svd
 from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.reduce.gains import Cut, edited, gains, gradients, matrices
 from hub.lora.reduce.objective import batches_of
-from hub.lora.reduce.scan import GRADED_ROWS, VARIANTS, grid, scan, scored
-from hub.lora.reduce.shrink import cheapest_first, components, costs, smaller, without
+from hub.lora.reduce.scan import GRADED_ROWS, VARIANTS, Scan, grid, scan, score_cuts
+from hub.lora.reduce.shrink import Shrink, cheapest_first, components, costs, shrink, without
 from hub.starter.tasks import TASKS, TEMPLATE
 from hub.starter.words import CAPITALS, REGULAR_NOUNS
 from hub.vocabulary import Metric, VariantName
@@ -143,10 +143,7 @@ def _ours(variant: VariantName, task: str) -> dict[str, Any]:
     found = scan(
         _base(),
         choosing,
-        template=TEMPLATE,
-        variant=VARIANTS[variant],
-        top=TRIED,
-        budget=TRIED,
+        Scan(template=TEMPLATE, variant=VARIANTS[variant], top=TRIED, budget=TRIED),
         on_progress=_silent,
     )
     seconds = time.perf_counter() - started
@@ -233,10 +230,10 @@ def _predictions(task: str) -> dict[str, Any]:
     def run() -> dict[str, Any]:
         layers = {path: layer for path, layer in matrices(_base()).items() if path.endswith(("gate_proj", "down_proj"))}
         choosing = _items(task)[0]
-        graded = encoded(
+        graded = encode_batches(
             _base(), random.Random(0).sample(choosing, 100), TEMPLATE
         )  # LASER's trials tell of the targets' loss
-        tables = scored(_base(), graded, layers, VARIANTS["laser"], "tail_taylor", svd, lambda _: None)
+        tables = score_cuts(_base(), graded, layers, VARIANTS["laser"], "tail_taylor", svd, lambda _: None)
         before = statistics.fmean(_evaluated(choosing).values["target_loss"])
         pairs = [
             (tables[trial["cut"]["path"]][Cut(**trial["cut"])], before - trial["loss"], trial["cut"]["share"])
@@ -263,7 +260,7 @@ def _prediction_cells(task: str) -> list[Cell]:
             "rank correlation",
             lambda: (_correlation(task, 0.6), None),
         ),
-        Cell(f"{task} | the best cell's matrix is among the five best scored of 60", "", lambda: (in_top(), None)),
+        Cell(f"{task} | the best cell's matrix is among the five best score_cuts of 60", "", lambda: (in_top(), None)),
     ]
 
 
@@ -311,7 +308,7 @@ def summary(rows: Sequence[Row]) -> str:
     return table(rows)
 
 
-# --- smaller adapters -------------------------------------------------------------------------------------------------
+# --- shrink adapters -------------------------------------------------------------------------------------------------
 
 MODULES = ("number-words", "past-tense", "antonyms", "roman-numerals")
 LOSS_BUDGET = 0.01
@@ -326,7 +323,7 @@ def _sizes(name: str) -> dict[str, dict[str, float]]:
         examples = [Example(pair.input, pair.target) for pair in task.train[:100]]
         held_out = [Example(pair.input, pair.target) for pair in task.held_out]
         given = read(ROOT / "hub/starter/modules" / name)
-        ours = smaller(_base(), given, examples, template=TEMPLATE, loss_budget=LOSS_BUDGET, on_progress=_silent)
+        ours = shrink(_base(), given, examples, Shrink(template=TEMPLATE, loss_budget=LOSS_BUDGET), on_progress=_silent)
         size = _parameters(ours.adapter)
         made = {
             "as given": given,
@@ -348,7 +345,7 @@ def _sizes(name: str) -> dict[str, dict[str, float]]:
             )
             means: dict[str, float] = {metric: estimate.mean for metric, estimate in scores.estimates.items()}
             with applied(_base().model, adapter):
-                loss = mean_loss(_base(), encoded(_base(), examples, TEMPLATE))
+                loss = mean_loss(_base(), encode_batches(_base(), examples, TEMPLATE))
             found[way] = {"parameters": _parameters(adapter), "loss on the examples": loss, **means}
         return found
 
@@ -358,7 +355,7 @@ def _sizes(name: str) -> dict[str, dict[str, float]]:
 def _ordered(given: Adapter, examples: Sequence[Example], order: Any, size: int) -> Adapter:
     """Components dropped in this order as long as no fewer parameters than `size` are left."""
     parts = components(given)
-    falling = cheapest_first(costs(_base(), given, parts, encoded(_base(), examples, TEMPLATE), order=order))
+    falling = cheapest_first(costs(_base(), given, parts, encode_batches(_base(), examples, TEMPLATE), order=order))
     gone, left = 0, _parameters(given)
     for path, _ in falling:
         left -= sum(parts[path].u.shape[:1]) + parts[path].vt.shape[1]

@@ -40,7 +40,7 @@ from hub.lora.core.batches import split
 from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, tokenize
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, Trained, train
 from hub.starter.tasks import TASKS
 from hub.vocabulary import Init
@@ -163,7 +163,7 @@ def _in_child(name: str, setting: Setting, folder: str, answers: Any) -> None:
     adapter = read(Path(folder))
     base = base_of(setting.source, four_bit=name == "ours, four bits")
     with applied(base.model, adapter):
-        loss = mean_loss(base, encoded(base, VALIDATION, "plain"))
+        loss = mean_loss(base, encode_batches(base, VALIDATION, "plain"))
     answers.put({"tokens_per_second": tokens / seconds, "peak": peak / 2**30, "loss": loss, "processor": processor})
 
 

@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
-from hub.lora.compose.controls import Control, Setting, full, largest_rank, quick
-from hub.lora.compose.gradient import compose_by_gradient
-from hub.lora.compose.merges import merged
+from hub.lora.compose.composition import Composition, compose_at_weights
+from hub.lora.compose.controls import Control, ControlSettings, full, quick
+from hub.lora.compose.gradient import GradientSearch, compose_by_gradient
+from hub.lora.compose.merges import merge_modules
 from hub.lora.compose.report import Report, check_held_out, report
-from hub.lora.compose.search import Composition, compose, weighed
-from hub.lora.compose.tune import Fit, tune
+from hub.lora.compose.search import Search, compose
+from hub.lora.compose.train_further import Fit, FurtherTraining, train_further
 from hub.lora.core import adapter
-from hub.lora.core.adapter import Adapter, applied
+from hub.lora.core.adapter import Adapter, applied, largest_rank
 from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.core.provenance import surroundings
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import parse_card
@@ -89,7 +90,7 @@ def _chosen(work: Work, examples: Sequence[Example]) -> tuple[list[Pinned], list
     if count is None:
         return pool, []
     work.progress.enter("choose")
-    batches = encoded(work.base, examples, work.params["template"])
+    batches = encode_batches(work.base, examples, work.params["template"])
     losses = []
     for pinned in pool:
         # One at a time, so that a pool of hundreds needs the memory of one.
@@ -106,34 +107,20 @@ def _composed(work: Work, modules: Sequence[Adapter], examples: Sequence[Example
     if params["search"] == "none":
         return _merged(work, modules)
     shared: dict[str, Any] = {
-        "form": params["form"],
-        "template": params["template"],
-        "budget": params["budget"],
-        "patience": params["patience"],
-        "seconds": params["seconds"],
-        "bound": params["bound"],
-        "l1": params["l1"],
-        "rank": params["rank"],
-        "on_progress": work.progress,
+        name: params[name] for name in ("form", "template", "budget", "patience", "seconds", "bound", "l1", "rank")
     }
     if params["search"] == "gradient":
-        return compose_by_gradient(work.base, modules, examples, per_layer=params["per_layer"], **shared)
-    return compose(
-        work.base,
-        modules,
-        examples,
-        optimizer=params["optimizer"],
-        population=params["population"],
-        seed=params["seed"],
-        **shared,
-    )
+        gradient = GradientSearch(per_layer=params["per_layer"], **shared)
+        return compose_by_gradient(work.base, modules, examples, gradient, on_progress=work.progress)
+    search = Search(optimizer=params["optimizer"], population=params["population"], seed=params["seed"], **shared)
+    return compose(work.base, modules, examples, search, on_progress=work.progress)
 
 
 def _merged(work: Work, modules: Sequence[Adapter]) -> Composition:
     params = work.params
     if params["form"] not in MERGES:
-        return weighed(work.base, modules, params["weights"], form=params["form"], rank=params["rank"])
-    return merged(
+        return compose_at_weights(work.base, modules, params["weights"], form=params["form"], rank=params["rank"])
+    return merge_modules(
         work.base,
         modules,
         params["weights"],
@@ -146,15 +133,14 @@ def _merged(work: Work, modules: Sequence[Adapter]) -> Composition:
 
 def _tuned(work: Work, modules: Sequence[Adapter], composition: Composition, examples: Sequence[Example]) -> Fit:
     work.progress.enter("tune")
-    return tune(
+    training = FurtherTraining(rank=largest_rank(modules), seed=work.params["seed"], **work.params["tune"])
+    return train_further(
         work.base,
         composition.adapter,
         examples,
+        training,
         template=work.params["template"],
-        rank=largest_rank(modules),
-        seed=work.params["seed"],
         on_progress=work.progress,
-        **work.params["tune"],
     )
 
 
@@ -169,25 +155,25 @@ def _arms(
     """What the report measures: the controls that were asked for, and the composition."""
     params, form = work.params, work.params["form"]
     work.progress.enter("controls")
-    setting = Setting(
-        work.base,
-        modules,
-        examples,
-        params["template"],
-        "sum" if form in MERGES else form,
-        params["seed"],
-        work.progress,
+    settings = ControlSettings(
+        form="sum" if form in MERGES else form,
+        template=params["template"],
+        seed=params["seed"],
+        bound=params["bound"],
     )
     if params["controls"] == "full":
         drawn = random.Random(params["seed"]).sample(others, min(len(modules), len(others)))  # noqa: S311
         arms = full(
-            setting,
-            bound=params["bound"],
+            work.base,
+            modules,
+            examples,
+            settings,
             others=[work.module(pinned) for pinned in drawn],
             search=lambda chosen: _composed(work, chosen, examples).adapter,
+            on_progress=work.progress,
         )
     else:
-        arms = quick(setting)
+        arms = quick(work.base, modules, examples, settings, on_progress=work.progress)
     made_by = {"form": form, "weights": composition.weights}
     if fit is None:
         return {**arms, "composition": Control(composition.adapter, made_by)}

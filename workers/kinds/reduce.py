@@ -1,4 +1,4 @@
-"""Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or a module made smaller. Measured before and after."""
+"""Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or a module made shrink. Measured before and after."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings
 from hub.lora.reduce import factored
-from hub.lora.reduce.as_adapter import as_adapter, merged
+from hub.lora.reduce.as_adapter import as_adapter, merged_into_base
 from hub.lora.reduce.gains import edited, matrices
 from hub.lora.reduce.objective import has_choices
-from hub.lora.reduce.scan import VARIANTS, Reduction, scan
-from hub.lora.reduce.shrink import smaller
+from hub.lora.reduce.scan import VARIANTS, Reduction, Scan, scan
+from hub.lora.reduce.shrink import Shrink, shrink
 from hub.registry.content.history import Parent
 from hub.vocabulary import Metric
 from workers.kinds.compose import dataset_template, input_of
@@ -83,16 +83,19 @@ def _reduced(
 ) -> Made:
     params = work.params
     work.progress.enter("scan")
-    with merged(work.base, module):
-        reduction = scan(
-            work.base,
-            examples,
+    with merged_into_base(work.base, module):
+        settings = Scan(
             template=params["template"],
             variant=VARIANTS[params["variant"]],
             score=params["score"],
             top=params["top"],
             budget=params["budget"],
             seed=params["seed"],
+        )
+        reduction = scan(
+            work.base,
+            examples,
+            settings,
             decompose=work.decompose,
             on_progress=work.progress,
         )
@@ -117,7 +120,7 @@ def _reduced(
         if module is not None:
             with applied(work.base.model, module):
                 scores["module"] = _measured(work, "module", held_out)
-        with merged(work.base, module), edited(matrices(work.base), reduction.cuts, work.decompose):
+        with merged_into_base(work.base, module), edited(matrices(work.base), reduction.cuts, work.decompose):
             scores["reduction"] = _measured(work, "reduction", held_out)
     return Made(True, found, scores, rank, spectra)
 
@@ -134,7 +137,7 @@ def _write(work: Work, reduction: Reduction, module: Adapter | None, found: dict
             cut["adapter_rank"] = made.pairs[cut["path"]].rank
         rank = max(pair.rank for pair in made.pairs.values())
     elif work.params["form"] == "model":
-        with merged(base, module), edited(matrices(base), cuts, work.decompose):
+        with merged_into_base(base, module), edited(matrices(base), cuts, work.decompose):
             base.model.save_pretrained(work.out)
         base.tokenizer.save_pretrained(work.out)
     else:
@@ -160,13 +163,11 @@ def _draw(work: Work, reduction: Reduction) -> list[dict[str, Any]]:
 def _smaller(work: Work, module: Adapter, examples: Sequence[Example], held_out: Sequence[Example] | None) -> Made:
     params = work.params
     work.progress.enter("drop components")
-    result = smaller(
+    result = shrink(
         work.base,
         module,
         examples,
-        template=params["template"],
-        order=params["score"],
-        loss_budget=params["loss_budget"],
+        Shrink(template=params["template"], order=params["score"], loss_budget=params["loss_budget"]),
         on_progress=work.progress,
     )
     adapter.write(result.adapter, work.out, dtype=torch.float32)

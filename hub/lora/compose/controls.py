@@ -1,8 +1,8 @@
-"""What a composition is set beside: everything simpler that the same modules and the same few examples allow.
+"""The controls of a composition: everything simpler that the same modules and the same few examples allow.
 
 Table 1 of arXiv 2307.13269 compares with zero-shot and in-context learning, where a fresh LoRA is better than LoraHub on average;
-arXiv 2602.12323 finds random and average merges as good as chosen ones. So both belong into every report, and what is left of them
-after a short training as well: a composition is one way among others to start.
+arXiv 2602.12323 finds random and average merges as good as chosen ones. So both belong in every report. A composition is also one way
+among others to start a training, so what a short training makes of each start is measured as well.
 """
 
 import random
@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hub.lora.compose.forms import mixed
-from hub.lora.compose.tune import tune
-from hub.lora.core.adapter import Adapter, applied
+from hub.lora.compose.forms import mix
+from hub.lora.compose.train_further import Fit, FurtherTraining, train_further
+from hub.lora.core.adapter import Adapter, applied, largest_rank, target_names
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, OnProgress
-from hub.lora.core.layer_names import target_names
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ComposeArm, Form
 
@@ -25,7 +24,7 @@ SHOTS = 5
 
 @dataclass(frozen=True)
 class Control:
-    """`shots` are shown in the prompt; `made_by` is enough to make the adapter again."""
+    """`shots` are examples in the prompt; `made_by` is enough to make the adapter again."""
 
     adapter: Adapter | None
     made_by: dict[str, Any]
@@ -33,114 +32,117 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the arms share: the modules, the examples they may learn from, and how a training on those is done."""
+class ControlSettings:
+    """How the controls are made. Random weights lie in [-bound, bound]; a training takes `steps` at `learning_rate`."""
 
-    base: Base
-    modules: Sequence[Adapter]
-    examples: Sequence[Example]
-    template: str
     form: Form
+    template: str
     seed: int
-    on_progress: OnProgress
+    bound: float = 1.5
     steps: int = 20
     learning_rate: float = 1e-3
 
-    @property
-    def rank(self) -> int:
-        return largest_rank(self.modules)
 
-
-def largest_rank(modules: Sequence[Adapter]) -> int:
-    return max(pair.rank for module in modules for pair in module.pairs.values())
-
-
-def quick(setting: Setting) -> dict[ComposeArm, Control]:
-    """The base alone, the best single module, the plain average, and a fresh LoRA; without examples the first and the third."""
-    arms: dict[ComposeArm, Control] = {"base": Control(None, {}), "average": _average(setting)}
-    if setting.examples:
-        single, made_by = _best_single(setting)
-        arms |= {"best_single": Control(single, made_by), "fresh_lora": _fresh_lora(setting)}
+def quick(
+    base: Base,
+    modules: Sequence[Adapter],
+    examples: Sequence[Example],
+    settings: ControlSettings,
+    *,
+    on_progress: OnProgress,
+) -> dict[ComposeArm, Control]:
+    """The base alone, the plain average, the best single module and a fresh LoRA. Without examples, only the first two."""
+    share = 1 / len(modules)
+    average = mix(base, modules, [share] * len(modules), settings.form, "control")
+    arms: dict[ComposeArm, Control] = {
+        "base": Control(None, {}),
+        "average": Control(average, {"form": settings.form, "weight": share}),
+    }
+    if examples:
+        arms["best_single"] = Control(*_best_single(base, modules, examples, settings.template))
+        arms["fresh_lora"] = _fresh_lora(base, modules, examples, settings, on_progress)
     return arms
 
 
 def full(
-    setting: Setting,
+    base: Base,
+    modules: Sequence[Adapter],
+    examples: Sequence[Example],
+    settings: ControlSettings,
     *,
-    bound: float,
     others: Sequence[Adapter] = (),
     search: Callable[[Sequence[Adapter]], Adapter] | None = None,
+    on_progress: OnProgress,
 ) -> dict[ComposeArm, Control]:
-    """All of `quick`, five solved examples in the prompt, random weights in [-bound, bound], the best single module trained further.
+    """All of `quick`, five solved examples in the prompt, random weights, and the best single module trained further.
 
-    `search` composes `others`, modules drawn at random where these were chosen from more.
+    `search` composes `others`, modules drawn at random where the composition's own were chosen from a pool.
     """
-    arms = quick(setting)
-    generator = random.Random(setting.seed)  # noqa: S311
-    weights = [generator.uniform(-bound, bound) for _ in setting.modules]
-    arms["random_weights"] = Control(_mixed(setting, weights), {"form": setting.form, "weights": weights})
-    if setting.examples:
-        arms["five_shot"] = Control(None, {"shots": min(SHOTS, len(setting.examples))}, setting.examples[:SHOTS])
-        arms["best_single_tuned"] = _tuned(setting, *_best_single(setting))
+    arms = quick(base, modules, examples, settings, on_progress=on_progress)
+    generator = random.Random(settings.seed)  # noqa: S311
+    weights = [generator.uniform(-settings.bound, settings.bound) for _ in modules]
+    at_random = mix(base, modules, weights, settings.form, "control")
+    arms["random_weights"] = Control(at_random, {"form": settings.form, "weights": weights})
+    if examples:
+        arms["five_shot"] = Control(None, {"shots": min(SHOTS, len(examples))}, examples[:SHOTS])
+        single, made_by = _best_single(base, modules, examples, settings.template)
+        fit = _train_further(base, single, examples, settings, largest_rank(modules), on_progress)
+        arms["best_single_tuned"] = Control(fit.adapter, {**made_by, **fit.settings})
     if others and search is not None:
         arms["random_modules"] = Control(search(others), {"modules": [module.name for module in others]})
     return arms
 
 
-def _mixed(setting: Setting, weights: Sequence[float]) -> Adapter:
-    return mixed(setting.base, setting.modules, weights, setting.form, "control")
-
-
-def _average(setting: Setting) -> Control:
-    share = 1 / len(setting.modules)
-    return Control(_mixed(setting, [share] * len(setting.modules)), {"form": setting.form, "weight": share})
-
-
-def _best_single(setting: Setting) -> tuple[Adapter, dict[str, Any]]:
-    # Chosen by what the search itself saw, the loss on the examples, so that the held-out ones stay unseen.
-    losses = losses_of(setting.base, setting.modules, setting.examples, setting.template)
-    best = min(setting.modules, key=lambda module: losses[module.name])
+def _best_single(
+    base: Base, modules: Sequence[Adapter], examples: Sequence[Example], template: str
+) -> tuple[Adapter, dict[str, Any]]:
+    # Chosen by the loss on the examples, which is all that the search sees, so that the held-out examples stay unseen.
+    losses = losses_of(base, modules, examples, template)
+    best = min(modules, key=lambda module: losses[module.name])
     return best, {"module": best.name, "loss_on_examples": losses[best.name]}
 
 
 def losses_of(base: Base, modules: Sequence[Adapter], examples: Sequence[Example], template: str) -> dict[str, float]:
     """Each module's mean loss per target token on the examples, by its name."""
-    batches, losses = encoded(base, examples, template), {}
+    batches, losses = encode_batches(base, examples, template), {}
     for module in modules:
         with applied(base.model, module):
             losses[module.name] = mean_loss(base, batches)
     return losses
 
 
-def _fresh_lora(setting: Setting) -> Control:
-    """The modules' own largest rank, on every layer that any of them adapts, with alpha = 2 * rank as is usual."""
-    paths = {path for module in setting.modules for path in module.pairs}
+def _fresh_lora(
+    base: Base,
+    modules: Sequence[Adapter],
+    examples: Sequence[Example],
+    settings: ControlSettings,
+    on_progress: OnProgress,
+) -> Control:
+    """A new LoRA of the modules' largest rank, on every layer that any of them adapts, with the usual alpha = 2 * rank."""
+    rank = largest_rank(modules)
     recipe: dict[str, Any] = {
-        "rank": setting.rank,
-        "alpha": 2 * setting.rank,
-        "target_modules": target_names(setting.base.model, paths),
-        "steps": setting.steps,
-        "learning_rate": setting.learning_rate,
+        "rank": rank,
+        "alpha": 2 * rank,
+        "target_modules": target_names(base.model, {path for module in modules for path in module.pairs}),
+        "steps": settings.steps,
+        "learning_rate": settings.learning_rate,
         "ratio": 1.0,
         "batch_size": 8,
-        "seed": setting.seed,
+        "seed": settings.seed,
     }
-    trained = train(
-        setting.base, setting.examples, Recipe(**recipe), template=setting.template, on_progress=setting.on_progress
-    )
+    trained = train(base, examples, Recipe(**recipe), template=settings.template, on_progress=on_progress)
     return Control(trained.adapter, recipe)
 
 
-def _tuned(setting: Setting, start: Adapter, made_by: dict[str, Any]) -> Control:
-    fit = tune(
-        setting.base,
-        start,
-        setting.examples,
-        template=setting.template,
-        rank=setting.rank,
-        steps=setting.steps,
-        learning_rate=setting.learning_rate,
-        seed=setting.seed,
-        on_progress=setting.on_progress,
+def _train_further(
+    base: Base,
+    start: Adapter,
+    examples: Sequence[Example],
+    settings: ControlSettings,
+    rank: int,
+    on_progress: OnProgress,
+) -> Fit:
+    training = FurtherTraining(
+        rank=rank, steps=settings.steps, learning_rate=settings.learning_rate, seed=settings.seed
     )
-    return Control(fit.adapter, {**made_by, **fit.settings})
+    return train_further(base, start, examples, training, template=settings.template, on_progress=on_progress)

@@ -5,9 +5,9 @@ For modules i with pairs A_i (r_i, in), B_i (out, r_i) and scaling s_i, and weig
   ranks, holds the cross terms w_i w_j B_i A_j, is even in w, and shrinks with w squared. Reference: sail-sg/lorahub,
   lorahub/algorithm.py, get_final_weights, which sums the raw matrices; with s_i folded into B_i unequal scalings come out right as well.
 - form "sum": delta = sum_i w_i s_i B_i A_i, exactly, by concatenation: rows of A, columns of B. Ranks add up and may differ.
-- form "svd": the same delta, cut at the end to the nearest of a given rank (Eckart and Young 1936); until then it is a sum.
+- form "svd": the same delta, truncated at the end to the nearest delta of a given rank (Eckart and Young 1936); until then it is a sum.
 
-Weights are one a module, or one a module and layer.
+There is one weight per module, or one per module and layer.
 """
 
 import math
@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter
+from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, target_names
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
-from hub.lora.core.layer_names import target_names
 from hub.vocabulary import Form
 
 
@@ -42,9 +41,9 @@ class _Stack:
 
 
 class Mixture:
-    """All modules as one adapter with a knob each: stacked once, so that new weights cost one scaling of the columns of B.
+    """All modules as one adapter with one weight per module: stacked once, so that new weights cost one scaling of the columns of B.
 
-    `layers` names the columns of weights by module and layer: the blocks ("model.layers.0"), in the order of their numbers.
+    `layers` names the columns of weights (modules, layers): the blocks ("model.layers.0"), in numeric order.
     """
 
     def __init__(self, modules: Sequence[Adapter], form: Form, device: torch.device) -> None:
@@ -57,31 +56,32 @@ class Mixture:
 
     def pairs(self, weights: Sequence[float] | Tensor) -> dict[str, Pair]:
         """The layers' pairs at weights (modules,) or (modules, layers), float32, scaling 1. Differentiable with respect to them."""
-        given = torch.as_tensor(weights, dtype=torch.float32)
-        return {path: self._pair(stack, _knobs(stack, given)) for path, stack in self.stacks.items()}
+        tensor = torch.as_tensor(weights, dtype=torch.float32)
+        return {path: self._pair(stack, _rank_weights(stack, tensor)) for path, stack in self.stacks.items()}
 
     def compact(self, weights: Sequence[float] | Tensor) -> dict[str, Pair]:
-        """The same delta without what has weight zero: such a module spares its rank in a sum, and a layer without any is left out."""
-        given = torch.as_tensor(weights, dtype=torch.float32)
-        found = {}
+        """The same delta without modules of weight zero, which saves their rank in a sum; a layer without any module is left out."""
+        tensor = torch.as_tensor(weights, dtype=torch.float32)
+        pairs = {}
         for path, stack in self.stacks.items():
-            knobs = _knobs(stack, given)
-            if knobs.any():
-                pair = self._pair(stack, knobs)
-                used = knobs != 0
-                found[path] = pair if self.form == "product" else Pair(pair.a[used], pair.b[:, used], 1.0)
-        # An adapter needs a pair. If all weights are zero it is one that adds nothing.
-        return found or {path: Pair(stack.a[:1], 0 * stack.b[:, :1], 1.0) for path, stack in self.stacks.items()}
+            rank_weights = _rank_weights(stack, tensor)
+            if rank_weights.any():
+                pair = self._pair(stack, rank_weights)
+                used = rank_weights != 0
+                pairs[path] = pair if self.form == "product" else Pair(pair.a[used], pair.b[:, used], 1.0)
+        # An adapter needs at least one pair. If all weights are zero, every pair is zero.
+        return pairs or {path: Pair(stack.a[:1], 0 * stack.b[:, :1], 1.0) for path, stack in self.stacks.items()}
 
-    def _pair(self, stack: _Stack, knobs: Tensor) -> Pair:
+    def _pair(self, stack: _Stack, rank_weights: Tensor) -> Pair:
         if self.form != "product":
-            return Pair(stack.a, stack.b * knobs, 1.0)
-        a = (stack.a * knobs[:, None]).reshape(stack.modules, -1, stack.a.shape[1]).sum(0)
-        b = (stack.b * knobs).reshape(len(stack.b), stack.modules, -1).sum(1)
+            return Pair(stack.a, stack.b * rank_weights, 1.0)
+        a = (stack.a * rank_weights[:, None]).reshape(stack.modules, -1, stack.a.shape[1]).sum(0)
+        b = (stack.b * rank_weights).reshape(len(stack.b), stack.modules, -1).sum(1)
         return Pair(a, b, 1.0)
 
 
-def _knobs(stack: _Stack, weights: Tensor) -> Tensor:
+def _rank_weights(stack: _Stack, weights: Tensor) -> Tensor:
+    """The weight of each rank of the stack, (R,)."""
     of_layer = weights if weights.ndim == 1 else weights[:, stack.column]
     return of_layer.to(stack.b.device)[stack.owner]
 
@@ -108,7 +108,7 @@ def _stacked(modules: Sequence[Adapter], path: str, column: int, device: torch.d
 
 
 def check_compatible(modules: Sequence[Adapter], form: Form) -> None:
-    """Raises IncompatibleModules or UnsupportedAdapter where the form has no meaning for these modules together."""
+    """Raise IncompatibleModules or UnsupportedAdapter unless these modules can be composed in this form."""
     if not modules:
         raise IncompatibleModules("There is no module to compose. Choose at least one.")
     names = [module.name for module in modules]
@@ -123,22 +123,27 @@ def check_compatible(modules: Sequence[Adapter], form: Form) -> None:
                     f"{module.name}: it uses DoRA, whose magnitudes no weighted sum of low-rank pairs can express. Leave it out."
                 )
             other, reference = first.setdefault(path, (module.name, pair))
-            if (pair.a.shape[1], pair.b.shape[0]) != (reference.a.shape[1], reference.b.shape[0]):
-                raise IncompatibleModules(
-                    f"{other} and {module.name} adapt {path} in different shapes, {reference.b.shape[0]} x {reference.a.shape[1]} and "
-                    f"{pair.b.shape[0]} x {pair.a.shape[1]}: they belong to different bases."
-                )
-            if form == "product" and pair.rank != reference.rank:
-                raise IncompatibleModules(
-                    f"{other} has rank {reference.rank} at {path} and {module.name} has rank {pair.rank}: the form 'product' adds the "
-                    "matrices themselves and needs equal ranks. Use the form 'sum'."
-                )
+            _check_pairs(path, (other, reference), (module.name, pair), form)
 
 
-def mixed(base: Base, modules: Sequence[Adapter], weights: Sequence[float] | Tensor, form: Form, name: str) -> Adapter:
+def _check_pairs(path: str, first: tuple[str, Pair], second: tuple[str, Pair], form: Form) -> None:
+    (name, pair), (other, other_pair) = first, second
+    if (other_pair.a.shape[1], other_pair.b.shape[0]) != (pair.a.shape[1], pair.b.shape[0]):
+        raise IncompatibleModules(
+            f"{name} and {other} adapt {path} in different shapes, {pair.b.shape[0]} x {pair.a.shape[1]} and "
+            f"{other_pair.b.shape[0]} x {other_pair.a.shape[1]}: they belong to different bases."
+        )
+    if form == "product" and other_pair.rank != pair.rank:
+        raise IncompatibleModules(
+            f"{name} has rank {pair.rank} at {path} and {other} has rank {other_pair.rank}: the form 'product' adds the "
+            "matrices themselves and needs equal ranks. Use the form 'sum'."
+        )
+
+
+def mix(base: Base, modules: Sequence[Adapter], weights: Sequence[float] | Tensor, form: Form, name: str) -> Adapter:
     """The modules at fixed weights as one adapter, ready to write: float32, alpha = rank, scalings folded in.
 
-    The form "svd" is a sum here; `truncated` cuts it.
+    The form "svd" is a sum here; `truncate` reduces its rank.
     """
     pairs = Mixture(modules, form, torch.device("cpu")).compact(weights)
     config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
@@ -156,8 +161,8 @@ class Truncated:
     worst: float
 
 
-def truncated(adapter: Adapter, rank: int) -> Truncated:
-    """The nearest adapter of at most this rank per layer. Both factors get the root of the singular values, so that training can go on."""
+def truncate(adapter: Adapter, rank: int) -> Truncated:
+    """The nearest adapter of at most this rank per layer. Both factors get the root of the singular values, so it can be trained on."""
     check_compatible([adapter], "svd")
     pairs, lost, whole = {}, [], []
     for path, pair in adapter.pairs.items():

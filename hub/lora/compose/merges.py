@@ -1,8 +1,8 @@
-"""Merges at given weights that are not linear in the modules: TIES, DARE and magnitude pruning, by PEFT's own functions.
+"""Merges that are not linear in the modules: TIES, DARE and magnitude pruning at given weights, by PEFT's own functions.
 
 TIES (arXiv 2306.01708, section 3) keeps the largest entries of each module, elects a sign per entry and averages those that agree; DARE
 (arXiv 2311.03099, section 3) drops entries at random and rescales the rest. With a name that ends in "_svd" they work on the dense
-deltas and the result is cut to a rank; without it, as in PEFT's `add_weighted_adapter`, on A and on B apart, each weighted by
+deltas, and the result is truncated to a rank. Otherwise, as in PEFT's `add_weighted_adapter`, they work on A and B separately, weighted by
 sqrt(|w_i s_i|) with the sign on A, which needs equal ranks and holds cross terms.
 """
 
@@ -15,12 +15,11 @@ import torch
 from peft.utils import merge_utils
 from torch import Tensor
 
-from hub.lora.compose.forms import IncompatibleModules, check_compatible, truncated
-from hub.lora.compose.search import Composition
-from hub.lora.core.adapter import Adapter, Pair, layers_of
+from hub.lora.compose.composition import Composition, check_base, check_weight_count
+from hub.lora.compose.forms import check_compatible, truncate
+from hub.lora.core.adapter import Adapter, Pair, largest_rank, target_names
 from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
-from hub.lora.core.layer_names import target_names
 from hub.vocabulary import Merge
 
 
@@ -28,7 +27,7 @@ class UnusableDensity(LoraError):
     code = "unusable_density"
 
 
-def merged(
+def merge_modules(
     base: Base,
     modules: Sequence[Adapter],
     weights: Sequence[float],
@@ -38,20 +37,18 @@ def merged(
     rank: int | None = None,
     seed: int = 0,
 ) -> Composition:
-    """The modules merged at weights, one each. `density` is the share of entries that are kept, between 0 and 1; "linear" keeps all.
+    """Merge the modules at weights, one per module. `density` is the share of entries that remain, between 0 and 1; "linear" keeps all.
 
-    `rank` is for the names that end in "_svd", the modules' largest if left out. DARE draws from `seed`, layers in the base's order.
+    `rank` is for names that end in "_svd"; its default is the modules' largest. DARE draws from `seed`, layer by layer in the base's order.
     Raises IncompatibleModules, WrongBase or UnusableDensity.
     """
     started = time.perf_counter()
     on_factors = not merge.endswith("_svd")
     check_compatible(modules, "product" if on_factors else "svd")
-    if len(weights) != len(modules):
-        raise IncompatibleModules(f"There are {len(modules)} modules and {len(weights)} weights; give one a module.")
+    check_weight_count(modules, weights)
     if not 0 < density < 1:
         raise UnusableDensity(f"The density {density} keeps everything or nothing; choose one between 0 and 1.")
-    for module in modules:
-        layers_of(base.model, module)
+    check_base(base, modules)
     combine = _combination(merge.removesuffix("_svd"), density)
     adapted = {path for module in modules for path in module.pairs}
     pairs = {}
@@ -70,9 +67,9 @@ def merged(
     adapter, error = Adapter("composition", config, pairs), None
     settings = {"search": "none", "form": merge, "density": density, "seed": seed}
     if not on_factors:
-        rank = rank or max(pair.rank for module in modules for pair in module.pairs.values())
-        cut = truncated(adapter, rank)
-        adapter, error, settings = cut.adapter, cut.error, settings | {"rank": rank}
+        rank = rank or largest_rank(modules)
+        truncated = truncate(adapter, rank)
+        adapter, error, settings = truncated.adapter, truncated.error, settings | {"rank": rank}
     return Composition(
         adapter=adapter,
         weights={module.name: float(weight) for module, weight in zip(modules, weights, strict=True)},
@@ -106,7 +103,7 @@ def _of_factors(members: Sequence[tuple[Pair, float]], combine: Combine) -> Pair
 
 
 def _of_deltas(members: Sequence[tuple[Pair, float]], combine: Combine) -> Pair:
-    """The dense merged delta as the pair (delta, identity) of full rank, to be cut."""
+    """The dense merged delta as the pair (delta, identity) of full rank, to be truncated."""
     deltas = [pair.scaling * pair.b.float() @ pair.a.float() for pair, _ in members]
     dense = combine(deltas, torch.tensor([weight for _, weight in members]))
     return Pair(torch.eye(dense.shape[1]), dense, 1.0)

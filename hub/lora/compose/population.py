@@ -1,6 +1,6 @@
-"""Several candidate weights in one forward pass: the batch once a candidate, and in every layer each copy under its own weights.
+"""Several candidate weights in one forward pass: one copy of the batch per candidate, each under its own weights in every layer.
 
-The layers of the base see one large batch, which is what a GPU wants; and in a sum x A^T is the same product for all candidates.
+The layers of the base see one large batch, which uses a GPU well. In a sum, x A^T is the same product for all candidates.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,9 +45,9 @@ def _adding(
     mixture: Mixture, path: str, weights: Tensor, dtype: torch.dtype
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     stack, count = mixture.stacks[path], len(weights)
-    knobs = weights[:, stack.owner]  # (count, R)
+    rank_weights = weights[:, stack.owner]  # (count, R)
     if mixture.form != "product":
-        a, b, scales = stack.a.to(dtype), stack.b.to(dtype), knobs[:, None, :].to(dtype)
+        a, b, scales = stack.a.to(dtype), stack.b.to(dtype), rank_weights[:, None, :].to(dtype)
 
         def add(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             low = functional.linear(inputs[0], a).view(count, -1, a.shape[0]) * scales
@@ -55,8 +55,8 @@ def _adding(
 
         return add
     width, height = stack.a.shape[1], len(stack.b)
-    every_a = (stack.a * knobs[:, :, None]).view(count, stack.modules, -1, width).sum(1).to(dtype)
-    every_b = (stack.b * knobs[:, None, :]).view(count, height, stack.modules, -1).sum(2).to(dtype)
+    every_a = (stack.a * rank_weights[:, :, None]).view(count, stack.modules, -1, width).sum(1).to(dtype)
+    every_b = (stack.b * rank_weights[:, None, :]).view(count, height, stack.modules, -1).sum(2).to(dtype)
 
     def add_product(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         low = torch.bmm(inputs[0].view(count, -1, width), every_a.mT)

@@ -8,7 +8,7 @@ means (patterns, rsLoRA) is decided in `hub.formats.adapter_config`, once for th
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +266,17 @@ def _target_modules(adapter: Adapter, config: Mapping[str, Any]) -> list[str] | 
         if all(check_target_module_exists(lora, path) for path in adapter.pairs):
             return named if isinstance(named, str) else sorted(named)
     return sorted(adapter.pairs)
+
+
+def largest_rank(adapters: Sequence[Adapter]) -> int:
+    return max(pair.rank for adapter in adapters for pair in adapter.pairs.values())
+
+
+def target_names(model: nn.Module, paths: Collection[str]) -> list[str]:
+    """Short names ("q_proj") where they match exactly these layers, as serving engines prefer them; else the full paths."""
+    leaves = {path.rpartition(".")[2] for path in paths}
+    matched = {path for path, _ in model.named_modules() if path.rpartition(".")[2] in leaves}
+    return sorted(leaves) if matched == set(paths) else sorted(paths)
 
 
 @contextmanager

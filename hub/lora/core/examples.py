@@ -59,6 +59,10 @@ class Batch:
     attention_mask: Tensor
     labels: Tensor
 
+    @property
+    def target_tokens(self) -> int:
+        return int((self.labels != IGNORED).sum())
+
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
 

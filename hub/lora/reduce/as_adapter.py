@@ -1,4 +1,4 @@
-"""What a reduction hands back: the reduced base as an adapter for the untouched one."""
+"""The result of a reduction: the reduced base as an adapter for the original base."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,22 +6,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from hub.lora.core.adapter import Adapter, Pair, layers_of
+from hub.lora.core.adapter import Adapter, Pair, layers_of, target_names
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
-from hub.lora.core.layer_names import target_names
-from hub.lora.reduce.gains import Cut, NothingToReduce, kept, matrices
+from hub.lora.reduce.gains import Cut, NothingToReduce, kept_count, matrices
 from hub.lora.reduce.rows import row_groups
 
 
 def as_adapter(
     base: Base, cuts: Sequence[Cut], merged_in: Adapter | None = None, decompose: Decompose = svd
 ) -> Adapter:
-    """The cut tails with the opposite sign, exactly: the base with this adapter is the reduced base.
+    """The removed tails with the opposite sign, exactly: the base with this adapter is the reduced base.
 
-    With `merged_in` the cuts are those of the base with that adapter merged, and both together are handed back. A cut to few values
-    leaves a tail of nearly full rank, so such an adapter is large, often larger than the matrix itself; its ranks are those of the
-    pairs. With groups of rows, B is zero outside of each one's rows.
+    With `merged_in` the cuts are those of the base with that adapter merged, and the result contains both. A cut to few values
+    leaves a tail of nearly full rank, so such an adapter is large, often larger than the matrix itself. Ranks differ from pair to
+    pair. With groups of rows, B is zero outside the rows of each group.
     """
     layers = matrices(base)
     pairs = dict(merged_in.pairs) if merged_in else {}
@@ -46,18 +45,18 @@ def as_adapter(
 def _tail(weight: Tensor, cut: Cut, decompose: Decompose) -> Pair:
     a, b = [], []
     for rows in row_groups(weight, cut.blocks, cut.grouping, decompose):
-        found = decompose(weight[rows])
-        count = kept(found.sigma, cut.share)
-        a.append(found.vt[count:])
-        up = torch.zeros(len(weight), len(found.sigma) - count)
-        up[rows] = -found.u[:, count:] * found.sigma[count:]
+        svd = decompose(weight[rows])
+        count = kept_count(svd.sigma, cut.share)
+        a.append(svd.vt[count:])
+        up = torch.zeros(len(weight), len(svd.sigma) - count)
+        up[rows] = -svd.u[:, count:] * svd.sigma[count:]
         b.append(up)
     return Pair(torch.cat(a), torch.cat(b, dim=1), 1.0)
 
 
 @contextmanager
-def merged(base: Base, adapter: Adapter | None) -> Iterator[None]:
-    """Within the block the adapter is part of the base's weights; afterwards every bit is as it was. None is the base alone.
+def merged_into_base(base: Base, adapter: Adapter | None) -> Iterator[None]:
+    """Within the block the adapter is merged into the base's weights; afterwards every bit is restored. None is the base alone.
 
     Raises WrongBase, UnsupportedAdapter, and NothingToReduce where a layer is no linear layer of the base's blocks.
     """

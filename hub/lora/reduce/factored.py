@@ -1,4 +1,4 @@
-"""A reduced base in its small form: the two factors of every cut block of rows instead of their product, and a loader for them."""
+"""A reduced base stored as factors: the two factors of every cut block of rows instead of their product, and a loader for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose, svd
 from hub.lora.core.errors import LoraError
-from hub.lora.reduce.gains import Cut, cut_weight, kept, matrices
+from hub.lora.reduce.gains import Cut, cut_weight, kept_count, matrices
 from hub.lora.reduce.rows import row_groups
 
 FILE = "factors.safetensors"
 
 
 class FactorsUnfit(LoraError):
-    """The factors are of another base."""
+    """The factors belong to another base."""
 
     code = "factors_unfit"
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the matrices that were cut: parameters, which is also the multiply-adds that a token needs there, before and after."""
+    """Parameters of the cut matrices before and after, which is also the number of their multiply-adds per token."""
 
     before: int
     after: int
@@ -52,8 +52,10 @@ class Factored(nn.Module):
 
 
 def write(base: Base, cuts: Sequence[Cut], folder: Path, decompose: Decompose = svd) -> Size:
-    """Write what the cuts leave of each matrix of the base as it computes now, in its dtype; a matrix whose factors would be larger
-    than itself is written whole."""
+    """Write the factors of each cut matrix, from the base's current weights, in its dtype.
+
+    A matrix whose factors would be larger than itself is written whole.
+    """
     layers = matrices(base)
     tensors: dict[str, Tensor] = {}
     orders: dict[str, Tensor] = {}
@@ -62,7 +64,7 @@ def write(base: Base, cuts: Sequence[Cut], folder: Path, decompose: Decompose = 
         weight = layers[cut.path].weight
         groups = row_groups(weight, cut.blocks, cut.grouping, decompose)
         parts = [decompose(weight[rows]) for rows in groups]
-        counts = [kept(part.sigma, cut.share) for part in parts]
+        counts = [kept_count(part.sigma, cut.share) for part in parts]
         small = sum(count * (len(part.u) + part.vt.shape[1]) for part, count in zip(parts, counts, strict=True))
         before += weight.numel()
         after += min(small, weight.numel())
@@ -80,7 +82,7 @@ def write(base: Base, cuts: Sequence[Cut], folder: Path, decompose: Decompose = 
 
 
 def load(model: nn.Module, folder: Path) -> None:
-    """Make the untouched base's model the reduced one, in place; its layers that were cut compute from their factors.
+    """Turn the original base's model into the reduced one, in place: its cut layers compute from their factors.
 
     Raises FactorsUnfit before anything is changed.
     """
@@ -124,5 +126,7 @@ def _layer(model: nn.Module, path: str) -> nn.Linear:
     except AttributeError as error:
         raise FactorsUnfit(f"The model has no layer {path}; load the base that was reduced.") from error
     if not isinstance(layer, nn.Linear):
-        raise FactorsUnfit(f"{path} is a {type(layer).__name__} and no linear layer; load the base that was reduced.")
+        raise FactorsUnfit(
+            f"{path} is a {type(layer).__name__} and not a linear layer; load the base that was reduced."
+        )
     return layer

@@ -1,14 +1,14 @@
 """Adapt a base by reducing it: cut singular values whose removal lowers a task's loss, found from one gradient.
 
-The method is that of arXiv 2510.20800; its public code could not be found, and its tables not be read. What follows is derived, and
-choices of ours are named so. With W = U S V^T and G = dL/dW, dL/dsigma_i = u_i^T G v_i, so that cutting the values i > k changes the
+The method is that of arXiv 2510.20800. Its public code could not be found, nor its tables read. The formulas here are derived, and
+our own choices are marked. With W = U S V^T and G = dL/dW, dL/dsigma_i = u_i^T G v_i, so that cutting the values i > k changes the
 loss to first order by -sum_{i>k} sigma_i u_i^T G v_i. One G serves every rank and every grouping of the rows.
 
 - `gradients`: G of all matrices from one pass over the examples.
-- `gains`: what every cut of a matrix is predicted to gain, by rank share and number of row blocks.
+- `gains`: the predicted gain of every cut of a matrix, by rank share and number of row blocks.
 - `cut_weight`: the matrix with its tail zeroed, group by group of rows, by an exact SVD (LASER's code, arXiv 2312.13558, takes an
   unseeded random one).
-- `edited`: cuts in place, and every bit back afterwards. `hub.lora.reduce.scan` tries cuts so and keeps what lowers the loss.
+- `edited`: cuts in place, and restores every bit afterwards. `hub.lora.reduce.scan` uses it to try cuts.
 """
 
 import math
@@ -46,21 +46,21 @@ class Cut:
 
 
 def matrices(base: Base) -> dict[str, nn.Linear]:
-    """The linear layers of the base's blocks, by path; the output layer is none of them."""
+    """The linear layers of the base by path, without the output layer. Raises NothingToReduce if there are none."""
     head = base.model.get_output_embeddings()
-    found = {
+    layers = {
         path: layer for path, layer in base.model.named_modules() if isinstance(layer, nn.Linear) and layer is not head
     }
-    if not found:
+    if not layers:
         raise NothingToReduce(f"{base.id} has no linear layers to reduce; choose another base.")
-    return found
+    return layers
 
 
 def gradients(base: Base, batches: Sequence[Batch], layers: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
     """dL/dW of each layer, (out, in) in the weights' dtype, L the mean over all batches of `hub.lora.reduce.objective`'s loss.
 
-    Sums in bfloat16 rank the cuts as sums in float32 do (correlation 1.0000 on the built-in base), at half the memory. The base is left
-    without gradients.
+    Sums in bfloat16 rank the cuts as sums in float32 do (correlation 1.0000 on the built-in base), at half the memory. Afterwards the
+    base has no gradients.
     """
     counts = [objective.weight(batch) for batch in batches]
     try:
@@ -80,11 +80,11 @@ def slopes(
     weight: Tensor, gradient: Tensor, blocks: int, grouping: Grouping = "contiguous", decompose: Decompose = svd
 ) -> list[tuple[Tensor, Tensor]]:
     """(sigma, dL/dsigma) of each group of rows, singular values in falling order."""
-    found = []
+    groups = []
     for rows in row_groups(weight, blocks, grouping, decompose):
-        parts = decompose(weight[rows])
-        found.append((parts.sigma, (parts.u * (gradient[rows].float() @ parts.vt.T)).sum(0)))
-    return found
+        svd = decompose(weight[rows])
+        groups.append((svd.sigma, (svd.u * (gradient[rows].float() @ svd.vt.T)).sum(0)))
+    return groups
 
 
 def gains(
@@ -97,42 +97,46 @@ def gains(
     grouping: Grouping = "contiguous",
     decompose: Decompose = svd,
 ) -> dict[tuple[float, int], float]:
-    """By (share, blocks) how good a cut looks, larger is better. "tail_taylor" is the predicted fall of the loss in nats.
+    """(share, blocks) -> score of the cut; higher is better. "tail_taylor" is the predicted fall of the loss in nats.
 
     "grad_sum" leaves sigma out of that sum, and "neg_count" is the share of the tail's values whose shrinking lowers the loss: two
-    readings of what the paper may mean, in no unit. More blocks than rows are left out.
+    readings of what the paper may mean, in no unit. Block counts above the number of rows are skipped.
     """
-    found = {}
+    scores = {}
     for count in blocks:
         if count > len(weight):
             continue
-        each = slopes(weight, gradient, count, grouping, decompose)
+        groups = slopes(weight, gradient, count, grouping, decompose)
         for share in shares:
-            tails = [(sigma[kept(sigma, share) :], slope[kept(sigma, share) :]) for sigma, slope in each]
-            if score == "tail_taylor":
-                value = sum(float(sigma @ slope) for sigma, slope in tails)
-            elif score == "grad_sum":
-                value = sum(float(slope.sum()) for _, slope in tails)
-            else:
-                length = sum(len(slope) for _, slope in tails)
-                value = sum(int((slope > 0).sum()) for _, slope in tails) / max(1, length)
-            found[share, count] = value
-    return found
+            tails = [(sigma[kept_count(sigma, share) :], slope[kept_count(sigma, share) :]) for sigma, slope in groups]
+            scores[share, count] = _tail_score(tails, score)
+    return scores
 
 
-def kept(sigma: Tensor, share: float) -> int:
+def _tail_score(tails: Sequence[tuple[Tensor, Tensor]], score: CutScore) -> float:
+    """The score of removing these tails, each (sigma, dL/dsigma)."""
+    if score == "tail_taylor":
+        return sum(float(sigma @ slope) for sigma, slope in tails)
+    if score == "grad_sum":
+        return sum(float(slope.sum()) for _, slope in tails)
+    length = sum(len(slope) for _, slope in tails)
+    return sum(int((slope > 0).sum()) for _, slope in tails) / max(1, length)
+
+
+def kept_count(sigma: Tensor, share: float) -> int:
+    """How many singular values a cut to this share leaves."""
     # A share that is meant to be a whole number of values must not lose one to the rounding of floats.
     return max(1, math.floor(share * len(sigma) + 1e-9))
 
 
 def cut_weight(weight: Tensor, cut: Cut, decompose: Decompose = svd) -> Tensor:
     """The matrix (out, in) after the cut, in its own dtype."""
-    made = torch.empty_like(weight)
+    result = torch.empty_like(weight)
     for rows in row_groups(weight, cut.blocks, cut.grouping, decompose):
-        found = decompose(weight[rows])
-        count = kept(found.sigma, cut.share)
-        made[rows] = ((found.u[:, :count] * found.sigma[:count]) @ found.vt[:count]).to(made.dtype)
-    return made
+        svd = decompose(weight[rows])
+        count = kept_count(svd.sigma, cut.share)
+        result[rows] = ((svd.u[:, :count] * svd.sigma[:count]) @ svd.vt[:count]).to(result.dtype)
+    return result
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from hub.lora.compose.forms import Mixture, mixed, truncated
-from hub.lora.compose.search import weighed
+from hub.lora.compose.composition import compose_at_weights
+from hub.lora.compose.forms import Mixture, mix, truncate
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
 from hub.lora.core.bases import Base
 from tests.lora.conftest import MakeAdapter
@@ -34,8 +34,8 @@ def test_a_truncation_is_the_nearest_of_its_rank(
     tiny_base: Base, make_adapter: MakeAdapter, ranks: tuple[int, ...], rank: int
 ) -> None:
     modules = [read(make_adapter(f"module{seed}", seed=seed, rank=each)) for seed, each in enumerate(ranks)]
-    whole = mixed(tiny_base, modules, [0.7, -1.1, 0.4], "sum", "whole")
-    cut = truncated(whole, rank)
+    whole = mix(tiny_base, modules, [0.7, -1.1, 0.4], "sum", "whole")
+    cut = truncate(whole, rank)
     lost, total, errors = 0.0, 0.0, []
     for path, pair in whole.pairs.items():
         dense = delta(pair)
@@ -57,7 +57,7 @@ def test_a_truncation_is_pefts(tiny_base: Base, folders: list[Path]) -> None:
     for folder in folders[1:]:
         model.load_adapter(folder, adapter_name=folder.name)
     model.add_weighted_adapter([each.name for each in folders], weights, "merged", combination_type="svd", svd_rank=3)
-    found = weighed(tiny_base, [read(folder) for folder in folders], weights, form="svd", rank=3)
+    found = compose_at_weights(tiny_base, [read(folder) for folder in folders], weights, form="svd", rank=3)
     assert found.truncation_error is not None
     assert 0.1 < found.truncation_error < 1
     assert found.settings == {"search": "none", "form": "svd", "rank": 3}
@@ -68,13 +68,13 @@ def test_a_truncation_is_pefts(tiny_base: Base, folders: list[Path]) -> None:
 
 def test_the_rank_of_a_cut_is_the_largest_of_the_modules(tiny_base: Base, make_adapter: MakeAdapter) -> None:
     modules = [read(make_adapter("small", seed=1, rank=2)), read(make_adapter("large", seed=2, rank=5))]
-    found = weighed(tiny_base, modules, [1.0, 1.0], form="svd")
+    found = compose_at_weights(tiny_base, modules, [1.0, 1.0], form="svd")
     assert {pair.rank for pair in found.adapter.pairs.values()} == {5}
     assert found.settings["rank"] == 5
 
 
 def test_nothing_can_be_cut_and_written(tiny_base: Base, folders: list[Path], tmp_path: Path) -> None:
-    found = weighed(tiny_base, [read(folder) for folder in folders], [0.0, 0.0, 0.0], form="svd")
+    found = compose_at_weights(tiny_base, [read(folder) for folder in folders], [0.0, 0.0, 0.0], form="svd")
     assert found.truncation_error == 0
     write(found.adapter, tmp_path, dtype=torch.float32)
     assert all(not delta(pair).any() for pair in read(tmp_path).pairs.values())
@@ -82,7 +82,7 @@ def test_nothing_can_be_cut_and_written(tiny_base: Base, folders: list[Path], tm
 
 def test_what_is_no_plain_pair_cannot_be_cut(tiny_base: Base, make_adapter: MakeAdapter) -> None:
     with pytest.raises(UnsupportedAdapter, match=r"strong: it uses DoRA"):
-        truncated(read(make_adapter("strong", use_dora=True)), 2)
+        truncate(read(make_adapter("strong", use_dora=True)), 2)
 
 
 def test_weights_by_layer_weigh_each_layer_alone(
@@ -91,7 +91,7 @@ def test_weights_by_layer_weigh_each_layer_alone(
     modules = [read(folder) for folder in folders[:2]]
     modules.append(read(make_adapter("first", seed=9, layers_to_transform=[0], layers_pattern="layers")))
     weights = torch.tensor([[0.5, 0.0], [-1.0, 0.3], [2.0, 7.0]])
-    found = mixed(tiny_base, modules, weights, "sum", "mixed")
+    found = mix(tiny_base, modules, weights, "sum", "mixed")
     assert Mixture(modules, "sum", tiny_base.device).layers == ["model.layers.0", "model.layers.1"]
     for layer, column in (("model.layers.0", 0), ("model.layers.1", 1)):
         for name in ("q_proj", "v_proj"):
@@ -118,7 +118,7 @@ def test_layers_are_in_the_order_of_their_numbers(tiny_base: Base) -> None:
 
 
 def test_a_cut_adapter_computes_what_it_says(tiny_base: Base, folders: list[Path], tmp_path: Path) -> None:
-    found = weighed(tiny_base, [read(folder) for folder in folders], [0.9, 0.5, -0.6], form="svd", rank=6)
+    found = compose_at_weights(tiny_base, [read(folder) for folder in folders], [0.9, 0.5, -0.6], form="svd", rank=6)
     write(found.adapter, tmp_path, dtype=torch.float32)
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
     stock = PeftModel.from_pretrained(copy.deepcopy(tiny_base.model), tmp_path).eval()

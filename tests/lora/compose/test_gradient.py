@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.compose.forms import Mixture, mixed
-from hub.lora.compose.gradient import compose_by_gradient, loss_and_gradient
-from hub.lora.compose.search import Composition, NoFiniteLoss
+from hub.lora.compose.composition import Composition, NoFiniteLoss
+from hub.lora.compose.forms import Mixture, mix
+from hub.lora.compose.gradient import GradientSearch, compose_by_gradient, loss_and_gradient
 from hub.lora.core import losses
 from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import Base
-from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.examples import Example, OnProgress
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.vocabulary import Form
 from tests.lora.conftest import MakeAdapter, likely_letters
 
@@ -35,12 +35,20 @@ def taught(base: Base, teacher: Adapter, count: int = 8) -> list[Example]:
 
 def loss_of(base: Base, adapter: Adapter | None, examples: Sequence[Example]) -> float:
     with applied(base.model, adapter):
-        return mean_loss(base, encoded(base, examples, "plain"))
+        return mean_loss(base, encode_batches(base, examples, "plain"))
 
 
-def searched(base: Base, modules: Sequence[Adapter], examples: Sequence[Example], **changes: Any) -> Composition:
-    settings: dict[str, Any] = {"form": "sum", "template": "plain", "l1": 0.0, "on_progress": lambda *_: None}
-    return compose_by_gradient(base, modules, examples, **settings | changes)
+def searched(
+    base: Base,
+    modules: Sequence[Adapter],
+    examples: Sequence[Example],
+    *,
+    on_progress: OnProgress = lambda *_: None,
+    **changes: Any,
+) -> Composition:
+    settings: dict[str, Any] = {"form": "sum", "template": "plain", "l1": 0.0}
+    search = GradientSearch(**settings | changes)
+    return compose_by_gradient(base, modules, examples, search, on_progress=on_progress)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -50,24 +58,24 @@ def test_the_gradient_is_the_slope(
 ) -> None:
     monkeypatch.setattr(losses, "BATCH_SIZE", 3)
     examples = taught(tiny_base, modules[0], count=5)
-    batches = encoded(tiny_base, examples, "plain")
+    batches = encode_batches(tiny_base, examples, "plain")
     mixture = Mixture(modules, form, tiny_base.device)
     generator = torch.Generator().manual_seed(0)
     weights = torch.rand(3, 2, generator=generator) if per_layer else torch.rand(3, generator=generator)
     loss, gradient = loss_and_gradient(tiny_base, mixture, batches, weights)
-    assert loss == pytest.approx(loss_of(tiny_base, mixed(tiny_base, modules, weights, form, "x"), examples), rel=1e-5)
+    assert loss == pytest.approx(loss_of(tiny_base, mix(tiny_base, modules, weights, form, "x"), examples), rel=1e-5)
     for index in range(weights.numel()):
         step = torch.zeros(weights.numel())
         step[index] = 2e-3
         up, down = (
-            loss_of(tiny_base, mixed(tiny_base, modules, weights + sign * step.view_as(weights), form, "x"), examples)
+            loss_of(tiny_base, mix(tiny_base, modules, weights + sign * step.view_as(weights), form, "x"), examples)
             for sign in (1, -1)
         )
         assert float(gradient.flatten()[index]) == pytest.approx((up - down) / 4e-3, rel=0.02, abs=2e-3)
 
 
 def test_zero_is_stationary_for_the_product_and_not_for_the_sum(tiny_base: Base, modules: list[Adapter]) -> None:
-    batches = encoded(tiny_base, taught(tiny_base, modules[0]), "plain")
+    batches = encode_batches(tiny_base, taught(tiny_base, modules[0]), "plain")
     slopes = {
         form: loss_and_gradient(tiny_base, Mixture(modules, form, tiny_base.device), batches, torch.zeros(3))[1]
         for form in FORMS
@@ -78,7 +86,7 @@ def test_zero_is_stationary_for_the_product_and_not_for_the_sum(tiny_base: Base,
 
 @pytest.mark.parametrize(("form", "known"), [("sum", [0.4, -0.7, 0.2]), ("product", [0.9, 0.6, 0.0])])
 def test_it_finds_a_known_optimum(tiny_base: Base, modules: list[Adapter], form: Form, known: list[float]) -> None:
-    teacher = mixed(tiny_base, modules, known, form, "teacher")
+    teacher = mix(tiny_base, modules, known, form, "teacher")
     examples = taught(tiny_base, teacher)
     at_zero, at_known = loss_of(tiny_base, None, examples), loss_of(tiny_base, teacher, examples)
     assert at_zero > at_known + 1
@@ -91,7 +99,7 @@ def test_it_finds_a_known_optimum(tiny_base: Base, modules: list[Adapter], form:
 
 def test_weights_by_layer_fit_what_weights_by_module_cannot(tiny_base: Base, modules: list[Adapter]) -> None:
     known = torch.tensor([[1.2, -0.8], [-0.6, 0.9], [0.0, 0.0]])
-    teacher = mixed(tiny_base, modules, known, "sum", "teacher")
+    teacher = mix(tiny_base, modules, known, "sum", "teacher")
     examples = taught(tiny_base, teacher)
     by_module = searched(tiny_base, modules, examples, budget=60)
     by_layer = searched(tiny_base, modules, examples, budget=60, per_layer=True)

@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from hub.lora.compose.forms import IncompatibleModules
-from hub.lora.compose.merges import UnusableDensity, merged
+from hub.lora.compose.merges import UnusableDensity, merge_modules
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, read
 from hub.lora.core.bases import Base
 from hub.vocabulary import MERGES, Merge
@@ -47,7 +47,7 @@ def test_a_merge_is_pefts(tiny_base: Base, folders: list[Path], modules: list[Ad
     model.add_weighted_adapter(
         [each.name for each in folders], WEIGHTS, "merged", combination_type=merge, density=0.6, svd_rank=3
     )
-    found = merged(tiny_base, modules, WEIGHTS, merge, density=0.6, rank=3)
+    found = merge_modules(tiny_base, modules, WEIGHTS, merge, density=0.6, rank=3)
     for path, pair in found.adapter.pairs.items():
         expected = model.get_submodule(f"base_model.model.{path}").get_delta_weight("merged")
         torch.testing.assert_close(delta(pair), expected, rtol=1e-3, atol=1e-4)
@@ -71,28 +71,28 @@ def test_dare_draws_what_peft_draws(tiny_base: Base, folders: list[Path], module
         a, b = tuner._generalized_task_arithmetic_weighted_adapter(
             merge, [folder.name for folder in folders], WEIGHTS, layer, 0.6, "total"
         )
-    found = merged(tiny_base, first, WEIGHTS, merge, density=0.6, seed=7).adapter.pairs[path]
+    found = merge_modules(tiny_base, first, WEIGHTS, merge, density=0.6, seed=7).adapter.pairs[path]
     torch.testing.assert_close((found.a, found.b), (a, b))
-    other = merged(tiny_base, first, WEIGHTS, merge, density=0.6, seed=8).adapter.pairs[path]
+    other = merge_modules(tiny_base, first, WEIGHTS, merge, density=0.6, seed=8).adapter.pairs[path]
     assert not torch.equal(found.a, other.a)
 
 
 def test_a_draw_leaves_the_random_state_alone(tiny_base: Base, modules: list[Adapter]) -> None:
     before = torch.get_rng_state()
-    merged(tiny_base, modules, WEIGHTS, "dare_ties_svd")
+    merge_modules(tiny_base, modules, WEIGHTS, "dare_ties_svd")
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_what_has_no_meaning_is_refused(tiny_base: Base, modules: list[Adapter], make_adapter: MakeAdapter) -> None:
     wide = read(make_adapter("wide", seed=4, rank=6))
     with pytest.raises(IncompatibleModules, match="needs equal ranks"):
-        merged(tiny_base, [modules[0], wide], [1.0, 1.0], "ties")
-    cut = merged(tiny_base, [modules[0], wide], [1.0, 1.0], "ties_svd").adapter
+        merge_modules(tiny_base, [modules[0], wide], [1.0, 1.0], "ties")
+    cut = merge_modules(tiny_base, [modules[0], wide], [1.0, 1.0], "ties_svd").adapter
     assert {pair.rank for pair in cut.pairs.values()} == {6}
     with pytest.raises(IncompatibleModules, match="3 modules and 1 weights"):
-        merged(tiny_base, modules, [1.0], "ties")
+        merge_modules(tiny_base, modules, [1.0], "ties")
     with pytest.raises(UnsupportedAdapter, match="DoRA"):
-        merged(tiny_base, [read(make_adapter("strong", use_dora=True))], [1.0], "linear")
+        merge_modules(tiny_base, [read(make_adapter("strong", use_dora=True))], [1.0], "linear")
     for density in (0.0, 1.0):
         with pytest.raises(UnusableDensity, match=f"density {density}"):
-            merged(tiny_base, modules, WEIGHTS, "ties", density=density)
+            merge_modules(tiny_base, modules, WEIGHTS, "ties", density=density)

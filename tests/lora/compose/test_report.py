@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from hub.intervals import paired_bootstrap, share_interval
-from hub.lora.compose.controls import Control, Setting, full, losses_of, quick
-from hub.lora.compose.forms import mixed
+from hub.lora.compose.composition import Composition
+from hub.lora.compose.controls import Control, ControlSettings, full, losses_of, quick
+from hub.lora.compose.forms import mix
 from hub.lora.compose.report import HeldOutUnusable, Report, check_held_out, compared, report
-from hub.lora.compose.search import Composition, compose
+from hub.lora.compose.search import Search, compose
 from hub.lora.core.adapter import Adapter, applied, read
 from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import Estimate, Scores
 from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ENOUGH_EXAMPLES, ComposeArm
 from tests.lora.conftest import MakeAdapter, likely_letters
@@ -169,10 +170,7 @@ def composition(tiny_base: Base, modules: list[Adapter], examples: list[Example]
         tiny_base,
         modules,
         examples,
-        form="sum",
-        template="plain",
-        optimizer="Cobyla",
-        budget=12,
+        Search(form="sum", template="plain", optimizer="Cobyla", budget=12),
         on_progress=ignore_progress,
     )
 
@@ -186,14 +184,13 @@ def reported(
     **changes: Any,
 ) -> Report:
     settings: dict[str, Any] = {"batch_size": 3, "seed": 1, "on_progress": ignore_progress} | changes
-    arms = {**quick(setting_of(base, modules, examples)), "composition": Control(composition.adapter, {})}
+    arms = quick(base, modules, examples, controls(), on_progress=ignore_progress)
+    arms["composition"] = Control(composition.adapter, {})
     return report(base, arms, held_out, template="plain", examples=len(examples), **settings)
 
 
-def setting_of(base: Base, modules: Sequence[Adapter], examples: Sequence[Example], **changes: Any) -> Setting:
-    return Setting(
-        base, modules, examples, "plain", "sum", **{"seed": 1, "on_progress": ignore_progress, "steps": 6, **changes}
-    )
+def controls(**changes: Any) -> ControlSettings:
+    return ControlSettings(form="sum", template="plain", seed=1, **{"steps": 6} | changes)
 
 
 def test_every_arm_is_scored_as_its_adapter_scores_alone(
@@ -219,17 +216,17 @@ def test_every_arm_is_scored_as_its_adapter_scores_alone(
     adapters: dict[ComposeArm, Adapter | None] = {
         "base": None,
         "best_single": modules[1],
-        "average": mixed(tiny_base, modules, [1 / 3] * 3, "sum", "average"),
+        "average": mix(tiny_base, modules, [1 / 3] * 3, "sum", "average"),
         "fresh_lora": fresh,
         "composition": composition.adapter,
     }
     losses = {}
     for name, adapter in adapters.items():
         with applied(tiny_base.model, adapter):
-            each = [mean_loss(tiny_base, encoded(tiny_base, [example], "plain")) for example in held_out]
+            each = [mean_loss(tiny_base, encode_batches(tiny_base, [example], "plain")) for example in held_out]
         losses[name] = sum(each) / len(each)
         assert arms[name].target_loss.mean == pytest.approx(losses[name], rel=1e-4)
-    assert len({round(loss, 4) for loss in losses.values()}) == 5, "arms that score alike could be mixed up"
+    assert len({round(loss, 4) for loss in losses.values()}) == 5, "arms that score alike could be mix up"
     # 5 arms of 5 held-out examples in batches of 3.
     assert heard == [(done, 25) for done in (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)]
     for arm in arms.values():
@@ -251,7 +248,7 @@ def test_the_best_single_module_is_chosen_on_the_examples_alone(
         found = {}
         for module in modules:
             with applied(tiny_base.model, module):
-                found[module.name] = mean_loss(tiny_base, encoded(tiny_base, on, "plain"))
+                found[module.name] = mean_loss(tiny_base, encode_batches(tiny_base, on, "plain"))
         return found
 
     on_examples, on_held_out = losses(examples), losses(held_out)
@@ -330,14 +327,16 @@ def test_cancelling_leaves_the_base_as_it_was(
 def test_the_full_controls_are_what_they_are_called(
     tiny_base: Base, modules: list[Adapter], examples: list[Example]
 ) -> None:
-    setting = setting_of(tiny_base, modules[:2], examples, steps=3)
+    settings = controls(steps=3, bound=0.5)
     searched: list[list[str]] = []
 
     def search(chosen: Sequence[Adapter]) -> Adapter:
         searched.append([module.name for module in chosen])
         return chosen[0]
 
-    arms = full(setting, bound=0.5, others=modules[2:], search=search)
+    arms = full(
+        tiny_base, modules[:2], examples, settings, others=modules[2:], search=search, on_progress=ignore_progress
+    )
     assert set(arms) == {
         *ARMS[:-1],
         "five_shot",
@@ -352,7 +351,8 @@ def test_the_full_controls_are_what_they_are_called(
     weights = arms["random_weights"].made_by["weights"]
     assert len(set(weights)) == 2
     assert all(-0.5 <= weight <= 0.5 for weight in weights)
-    assert full(setting, bound=0.5)["random_weights"].made_by["weights"] == weights, "drawn from the seed"
+    again = full(tiny_base, modules[:2], examples, settings, on_progress=ignore_progress)
+    assert again["random_weights"].made_by["weights"] == weights, "drawn from the seed"
     start, tuned = arms["best_single"], arms["best_single_tuned"]
     assert start.made_by.items() <= tuned.made_by.items()
     losses = losses_of(tiny_base, [renamed(tuned.adapter, "tuned"), renamed(start.adapter, "start")], examples, "plain")
@@ -365,6 +365,10 @@ def renamed(adapter: Adapter | None, name: str) -> Adapter:
 
 
 def test_without_examples_there_is_nothing_to_train_or_choose_by(tiny_base: Base, modules: list[Adapter]) -> None:
-    setting = setting_of(tiny_base, modules[:2], [])
-    assert set(quick(setting)) == {"base", "average"}
-    assert set(full(setting, bound=1.0)) == {"base", "average", "random_weights"}
+    settings = controls(bound=1.0)
+    assert set(quick(tiny_base, modules[:2], [], settings, on_progress=ignore_progress)) == {"base", "average"}
+    assert set(full(tiny_base, modules[:2], [], settings, on_progress=ignore_progress)) == {
+        "base",
+        "average",
+        "random_weights",
+    }

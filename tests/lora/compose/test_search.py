@@ -15,14 +15,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hub.lora.compose.forms import IncompatibleModules, Mixture, mixed
+from hub.lora.compose.composition import Composition, NoFiniteLoss, compose_at_weights
+from hub.lora.compose.forms import IncompatibleModules, Mixture, mix
 from hub.lora.compose.population import mean_losses
-from hub.lora.compose.search import Composition, NoFiniteLoss, OptimizerFailed, UnknownOptimizer, compose, weighed
+from hub.lora.compose.search import OptimizerFailed, Search, UnknownOptimizer, compose
 from hub.lora.core import losses
 from hub.lora.core.adapter import Adapter, Pair, WrongBase, applied, read, write
 from hub.lora.core.bases import Base
-from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.examples import Example, OnProgress
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.vocabulary import Form
 from tests.lora.conftest import MakeAdapter, likely_letters
 
@@ -81,7 +82,7 @@ def test_sum_equals_pefts_exact_merge(tiny_base: Base, folders: list[Path]) -> N
         for path, layer in model.named_modules()
         if hasattr(layer, "get_delta_weight") and "merged" in layer.lora_A
     }
-    ours = mixed(tiny_base, [read(folder) for folder in folders], weights, "sum", "merged")
+    ours = mix(tiny_base, [read(folder) for folder in folders], weights, "sum", "merged")
     assert_same_deltas(deltas(ours), expected)
 
 
@@ -96,7 +97,7 @@ def test_sum_is_exact_with_rslora_and_missing_targets(
     for module, weight in zip(modules, weights, strict=True):
         for path, delta in deltas(module).items():
             expected[path] = expected.get(path, torch.zeros_like(delta)) + weight * delta
-    ours = mixed(tiny_base, modules, weights, "sum", "merged")
+    ours = mix(tiny_base, modules, weights, "sum", "merged")
     assert_same_deltas(deltas(ours), expected)
     for path, pair in ours.pairs.items():
         assert pair.rank == sum(module.pairs[path].rank for module in modules if path in module.pairs)
@@ -119,7 +120,7 @@ def test_product_equals_the_released_code(tiny_base: Base, twins: list[Adapter],
         @ final[f"base_model.model.{path}.lora_A.weight"]
         for path in twins[0].pairs
     }
-    ours = mixed(tiny_base, twins, weights, "product", "product")
+    ours = mix(tiny_base, twins, weights, "product", "product")
     assert_same_deltas(deltas(ours), expected)
     assert {pair.rank for pair in ours.pairs.values()} == {4}
 
@@ -129,7 +130,7 @@ def test_product_takes_missing_targets_as_zero_and_folds_unequal_scalings(
 ) -> None:
     one = read(make_adapter("one", seed=21, rank=3, alpha=9, targets=("q_proj", "v_proj")))
     other = read(make_adapter("other", seed=22, rank=3, alpha=1, targets=("q_proj", "o_proj"), use_rslora=True))
-    ours = deltas(mixed(tiny_base, [one, other], [0.5, -0.8], "product", "mixed"))
+    ours = deltas(mix(tiny_base, [one, other], [0.5, -0.8], "product", "mixed"))
     q, v, o = (f"model.layers.1.self_attn.{name}_proj" for name in "qvo")
     a, b = one.pairs[q], other.pairs[q]
     assert a.scaling == 3.0
@@ -143,21 +144,21 @@ def test_product_takes_missing_targets_as_zero_and_folds_unequal_scalings(
 @pytest.mark.parametrize("index", range(3))
 def test_a_unit_vector_gives_that_module(tiny_base: Base, twins: list[Adapter], form: Form, index: int) -> None:
     unit = [float(position == index) for position in range(3)]
-    ours = mixed(tiny_base, twins, unit, form, "unit")
+    ours = mix(tiny_base, twins, unit, form, "unit")
     assert_same_deltas(deltas(ours), deltas(twins[index]))
     assert {pair.rank for pair in ours.pairs.values()} == {4}, "modules of weight zero must not cost rank"
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_all_weights_zero_is_the_base(tiny_base: Base, twins: list[Adapter], form: Form, tmp_path: Path) -> None:
-    nothing = mixed(tiny_base, twins, [0.0, 0.0, 0.0], form, "nothing")
+    nothing = mix(tiny_base, twins, [0.0, 0.0, 0.0], form, "nothing")
     assert all(not delta.any() for delta in deltas(nothing).values())
     write(nothing, tmp_path, dtype=torch.float32)
     assert all(not delta.any() for delta in deltas(read(tmp_path)).values())
 
 
 def test_a_written_mixture_is_what_peft_computes(tiny_base: Base, folders: list[Path], tmp_path: Path) -> None:
-    ours = mixed(tiny_base, [read(folder) for folder in folders], [0.9, 0.5, -0.6], "sum", "merged")
+    ours = mix(tiny_base, [read(folder) for folder in folders], [0.9, 0.5, -0.6], "sum", "merged")
     write(ours, tmp_path, dtype=torch.float32)
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
     stock = PeftModel.from_pretrained(copy.deepcopy(tiny_base.model), tmp_path).eval()
@@ -170,9 +171,9 @@ def test_a_written_mixture_is_what_peft_computes(tiny_base: Base, folders: list[
 
 def test_target_modules_are_short_only_where_short_names_are_exact(tiny_base: Base, make_adapter: MakeAdapter) -> None:
     everywhere = read(make_adapter("everywhere", targets=("q_proj", "v_proj")))
-    assert mixed(tiny_base, [everywhere], [1.0], "sum", "x").config["target_modules"] == ["q_proj", "v_proj"]
+    assert mix(tiny_base, [everywhere], [1.0], "sum", "x").config["target_modules"] == ["q_proj", "v_proj"]
     first = read(make_adapter("first", targets=("q_proj",), layers_to_transform=[0], layers_pattern="layers"))
-    config = mixed(tiny_base, [first], [1.0], "sum", "x").config
+    config = mix(tiny_base, [first], [1.0], "sum", "x").config
     assert config["target_modules"] == ["model.layers.0.self_attn.q_proj"]
 
 
@@ -185,7 +186,7 @@ def taught(base: Base, teacher: Adapter) -> list[Example]:
 
 def loss_of(base: Base, adapter: Adapter | None, examples: Sequence[Example]) -> float:
     with applied(base.model, adapter):
-        return mean_loss(base, encoded(base, examples, "plain"))
+        return mean_loss(base, encode_batches(base, examples, "plain"))
 
 
 @pytest.mark.parametrize(("form", "known"), [("sum", [0.9, -0.7, 0.0]), ("product", [0.9, -0.6, 0.0])])
@@ -194,7 +195,7 @@ def loss_of(base: Base, adapter: Adapter | None, examples: Sequence[Example]) ->
 def test_search_finds_a_known_optimum(
     tiny_base: Base, twins: list[Adapter], form: Form, known: list[float], optimizer: str
 ) -> None:
-    teacher = mixed(tiny_base, twins, known, form, "teacher")
+    teacher = mix(tiny_base, twins, known, form, "teacher")
     examples = taught(tiny_base, teacher)
     at_zero, at_known = loss_of(tiny_base, None, examples), loss_of(tiny_base, teacher, examples)
     assert at_zero > at_known + 1, "without distance between start and optimum the search shows nothing"
@@ -202,11 +203,7 @@ def test_search_finds_a_known_optimum(
         tiny_base,
         twins,
         examples,
-        form=form,
-        template="plain",
-        optimizer=optimizer,
-        budget=120,
-        l1=0.0,
+        Search(form=form, template="plain", optimizer=optimizer, budget=120, l1=0.0),
         on_progress=ignore_progress,
     )
     assert found.loss is not None
@@ -216,9 +213,11 @@ def test_search_finds_a_known_optimum(
     assert list(found.weights) == [module.name for module in twins]
 
 
-def small(base: Base, modules: Sequence[Adapter], **changes: Any) -> Composition:
-    settings: dict[str, Any] = {"form": "sum", "template": "plain", "budget": 12, "on_progress": ignore_progress}
-    return compose(base, modules, EXAMPLES, **settings | changes)
+def small(
+    base: Base, modules: Sequence[Adapter], *, on_progress: OnProgress = ignore_progress, **changes: Any
+) -> Composition:
+    settings: dict[str, Any] = {"form": "sum", "template": "plain", "budget": 12}
+    return compose(base, modules, EXAMPLES, Search(**settings | changes), on_progress=on_progress)
 
 
 def digest(composition: Composition, folder: Path) -> str:
@@ -240,7 +239,7 @@ def test_objective_and_trace_are_what_they_say(tiny_base: Base, twins: list[Adap
     best = math.inf
     for evaluation, (step, total, values) in zip(found.trace, heard, strict=True):
         assert all(abs(weight) <= 0.75 for weight in evaluation.weights)
-        loss = loss_of(tiny_base, mixed(tiny_base, twins, evaluation.weights, "sum", "x"), EXAMPLES)
+        loss = loss_of(tiny_base, mix(tiny_base, twins, evaluation.weights, "sum", "x"), EXAMPLES)
         assert evaluation.loss == pytest.approx(loss, rel=1e-4)
         assert evaluation.objective == pytest.approx(loss + 0.3 * sum(map(abs, evaluation.weights)) / 3, rel=1e-4)
         best = min(best, evaluation.objective or math.inf)
@@ -331,7 +330,7 @@ def test_modules_that_do_not_fit_together_are_refused(
     with pytest.raises(WrongBase, match=r"foreign: its delta for .* is 64 x 64, the base's layer is 32 x 32"):
         small(tiny_base, [twins[0], foreign])
     with pytest.raises(IncompatibleModules, match=r"twin11 and foreign adapt .*q_proj in different shapes"):
-        mixed(tiny_base, [twins[0], foreign], [1.0, 1.0], "sum", "x")
+        mix(tiny_base, [twins[0], foreign], [1.0, 1.0], "sum", "x")
 
 
 def test_examples_beyond_one_batch_count_by_token(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,9 +346,9 @@ def test_a_population_in_one_pass_has_the_losses_of_its_members(
 ) -> None:
     points = [[0.5, -0.3, 0.2], [0.0, 0.0, 0.0], [-1.1, 0.4, 0.9], [0.0, 1.0, 0.0]]
     monkeypatch.setattr(losses, "BATCH_SIZE", 3)
-    batches = encoded(tiny_base, EXAMPLES, "plain")
+    batches = encode_batches(tiny_base, EXAMPLES, "plain")
     found = mean_losses(tiny_base, Mixture(twins, form, tiny_base.device), points, batches)
-    alone = [loss_of(tiny_base, mixed(tiny_base, twins, point, form, "one"), EXAMPLES) for point in points]
+    alone = [loss_of(tiny_base, mix(tiny_base, twins, point, form, "one"), EXAMPLES) for point in points]
     assert found == pytest.approx(alone, rel=1e-5)
     assert max(alone) - min(alone) > 0.1
     assert not any(layer._forward_hooks for layer in tiny_base.model.modules())
@@ -381,9 +380,9 @@ def test_a_search_ends_early_without_a_new_best_or_time(tiny_base: Base, twins: 
 
 def test_given_weights_need_no_examples(tiny_base: Base, folders: list[Path]) -> None:
     modules = [read(folder) for folder in folders]
-    found = weighed(tiny_base, modules, [0.5, 0.0, -1.0], form="sum")
-    assert_same_deltas(deltas(found.adapter), deltas(mixed(tiny_base, modules, [0.5, 0.0, -1.0], "sum", "x")))
+    found = compose_at_weights(tiny_base, modules, [0.5, 0.0, -1.0], form="sum")
+    assert_same_deltas(deltas(found.adapter), deltas(mix(tiny_base, modules, [0.5, 0.0, -1.0], "sum", "x")))
     assert found.weights == {"plain": 0.5, "narrow": 0.0, "patterned": -1.0}
     assert (found.trace, found.evaluations, found.loss, found.objective) == ([], 0, None, None)
     with pytest.raises(IncompatibleModules, match="3 modules and 2 weights"):
-        weighed(tiny_base, modules, [0.5, 1.0], form="sum")
+        compose_at_weights(tiny_base, modules, [0.5, 1.0], form="sum")

@@ -1,7 +1,7 @@
 """The methods on a card: the numbers that the processor gives, the same bytes however often and after a stop, and the base as it was."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,20 @@ from typing import Any
 import pytest
 import torch
 
+from hub.lora.compose.composition import Composition
 from hub.lora.compose.forms import Mixture
-from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.gradient import GradientSearch, compose_by_gradient
 from hub.lora.compose.population import mean_losses
-from hub.lora.compose.search import compose
+from hub.lora.compose.search import Search, compose
 from hub.lora.core.adapter import Adapter, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example, generate
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.par.partition import Partition
 from hub.lora.reduce.gains import matrices
-from hub.lora.reduce.scan import VARIANTS, scan
-from hub.lora.reduce.shrink import smaller
+from hub.lora.reduce.scan import VARIANTS, Scan, scan
+from hub.lora.reduce.shrink import Shrink, shrink
 from hub.vocabulary import Form, VariantName
 from tests.lora.conftest import MakeAdapter
 from tests.lora.habits import HELD_OUT, fast, habitual_base, one_thread, slow
@@ -61,8 +62,8 @@ def test_a_composition_has_the_losses_of_the_processor(
     tiny_base: Base, card: Base, twins: list[Adapter], form: Form
 ) -> None:
     points = [[0.5, -0.3, 0.2], [0.0, 0.0, 0.0], [-1.1, 0.4, 0.9], [0.0, 1.0, 0.0]]
-    whole, mixture = encoded(tiny_base, EXAMPLES, "plain"), Mixture(twins, form, card.device)
-    found = mean_losses(card, mixture, points, encoded(card, EXAMPLES, "plain"))
+    whole, mixture = encode_batches(tiny_base, EXAMPLES, "plain"), Mixture(twins, form, card.device)
+    found = mean_losses(card, mixture, points, encode_batches(card, EXAMPLES, "plain"))
     expected = mean_losses(tiny_base, Mixture(twins, form, tiny_base.device), points, whole)
     assert found == pytest.approx(expected, rel=1e-4)
     for point, loss in zip(points, found, strict=True):
@@ -71,11 +72,14 @@ def test_a_composition_has_the_losses_of_the_processor(
 
 
 def test_searches_find_what_they_find_on_the_processor(tiny_base: Base, card: Base, twins: list[Adapter]) -> None:
-    for search in (compose, compose_by_gradient):
-        there, here = (
-            search(base, twins, EXAMPLES, form="sum", template="plain", budget=12, on_progress=ignore_progress)
-            for base in (card, tiny_base)
-        )
+    search = Search(form="sum", template="plain", budget=12)
+    gradient = GradientSearch(form="sum", template="plain", budget=12)
+    searches: list[Callable[[Base], Composition]] = [
+        lambda base: compose(base, twins, EXAMPLES, search, on_progress=ignore_progress),
+        lambda base: compose_by_gradient(base, twins, EXAMPLES, gradient, on_progress=ignore_progress),
+    ]
+    for searched in searches:
+        there, here = searched(card), searched(tiny_base)
         assert there.loss == pytest.approx(here.loss, rel=1e-3)
         assert loss_of(tiny_base, there.adapter) == pytest.approx(there.loss, rel=1e-3)
 
@@ -125,7 +129,7 @@ def test_a_masked_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(card:
 
 def test_an_adapter_straight_from_training_gets_smaller(card: Base) -> None:
     trained = run(card, steps=40, rank=6, target_modules=["q_proj", "up_proj"]).adapter
-    found = smaller(card, trained, EXAMPLES, template="plain", loss_budget=0.1, on_progress=ignore_progress)
+    found = shrink(card, trained, EXAMPLES, Shrink(template="plain", loss_budget=0.1), on_progress=ignore_progress)
     assert loss_of(card, found.adapter) == pytest.approx(found.loss, rel=1e-4)
     assert found.loss <= loss_of(card, trained) + 0.1 + 1e-4
 
@@ -145,7 +149,12 @@ def test_the_likeliest_answers_and_their_scores_are_those_of_the_processor(tiny_
 def test_a_scan_measures_what_it_measures_on_the_processor(tiny_base: Base, card: Base, variant: VariantName) -> None:
     before = {path: layer.weight.clone() for path, layer in matrices(card).items()}
     there, here = (
-        scan(base, EXAMPLES, template="plain", variant=VARIANTS[variant], top=3, budget=3, on_progress=ignore_progress)
+        scan(
+            base,
+            EXAMPLES,
+            Scan(template="plain", variant=VARIANTS[variant], top=3, budget=3),
+            on_progress=ignore_progress,
+        )
         for base in (card, tiny_base)
     )
     assert there.before == pytest.approx(here.before, rel=1e-4)

@@ -13,15 +13,16 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
+from hub.lora.compose.composition import compose_at_weights
 from hub.lora.compose.forms import Mixture
-from hub.lora.compose.gradient import compose_by_gradient
+from hub.lora.compose.gradient import GradientSearch, compose_by_gradient
 from hub.lora.compose.population import mean_losses
-from hub.lora.compose.search import compose, weighed
+from hub.lora.compose.search import Search, compose
 from hub.lora.core.adapter import Adapter, applied, read, write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import IGNORED, Example, encode, generate, target_losses
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from tests.lora.conftest import byte_tokenizer
 
@@ -123,7 +124,7 @@ def test_a_composition_is_what_lorahub_computes(t5: Base, folders: list[Path], m
         warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true")
         theirs = get_score(WEIGHTS, peft, state, dataset, 3, default_get_loss, lambda _: 0.0) * len(EXAMPLES)
     mixture = Mixture(modules, "product", t5.device)
-    batches = encoded(t5, EXAMPLES, "plain")
+    batches = encode_batches(t5, EXAMPLES, "plain")
     with applied(t5.model, Adapter("composition", {}, mixture.pairs(WEIGHTS))):
         assert mean_loss(t5, batches) == pytest.approx(theirs, rel=1e-5)
     assert mean_losses(t5, mixture, [WEIGHTS], batches)[0] == pytest.approx(theirs, rel=1e-5)
@@ -132,11 +133,17 @@ def test_a_composition_is_what_lorahub_computes(t5: Base, folders: list[Path], m
 def test_searches_lower_the_loss_and_stock_peft_loads_the_result(
     t5: Base, modules: list[Adapter], tmp_path: Path
 ) -> None:
-    batches = encoded(t5, EXAMPLES, "plain")
+    batches = encode_batches(t5, EXAMPLES, "plain")
     alone = mean_loss(t5, batches)
-    searched = compose(t5, modules, EXAMPLES, form="sum", template="plain", budget=20, l1=0.0, on_progress=silent)
+    searched = compose(
+        t5, modules, EXAMPLES, Search(form="sum", template="plain", budget=20, l1=0.0), on_progress=silent
+    )
     by_gradient = compose_by_gradient(
-        t5, modules, EXAMPLES, form="sum", template="plain", per_layer=True, budget=20, l1=0.0, on_progress=silent
+        t5,
+        modules,
+        EXAMPLES,
+        GradientSearch(form="sum", template="plain", per_layer=True, budget=20, l1=0.0),
+        on_progress=silent,
     )
     for found in (searched, by_gradient):
         assert found.loss is not None
@@ -160,7 +167,7 @@ def test_training_learns(t5: Base) -> None:
     trained = train(t5, EXAMPLES, recipe, template="plain", on_progress=silent)
     assert trained.losses[-1] < 0.9 * trained.losses[0]
     assert trained.adapter.config["task_type"] == "SEQ_2_SEQ_LM"
-    batches = encoded(t5, EXAMPLES, "plain")
+    batches = encode_batches(t5, EXAMPLES, "plain")
     with applied(t5.model, trained.adapter):
         assert mean_loss(t5, batches) < 0.9 * trained.losses[0]
-    weighed(t5, [trained.adapter], [1.0], form="sum")
+    compose_at_weights(t5, [trained.adapter], [1.0], form="sum")

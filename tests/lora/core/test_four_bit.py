@@ -14,7 +14,7 @@ from hub.lora.core.adapter import Adapter, UnsupportedAdapter, applied, write
 from hub.lora.core.bases import Base, NeedsGpu, load
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.lora.train.trainable_layers import NothingToTrain
 
@@ -71,7 +71,7 @@ def test_its_linear_layers_take_an_eighth_and_compute_nearly_the_same(four_bit: 
 @pytest.mark.gpu
 def test_a_module_learns_on_it_and_it_is_as_it_was(four_bit: Base, folder: Path, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in four_bit.model.state_dict().items()}
-    batches = encoded(four_bit, EXAMPLES, "plain")
+    batches = encode_batches(four_bit, EXAMPLES, "plain")
     alone = mean_loss(four_bit, batches)
     made = train(four_bit, EXAMPLES, RECIPE, template="plain", on_progress=silent).adapter
     after = four_bit.model.state_dict()
@@ -87,7 +87,7 @@ def test_a_module_learns_on_it_and_it_is_as_it_was(four_bit: Base, folder: Path,
 
 @pytest.mark.gpu
 def test_what_was_learnt_in_four_bits_helps_the_whole_base(trained: Adapter, whole: Base) -> None:
-    batches = encoded(whole, EXAMPLES, "plain")
+    batches = encode_batches(whole, EXAMPLES, "plain")
     alone = mean_loss(whole, batches)
     with applied(whole.model, trained):
         assert mean_loss(whole, batches) < 0.8 * alone

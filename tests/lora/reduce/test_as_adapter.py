@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from hub.lora.core.adapter import read, write
 from hub.lora.core.bases import Base
-from hub.lora.reduce.as_adapter import as_adapter, merged
+from hub.lora.reduce.as_adapter import as_adapter, merged_into_base
 from hub.lora.reduce.gains import Cut, edited, matrices
 from hub.lora.reduce.rows import row_groups
 from tests.lora.conftest import MakeAdapter
@@ -46,7 +46,7 @@ def test_a_base_with_an_adapter_merged_is_handed_back_whole(
     module = read(make_adapter("under", targets=["q_proj", "v_proj"]))
     before = {name: tensor.clone() for name, tensor in tiny_base.model.state_dict().items()}
     ids = torch.arange(40).view(2, 20) + 50
-    with torch.inference_mode(), merged(tiny_base, module), edited(matrices(tiny_base), CUTS):
+    with torch.inference_mode(), merged_into_base(tiny_base, module), edited(matrices(tiny_base), CUTS):
         expected = tiny_base.model(ids).logits
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_base.model.state_dict().items())
     write(as_adapter(tiny_base, CUTS, module), tmp_path / "reduction", dtype=torch.float32)

@@ -6,8 +6,19 @@ from torch import Tensor
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example
-from hub.lora.core.losses import encoded, mean_loss
-from hub.lora.reduce.gains import BLOCKS, SHARES, Cut, cut_weight, edited, gains, gradients, kept, matrices, slopes
+from hub.lora.core.losses import encode_batches, mean_loss
+from hub.lora.reduce.gains import (
+    BLOCKS,
+    SHARES,
+    Cut,
+    cut_weight,
+    edited,
+    gains,
+    gradients,
+    kept_count,
+    matrices,
+    slopes,
+)
 from hub.vocabulary import CutScore
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
@@ -32,8 +43,8 @@ def assert_untouched(base: Base, before: dict[str, Tensor]) -> None:
 
 def test_gradients_are_autograds_and_leave_the_base_alone(tiny_base: Base) -> None:
     before = bits(tiny_base)
-    one, three = (encoded(tiny_base, EXAMPLES[:count], "plain") for count in (1, 3))
-    batches = [*one, *encoded(tiny_base, EXAMPLES[1:], "plain")]
+    one, three = (encode_batches(tiny_base, EXAMPLES[:count], "plain") for count in (1, 3))
+    batches = [*one, *encode_batches(tiny_base, EXAMPLES[1:], "plain")]
     layers = matrices(tiny_base)
     assert len(layers) == 14, "two blocks of seven; the output layer is none"
     found = gradients(tiny_base, batches, layers)
@@ -53,7 +64,7 @@ def test_gradients_are_autograds_and_leave_the_base_alone(tiny_base: Base) -> No
 @pytest.mark.parametrize("blocks", [1, 4])
 def test_a_slope_is_the_derivative_with_respect_to_a_singular_value(tiny_base: Base, blocks: int) -> None:
     """Against autograd through U diag(sigma) V^T, block by block."""
-    layer, batches = matrices(tiny_base)[PATH], encoded(tiny_base, EXAMPLES, "plain")
+    layer, batches = matrices(tiny_base)[PATH], encode_batches(tiny_base, EXAMPLES, "plain")
     gradient = gradients(tiny_base, batches, {PATH: layer})[PATH]
     found = slopes(layer.weight, gradient, blocks)
     parts = [torch.linalg.svd(rows, full_matrices=False) for rows in layer.weight.detach().tensor_split(blocks)]
@@ -67,7 +78,7 @@ def test_a_slope_is_the_derivative_with_respect_to_a_singular_value(tiny_base: B
 
 
 def test_predicted_gains_go_with_the_measured_ones(tiny_base: Base) -> None:
-    layers, batches = matrices(tiny_base), encoded(tiny_base, EXAMPLES, "plain")
+    layers, batches = matrices(tiny_base), encode_batches(tiny_base, EXAMPLES, "plain")
     slope = gradients(tiny_base, batches, layers)
     before = mean_loss(tiny_base, batches)
     predicted: list[float] = []
@@ -88,7 +99,7 @@ def test_a_cut_is_the_nearest_matrix_of_that_rank_in_each_block() -> None:
     assert torch.linalg.matrix_rank(cut_weight(weight, Cut("", 0.5, 1))) == 3
     for rows, given in zip(cut_weight(weight, Cut("", 0.4, 3)).tensor_split(3), weight.tensor_split(3), strict=True):
         sigma = torch.linalg.svdvals(given)
-        count = kept(sigma, 0.4)
+        count = kept_count(sigma, 0.4)
         assert torch.linalg.matrix_rank(rows) == count
         # Eckart and Young: no matrix of that rank is nearer.
         assert float((given - rows).norm()) == pytest.approx(float(sigma[count:].norm()), rel=1e-4)
@@ -97,7 +108,7 @@ def test_a_cut_is_the_nearest_matrix_of_that_rank_in_each_block() -> None:
 
 @pytest.mark.parametrize(("length", "share", "count"), [(10, 0.9, 9), (10, 0.01, 1), (576, 0.05, 28), (7, 1.0, 7)])
 def test_a_share_is_rounded_down_but_not_to_nothing(length: int, share: float, count: int) -> None:
-    assert kept(torch.ones(length), share) == count
+    assert kept_count(torch.ones(length), share) == count
 
 
 @pytest.mark.parametrize("score", ["tail_taylor", "grad_sum", "neg_count"])

@@ -8,11 +8,12 @@ import torch
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Batch, Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.reduce import scan as module
 from hub.lora.reduce.gains import Cut, NothingToReduce, cut_weight, edited, gains, gradients, matrices
 from hub.lora.reduce.objective import batches_of
-from hub.lora.reduce.scan import GRID, VARIANTS, Prefixes, Variant, _promising, grid, scan
+from hub.lora.reduce.prefixes import Prefixes
+from hub.lora.reduce.scan import GRID, VARIANTS, Scan, Variant, _promising, grid, scan
 from hub.vocabulary import VariantName
 from tests.lora.conftest import likely_letters
 from tests.lora.reduce.test_gains import EXAMPLES, PATH, assert_untouched, bits, silent
@@ -20,7 +21,7 @@ from tests.lora.reduce.test_gains import EXAMPLES, PATH, assert_untouched, bits,
 
 @pytest.mark.parametrize("path", ["model.layers.0.self_attn.q_proj", PATH])
 def test_what_comes_before_the_cut_is_not_computed_again(tiny_base: Base, path: str) -> None:
-    layers, batches = matrices(tiny_base), encoded(tiny_base, EXAMPLES, "plain")
+    layers, batches = matrices(tiny_base), encode_batches(tiny_base, EXAMPLES, "plain")
     before, prefixes = bits(tiny_base), Prefixes(tiny_base, batches)
     with edited(layers, [Cut(path, 0.3, 1)]):
         assert prefixes.mean_loss_from(path) == pytest.approx(mean_loss(tiny_base, batches), rel=1e-6)
@@ -37,7 +38,7 @@ def test_a_planted_direction_is_found_and_cut(tiny_base: Base, whole: bool) -> N
     """A matrix of half the rank, and one more direction that is weaker than its others and along which the loss rises."""
     spoilt = [Example(text, likely_letters(tiny_base, text, 4)) for text in ("a?", "bb?", "ccc?", "d?", "ee?", "f?")]
     before = bits(tiny_base)
-    batches, layers = encoded(tiny_base, spoilt, "plain"), matrices(tiny_base)
+    batches, layers = encode_batches(tiny_base, spoilt, "plain"), matrices(tiny_base)
     layer = layers[PATH]
     low = cut_weight(layer.weight.detach(), Cut(PATH, 0.5, 1))
     try:
@@ -56,10 +57,12 @@ def test_a_planted_direction_is_found_and_cut(tiny_base: Base, whole: bool) -> N
         found = scan(
             tiny_base,
             spoilt,
-            template="plain",
-            variant=Variant((0.5,), (1,), None if whole else 100, 100, joined=not whole),
-            top=14,
-            budget=14,
+            Scan(
+                template="plain",
+                variant=Variant((0.5,), (1,), None if whole else 100, 100, joined=not whole),
+                top=14,
+                budget=14,
+            ),
             on_progress=lambda step, total, _: steps.append((step, total)),
         )
         assert found.before == pytest.approx(harmed, rel=1e-5)
@@ -96,7 +99,7 @@ def test_a_scan_that_is_stopped_leaves_the_base_as_it_was(tiny_base: Base) -> No
 
     before = bits(tiny_base)
     with pytest.raises(Stopped):
-        scan(tiny_base, EXAMPLES, template="plain", on_progress=stop)
+        scan(tiny_base, EXAMPLES, Scan(template="plain"), on_progress=stop)
     assert_untouched(tiny_base, before)
 
 
@@ -123,7 +126,7 @@ def test_a_variant_says_how_many_examples_give_the_gradient_and_measure_a_cut(
         return batches_of(base, examples, template, *rows)
 
     monkeypatch.setattr(module, "batches_of", counting)
-    found = scan(tiny_base, EXAMPLES, template="plain", variant=variant, budget=2, on_progress=silent)
+    found = scan(tiny_base, EXAMPLES, Scan(template="plain", variant=variant, budget=2), on_progress=silent)
     assert asked == [graded, tried]
     blocks = {cut.blocks for trial in found.trials for cut in trial.cuts}
     assert blocks == {1} or name.startswith("cl")

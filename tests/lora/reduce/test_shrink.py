@@ -1,4 +1,4 @@
-"""hub.lora.reduce.shrink: costs against the dense gradient, and an adapter that gets smaller by what its task does not need."""
+"""hub.lora.reduce.shrink: costs against the dense gradient, and an adapter that gets shrink by what its task does not need."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +9,9 @@ import torch
 from hub.lora.core.adapter import Adapter, Pair, UnsupportedAdapter, applied, read, write
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import IGNORED, Example
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.reduce.gains import gradients, matrices
-from hub.lora.reduce.shrink import cheapest_first, components, costs, example_slopes, smaller, without
+from hub.lora.reduce.shrink import Shrink, cheapest_first, components, costs, example_slopes, shrink, without
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ComponentScore
 
@@ -41,12 +41,12 @@ def trained(tiny_base: Base) -> Adapter:
 
 def test_slopes_are_those_of_the_dense_gradient_at_the_adapted_weights(tiny_base: Base, trained: Adapter) -> None:
     """s_i dL/ds_i = sigma_i u_i^T G v_i, example by example."""
-    (batch,) = encoded(tiny_base, EXAMPLES, "plain")
+    (batch,) = encode_batches(tiny_base, EXAMPLES, "plain")
     parts = components(trained)
     found = example_slopes(tiny_base, trained, parts, batch)
     layers = {path: layer for path, layer in matrices(tiny_base).items() if path in parts}
     for index, example in enumerate(EXAMPLES):
-        alone = encoded(tiny_base, [example], "plain")
+        alone = encode_batches(tiny_base, [example], "plain")
         with applied(tiny_base.model, trained):
             dense = gradients(tiny_base, alone, layers)
         tokens = int((alone[0].labels != IGNORED).sum())
@@ -66,10 +66,12 @@ def test_components_add_up_to_the_update(trained: Adapter) -> None:
 def test_an_adapter_gets_smaller_within_its_loss_budget(
     tiny_base: Base, trained: Adapter, order: ComponentScore, tmp_path: Path
 ) -> None:
-    batches = encoded(tiny_base, EXAMPLES, "plain")
+    batches = encode_batches(tiny_base, EXAMPLES, "plain")
     with applied(tiny_base.model, trained):
         before = mean_loss(tiny_base, batches)
-    found = smaller(tiny_base, trained, EXAMPLES, template="plain", order=order, loss_budget=0.1, on_progress=silent)
+    found = shrink(
+        tiny_base, trained, EXAMPLES, Shrink(template="plain", order=order, loss_budget=0.1), on_progress=silent
+    )
     assert (found.given, found.before) == (4 * (6 + PLANTED), before)
     assert found.components == sum(pair.rank for pair in found.adapter.pairs.values()) <= 4 * 6, (
         "what does nothing is gone"
@@ -81,7 +83,7 @@ def test_an_adapter_gets_smaller_within_its_loss_budget(
 
 
 def test_the_curvature_is_the_mean_of_squared_slopes_and_the_slope_their_sum(tiny_base: Base, trained: Adapter) -> None:
-    batches, parts = encoded(tiny_base, EXAMPLES, "plain"), components(trained)
+    batches, parts = encode_batches(tiny_base, EXAMPLES, "plain"), components(trained)
     slopes = example_slopes(tiny_base, trained, parts, batches[0])
     tokens = int((batches[0].labels != IGNORED).sum())
     curvature = costs(tiny_base, trained, parts, batches, order="fisher")
@@ -94,10 +96,10 @@ def test_the_curvature_is_the_mean_of_squared_slopes_and_the_slope_their_sum(tin
 
 
 def test_nothing_goes_without_a_budget_and_all_but_one_with_a_large_one(tiny_base: Base, trained: Adapter) -> None:
-    tight = smaller(tiny_base, trained, EXAMPLES, template="plain", loss_budget=-1.0, on_progress=silent)
+    tight = shrink(tiny_base, trained, EXAMPLES, Shrink(template="plain", loss_budget=-1.0), on_progress=silent)
     assert tight.components == tight.given
     assert tight.loss == tight.before
-    loose = smaller(tiny_base, trained, EXAMPLES, template="plain", loss_budget=1e6, on_progress=silent)
+    loose = shrink(tiny_base, trained, EXAMPLES, Shrink(template="plain", loss_budget=1e6), on_progress=silent)
     (pair,) = loose.adapter.pairs.values()
     assert (loose.components, pair.rank) == (1, 1)
 

@@ -22,7 +22,7 @@ from hub.lora.core.bases import Base
 from hub.lora.core.batches import plan, split
 from hub.lora.core.checkpoint import CheckpointMismatch
 from hub.lora.core.examples import Example, encode, generate, target_loss
-from hub.lora.core.losses import encoded, mean_loss
+from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.core.memory import NotEnoughMemory
 from hub.lora.train import loop as module
 from hub.lora.train.loop import Recipe, Trained, TrainingDiverged, train
@@ -56,7 +56,7 @@ def adapter_of(base: Base, examples: Sequence[Example] = EXAMPLES, **changes: An
 
 def loss_of(base: Base, adapter: Adapter | None) -> float:
     with applied(base.model, adapter):
-        return mean_loss(base, encoded(base, EXAMPLES, "plain"))
+        return mean_loss(base, encode_batches(base, EXAMPLES, "plain"))
 
 
 def digest(adapter: Adapter, folder: Path) -> str:
@@ -304,7 +304,7 @@ def test_the_best_state_is_kept_and_training_stops_when_it_stops_getting_better(
     assert steps == tuple(range(0, len(heard) + 1, 2))
     assert trained.step == steps[1:][losses[1:].index(min(losses[1:]))] == steps[-1] - 6
     with applied(tiny_base.model, trained.adapter):
-        kept = mean_loss(tiny_base, encoded(tiny_base, against, "plain"))
+        kept = mean_loss(tiny_base, encode_batches(tiny_base, against, "plain"))
     assert kept == pytest.approx(min(losses[1:]), rel=1e-4), "the adapter is the one of that step"
 
 
