@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Request
 from api.huggingface.errors import NotOffered
 from hub.http.addresses import root_url
 from hub.http.identity import SessionDep, SignedIn
+from hub.http.permissions import public
 from hub.registry.access import credentials, device_login, users
 
 router = APIRouter()
@@ -16,7 +17,7 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 @router.get("/api/whoami-v2")
 def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, Any]:
-    """The user; his other namespaces are told as organisations."""
+    """The user, with their other namespaces as organizations."""
     others = [(each.name, role) for each, role in users.namespaces(session, viewer) if each.name != viewer.name]
     answer: dict[str, Any] = {
         "type": "user",
@@ -39,7 +40,7 @@ def agent_harnesses() -> dict[str, Any]:
     return {"standardEnvVars": [], "harnesses": {}}
 
 
-@router.post("/oauth/device")
+@router.post("/oauth/device", dependencies=[public("begins to sign in")])
 def start_device_login(request: Request, session: SessionDep) -> dict[str, Any]:
     codes = device_login.start(session)
     page = f"{root_url(request)}/device"
@@ -53,7 +54,7 @@ def start_device_login(request: Request, session: SessionDep) -> dict[str, Any]:
     }
 
 
-@router.post("/oauth/token")
+@router.post("/oauth/token", dependencies=[public("signs in with a code that somebody has approved")])
 def poll_device_login(
     session: SessionDep, grant_type: Annotated[str, Form()], device_code: Annotated[str, Form()] = ""
 ) -> dict[str, Any]:

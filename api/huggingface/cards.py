@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from hub.http.identity import SessionDep
+from hub.http.permissions import public
 from hub.registry.bases import base_models
 from hub.registry.inspection.checks import is_local_path
 from hub.registry.inspection.model_card import CardError, parse_card
@@ -19,7 +20,7 @@ class CardText(BaseModel):
     repoType: str = "model"
 
 
-@router.post("/api/validate-yaml")
+@router.post("/api/validate-yaml", dependencies=[public("changes nothing")])
 def validate(session: SessionDep, body: CardText) -> Response:
     """Refuses front matter that is no YAML. A base model that is a folder of somebody's machine is only warned of: PEFT writes
     it for whatever was trained from disk, and the adapter can be kept and its base named later."""

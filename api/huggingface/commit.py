@@ -13,10 +13,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from api.huggingface.common import FullName, RepoTypeDep, pieces, repo_url, warn
+from api.huggingface.common import CanWriteRepo, FullName, RepoTypeDep, pieces, repo_url, warn
 from api.huggingface.errors import NotOffered
 from hub.formats.git import blob_id
-from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep
+from hub.http.permissions import CanWriteSomewhere
 from hub.registry.content import commits, refs, repos, trees
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.commits import Copied, Deleted, DeletedFolder, Inline, Stored
@@ -48,17 +49,14 @@ class Preupload(BaseModel):
 @router.post("/preupload/{revision:path}")
 def preupload(
     session: SessionDep,
-    viewer: SignedIn,
-    repo_type: RepoTypeDep,
-    full_name: FullName,
+    writer: CanWriteRepo,
     revision: str,
     body: Preupload,
     create_pr: str | None = None,
 ) -> dict[str, Any]:
     """How to send each file, and what the revision has in its place: clients leave out what has not changed."""
     refuse_pull_request(create_pr)
-    repo = refs.writable(session, viewer, repo_type, full_name)
-    commit = repos.resolve(session, repo, revision)
+    commit = repos.resolve(session, writer.repo, revision)
     there = {entry.path: entry for entry in trees.find(session, commit, [file.path for file in body.files])}
     answers: list[dict[str, Any]] = []
     for file in body.files:
@@ -133,7 +131,7 @@ async def commit(
     request: Request,
     response: Response,
     services: ServicesDep,
-    viewer: SignedIn,
+    writer: CanWriteSomewhere,
     repo_type: RepoTypeDep,
     full_name: FullName,
     revision: str,
@@ -141,6 +139,8 @@ async def commit(
 ) -> dict[str, Any]:
     """The body goes to disk first: however many files a commit has, one of them at a time is in memory."""
     refuse_pull_request(create_pr)
+
+    viewer = writer.viewer
 
     def make() -> commits.Committed:
         with transaction(services.sessions) as session:

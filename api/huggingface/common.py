@@ -10,7 +10,10 @@ from fastapi import Depends, Request, Response
 from starlette.requests import ClientDisconnect
 
 from hub.http.addresses import raw_path, root_url
+from hub.http.identity import SessionDep, SignedIn
+from hub.registry.content import refs
 from hub.registry.content.repo_visibility import parse_visibility
+from hub.registry.content.repos import WriteRepo
 from hub.registry.inspection.findings import Finding
 from hub.registry.platform.errors import InvalidInput, NotFound
 from hub.vocabulary import RepoType, Visibility
@@ -36,6 +39,13 @@ async def get_full_name(namespace: str, name: str) -> str:
 
 
 FullName = Annotated[str, Depends(get_full_name)]
+
+
+def write_repo(session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName) -> WriteRepo:
+    return refs.writable(session, viewer, repo_type, full_name)
+
+
+CanWriteRepo = Annotated[WriteRepo, Depends(write_repo)]
 
 
 def revision_and_path(request: Request, word: str) -> tuple[str, str]:

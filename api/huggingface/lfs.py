@@ -6,13 +6,17 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, pieces, repo_url
 from hub.http.addresses import root_url
-from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep
+from hub.http.permissions import CanWriteAdapter, CanWriteDataset, CanWriteSomewhere, public
 from hub.registry.access import instance_keys, quota
+from hub.registry.access.viewer import Viewer
 from hub.registry.content import lfs, refs
 from hub.registry.content.lfs import Grant
+from hub.registry.content.repos import WriteRepo
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
@@ -36,32 +40,30 @@ class Batch(BaseModel):
 
 @router.post("/datasets/{namespace}/{name}.git/info/lfs/objects/batch")
 def batch_dataset(
-    request: Request, services: ServicesDep, session: SessionDep, viewer: SignedIn, full_name: FullName, batch: Batch
+    request: Request, services: ServicesDep, session: SessionDep, writer: CanWriteDataset, batch: Batch
 ) -> Response:
-    return _batch(request, services, session, viewer, "dataset", full_name, batch)
+    return _batch(request, services, session, writer, batch)
 
 
 @router.post("/{namespace}/{name}.git/info/lfs/objects/batch")
 def batch_model(
-    request: Request, services: ServicesDep, session: SessionDep, viewer: SignedIn, full_name: FullName, batch: Batch
+    request: Request, services: ServicesDep, session: SessionDep, writer: CanWriteAdapter, batch: Batch
 ) -> Response:
-    return _batch(request, services, session, viewer, "model", full_name, batch)
+    return _batch(request, services, session, writer, batch)
 
 
 def _batch(
     request: Request,
     services: Services,
-    session: SessionDep,
-    viewer: SignedIn,
-    repo_type: RepoType,
-    full_name: str,
+    session: Session,
+    writer: WriteRepo,
     batch: Batch,
 ) -> Response:
     """What the namespace holds has no actions: nothing needs to be sent."""
-    namespace = refs.writable(session, viewer, repo_type, full_name).namespace
+    namespace = writer.namespace
     held = lfs.sizes_held(session, namespace, [wanted.oid for wanted in batch.objects])
     quota.require_room(session, namespace, sum(each.size for each in batch.objects if each.oid not in held))
-    verify = {"href": f"{repo_url(request, repo_type, full_name)}.git/info/lfs/verify"}
+    verify = {"href": f"{repo_url(request, writer.repo.type, writer.repo.full_name)}.git/info/lfs/verify"}
     answers: list[dict[str, Any]] = []
     transfer = "basic"
     for wanted in batch.objects:
@@ -88,16 +90,16 @@ class Verify(BaseModel):
 
 
 @router.post("/datasets/{namespace}/{name}.git/info/lfs/verify")
-def verify_dataset(services: ServicesDep, viewer: SignedIn, full_name: FullName, body: Verify) -> None:
-    _verify(services, viewer, "dataset", full_name, body)
+def verify_dataset(services: ServicesDep, writer: CanWriteSomewhere, full_name: FullName, body: Verify) -> None:
+    _verify(services, writer.viewer, "dataset", full_name, body)
 
 
 @router.post("/{namespace}/{name}.git/info/lfs/verify")
-def verify_model(services: ServicesDep, viewer: SignedIn, full_name: FullName, body: Verify) -> None:
-    _verify(services, viewer, "model", full_name, body)
+def verify_model(services: ServicesDep, writer: CanWriteSomewhere, full_name: FullName, body: Verify) -> None:
+    _verify(services, writer.viewer, "model", full_name, body)
 
 
-def _verify(services: Services, viewer: SignedIn, repo_type: RepoType, full_name: str, body: Verify) -> None:
+def _verify(services: Services, viewer: Viewer, repo_type: RepoType, full_name: str, body: Verify) -> None:
     with transaction(services.sessions) as session:
         namespace = refs.writable(session, viewer, repo_type, full_name).namespace
     lfs.verify(services, namespace, body.oid, body.size)
@@ -106,11 +108,12 @@ def _verify(services: Services, viewer: SignedIn, repo_type: RepoType, full_name
 # Addresses that the batch gives out. Clients send no token to them: the signature says who may send what, and for how long.
 
 
+SIGNED = [public("the signature in the address says who may send what")]
 Expires = Annotated[int, Query(ge=0)]
 Size = Annotated[int, Query(ge=1, le=MAX_OBJECT_BYTES)]
 
 
-@router.put("/api/lfs/{namespace}/{oid}/content")
+@router.put("/api/lfs/{namespace}/{oid}/content", dependencies=SIGNED)
 async def put_content(
     request: Request, services: ServicesDep, namespace: str, oid: str, size: Size, expires: Expires, signature: str
 ) -> None:
@@ -124,7 +127,7 @@ async def put_content(
     await run_in_threadpool(receive)
 
 
-@router.put("/api/lfs/{namespace}/{oid}/part-{number}-{part_bytes}")
+@router.put("/api/lfs/{namespace}/{oid}/part-{number}-{part_bytes}", dependencies=SIGNED)
 async def put_part(
     request: Request,
     response: Response,
@@ -146,7 +149,7 @@ async def put_part(
     response.headers["ETag"] = await run_in_threadpool(receive)
 
 
-@router.post("/api/lfs/{namespace}/{oid}/complete-{count}")
+@router.post("/api/lfs/{namespace}/{oid}/complete-{count}", dependencies=SIGNED)
 def complete(
     services: ServicesDep, namespace: str, oid: str, count: int, size: Size, expires: Expires, signature: str
 ) -> None:

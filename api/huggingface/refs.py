@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from api.huggingface.common import FullName, RepoTypeDep
+from api.huggingface.common import CanWriteRepo, FullName, RepoTypeDep
 from api.huggingface.upstream_proxy import UpstreamFallbackRoute
-from hub.http.identity import SessionDep, SignedIn, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.content import refs, repos
 from hub.vocabulary import MAIN
 
@@ -43,24 +43,14 @@ class NewBranch(BaseModel):
 
 
 @router.post("/branch/{branch:path}")
-def create_branch(
-    session: SessionDep,
-    viewer: SignedIn,
-    repo_type: RepoTypeDep,
-    full_name: FullName,
-    branch: str,
-    body: NewBranch | None = None,
-) -> None:
-    repo = refs.writable(session, viewer, repo_type, full_name)
-    start = repos.resolve(session, repo, body.startingPoint if body else MAIN)
-    refs.create(session, viewer, repo, branch, "branch", start)
+def create_branch(session: SessionDep, writer: CanWriteRepo, branch: str, body: NewBranch | None = None) -> None:
+    start = repos.resolve(session, writer.repo, body.startingPoint if body else MAIN)
+    refs.create(session, writer, branch, "branch", start)
 
 
 @router.delete("/branch/{branch:path}")
-def delete_branch(
-    session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, branch: str
-) -> None:
-    refs.remove(session, refs.writable(session, viewer, repo_type, full_name), branch, "branch")
+def delete_branch(session: SessionDep, writer: CanWriteRepo, branch: str) -> None:
+    refs.remove(session, writer, branch, "branch")
 
 
 class NewTag(BaseModel):
@@ -68,13 +58,10 @@ class NewTag(BaseModel):
 
 
 @router.post("/tag/{revision:path}")
-def create_tag(
-    session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, revision: str, body: NewTag
-) -> None:
-    repo = refs.writable(session, viewer, repo_type, full_name)
-    refs.create(session, viewer, repo, body.tag, "tag", repos.resolve(session, repo, revision))
+def create_tag(session: SessionDep, writer: CanWriteRepo, revision: str, body: NewTag) -> None:
+    refs.create(session, writer, body.tag, "tag", repos.resolve(session, writer.repo, revision))
 
 
 @router.delete("/tag/{tag:path}")
-def delete_tag(session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, tag: str) -> None:
-    refs.remove(session, refs.writable(session, viewer, repo_type, full_name), tag, "tag")
+def delete_tag(session: SessionDep, writer: CanWriteRepo, tag: str) -> None:
+    refs.remove(session, writer, tag, "tag")

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from api.huggingface.common import FullName, RepoTypeDep, repo_url, time, visibility
+from api.huggingface.common import CanWriteRepo, FullName, RepoTypeDep, repo_url, time, visibility
 from api.huggingface.errors import NotOffered
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
-from hub.registry.access import permissions
+from hub.http.permissions import CanWriteSomewhere
+from hub.registry.access.permissions import Write, authorize_in
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import refs, rename_copy, repo_visibility, repos
 from hub.registry.library import hub_listing
@@ -39,15 +40,17 @@ class NewRepo(Named):
 
 
 @router.post("/repos/create")
-def create(request: Request, session: SessionDep, viewer: SignedIn, body: NewRepo) -> dict[str, Any]:
+def create(request: Request, session: SessionDep, writer: CanWriteSomewhere, body: NewRepo) -> dict[str, Any]:
+    viewer = writer.viewer
     wanted = visibility(body.visibility, body.private)
     repo = rename_copy.create(session, viewer, body.repo_type, body.full_name(viewer), wanted)
     return {"url": repo_url(request, body.repo_type, repo.full_name), "name": repo.full_name, "id": str(repo.id)}
 
 
 @router.delete("/repos/delete")
-def delete(session: SessionDep, viewer: SignedIn, body: Named) -> None:
-    repos.delete(session, viewer, body.repo_type, body.full_name(viewer))
+def delete(session: SessionDep, writer: CanWriteSomewhere, body: Named) -> None:
+    full_name = body.full_name(writer.viewer)
+    repos.delete(session, repos.writable(session, writer.viewer, body.repo_type, full_name))
 
 
 class Move(BaseModel):
@@ -57,9 +60,9 @@ class Move(BaseModel):
 
 
 @router.post("/repos/move")
-def move(session: SessionDep, viewer: SignedIn, body: Move) -> None:
-    repo = refs.writable(session, viewer, body.type, body.fromRepo)
-    rename_copy.move(session, viewer, repo, body.toRepo)
+def move(session: SessionDep, writer: CanWriteSomewhere, body: Move) -> None:
+    source = refs.writable(session, writer.viewer, body.type, body.fromRepo)
+    rename_copy.move(session, source, body.toRepo)
 
 
 class Duplicate(BaseModel):
@@ -73,14 +76,14 @@ def duplicate(
     request: Request,
     services: ServicesDep,
     session: SessionDep,
-    viewer: SignedIn,
+    writer: CanWriteSomewhere,
     repo_type: RepoTypeDep,
     full_name: FullName,
     body: Duplicate,
 ) -> dict[str, Any]:
-    source = refs.find_revision(session, viewer, repo_type, full_name)
+    source = refs.find_revision(session, writer.viewer, repo_type, full_name)
     wanted = visibility(body.visibility, body.private)
-    repo = rename_copy.duplicate(session, viewer, services.storage, source, body.repository, wanted)
+    repo = rename_copy.duplicate(session, writer.viewer, services.storage, source, body.repository, wanted)
     return {"url": repo_url(request, repo_type, repo.full_name), "filesCopyPending": False}
 
 
@@ -91,17 +94,15 @@ class Settings(BaseModel):
 
 
 @router.put("/{kind}/{namespace}/{name}/settings")
-def settings(
-    session: SessionDep, viewer: SignedIn, repo_type: RepoTypeDep, full_name: FullName, body: Settings
-) -> dict[str, Any]:
+def settings(session: SessionDep, writer: CanWriteRepo, body: Settings) -> dict[str, Any]:
     if body.gated:
         raise NotOffered(
             "This hub has no gated repos: make the repo private, or put it where those may read who should."
         )
-    repo = refs.writable(session, viewer, repo_type, full_name)
+    repo = writer.repo
     wanted = visibility(body.visibility, body.private)
     if wanted is not None:
-        repo = repo_visibility.change_visibility(session, viewer, repo_type, full_name, wanted, reveal=False)
+        repo = repo_visibility.change_visibility(session, writer, wanted, reveal=False)
     return {"private": repo.visibility != "public", "visibility": repo.visibility, "gated": False}
 
 
@@ -122,7 +123,7 @@ def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
 
 @router.get("/organizations/{namespace}/settings/repositories")
 def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, Any]]:
-    permissions.authorize_in(session, viewer, permissions.Write, namespace)
+    authorize_in(session, viewer, Write, namespace)
     return _owned(session, viewer, namespace)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
 from api.huggingface.upstream_proxy import UpstreamFallbackRoute
 from hub.http.identity import SessionDep, ViewerDep
+from hub.http.permissions import public
 from hub.registry.content import refs, trees
 from hub.registry.content.trees import Item, is_lfs
 from hub.registry.models.access import User
@@ -44,7 +45,7 @@ def list_tree(
     return _shown(session, commit, items, expand=expand)
 
 
-@router.post("/paths-info/{revision:path}")
+@router.post("/paths-info/{revision:path}", dependencies=[public("changes nothing")])
 def paths_info(
     session: SessionDep,
     viewer: ViewerDep,

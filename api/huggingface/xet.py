@@ -7,12 +7,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.huggingface.commit import refuse_pull_request
-from api.huggingface.common import FullName, RepoTypeDep, pieces
+from api.huggingface.common import CanWriteRepo, pieces
 from hub.formats.xet_format import MAX_SHARD_BYTES
 from hub.http.addresses import root_url
-from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep
+from hub.http.permissions import public
 from hub.registry.access import instance_keys
-from hub.registry.content import refs, xet
+from hub.registry.content import xet
 from hub.registry.content.xet import UploadEpoch
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput, TooLarge
@@ -30,15 +31,13 @@ def write_token(
     request: Request,
     response: Response,
     session: SessionDep,
-    viewer: SignedIn,
-    repo_type: RepoTypeDep,
-    full_name: FullName,
+    writer: CanWriteRepo,
     revision: str,
     create_pr: str | None = None,
 ) -> dict[str, Any]:
     """The revision is looked at by the commit alone: clients also write None."""
     refuse_pull_request(create_pr)
-    namespace = refs.writable(session, viewer, repo_type, full_name).namespace
+    namespace = writer.namespace
     access = xet.grant(instance_keys.key(session), namespace)
     address = f"{root_url(request)}/api/xet/{namespace}/{access.upload.epoch}"
     response.headers["X-Xet-Cas-Url"] = address
@@ -57,17 +56,18 @@ def get_upload_epoch(request: Request, services: ServicesDep, namespace: str, ep
 
 
 UploadEpochDep = Annotated[UploadEpoch, Depends(get_upload_epoch)]
+OWN_TOKEN = [public("the token of the upload, made by write_token, says where it may write")]
 CAS = "/api/xet/{namespace}/{epoch}"
 
 
-@router.post(f"{CAS}/v1/xorb-grants/default/{{xorb}}")
+@router.post(f"{CAS}/v1/xorb-grants/default/{{xorb}}", dependencies=OWN_TOKEN)
 def grant(services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, Any]:
     """Clients ask this for an address to send a xorb to. 200 means that it is here already, 404 that it is to be sent to the hub itself."""
     xet.find(services.storage, upload, xorb)
     return {}
 
 
-@router.post(f"{CAS}/v1/xorbs/default/{{xorb}}")
+@router.post(f"{CAS}/v1/xorbs/default/{{xorb}}", dependencies=OWN_TOKEN)
 async def post_xorb(request: Request, services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, Any]:
     size = request.headers.get("Content-Length", "")
     if not size.isdecimal():
@@ -76,8 +76,8 @@ async def post_xorb(request: Request, services: ServicesDep, upload: UploadEpoch
     return {"was_inserted": True}
 
 
-@router.post(f"{CAS}/v1/shards")
-@router.post(f"{CAS}/shards")  # hf_xet before 1.6
+@router.post(f"{CAS}/v1/shards", dependencies=OWN_TOKEN)
+@router.post(f"{CAS}/shards", dependencies=OWN_TOKEN)  # hf_xet before 1.6
 async def post_shard(request: Request, services: ServicesDep, upload: UploadEpochDep) -> dict[str, Any]:
     await run_in_threadpool(_receive_shard, services, upload, request)
     return {"result": 1}

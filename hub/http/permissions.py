@@ -20,6 +20,8 @@ from hub.registry.access.permissions import (
     authorize,
     authorize_in,
 )
+from hub.registry.content import repos
+from hub.registry.content.repos import WriteRepo
 
 # Those that need no database are async, as FastAPI gives a thread to each dependency that is not.
 
@@ -48,6 +50,14 @@ def administer_organization(session: SessionDep, viewer: SignedIn, organization:
     return organizations.administer(session, viewer, organization)
 
 
+def write_adapter(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> WriteRepo:
+    return repos.writable(session, viewer, "model", f"{namespace}/{name}")
+
+
+def write_dataset(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> WriteRepo:
+    return repos.writable(session, viewer, "dataset", f"{namespace}/{name}")
+
+
 def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> Administer:
     return organizations.authorize_removal(session, viewer, organization, user)
 
@@ -58,6 +68,8 @@ CanUseJobs = Annotated[UseJobs, Depends(use_jobs)]
 CanWriteSomewhere = Annotated[WriteSomewhere, Depends(write_somewhere)]
 CanAdminister = Annotated[Administer, Depends(administer_namespace)]
 CanAdministerOrganization = Annotated[AdministerOrganization, Depends(administer_organization)]
+CanWriteAdapter = Annotated[WriteRepo, Depends(write_adapter)]
+CanWriteDataset = Annotated[WriteRepo, Depends(write_dataset)]
 CanRemoveMember = Annotated[Administer, Depends(remove_member)]
 
 

@@ -286,6 +286,7 @@ TABLE: tuple[Row, ...] = (
     Row("GET", "/v1/jobs/{job_id}/stream", "a member"),
     Row("GET", "/v1/scores", "nothing"),
     Row("GET", "/new/{kind}", "a user", asked="/new/compose"),
+    Row("GET", "/new/generate", "a user"),
     Row("POST", "/new/{kind}", "create", 303, {"data": FORM}, "/new/compose"),
     Row("POST", "/new/{kind}/estimate", "a user", 200, {"data": FORM}, "/new/compose/estimate"),
     Row("POST", "/new/preview", "a user", 200, {"data": {"act": "preview:examples", "examples.text": "a\tb"}}),

@@ -9,7 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from api.v1.adapters import schemas
 from api.v1.repos.routes import Revision
 from api.v1.upload import body_description
-from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
+from hub.http.permissions import CanWriteSomewhere
 from hub.http.uploads import Upload, read_upload
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
@@ -29,10 +30,10 @@ router = APIRouter(prefix="/v1", tags=["adapters"])
 @router.post(
     "/adapters", status_code=201, openapi_extra=body_description("the PEFT folder's files, or one .zip or .tar of it")
 )
-async def upload_adapter(request: Request, services: ServicesDep, viewer: SignedIn) -> schemas.Published:
+async def upload_adapter(request: Request, services: ServicesDep, writer: CanWriteSomewhere) -> schemas.Published:
     """Publish one whole, sound PEFT adapter. Refused with every finding if something is wrong with it."""
     async with read_upload(request, services.settings.max_upload_bytes) as upload:
-        return await run_in_threadpool(_publish, services, viewer, upload)
+        return await run_in_threadpool(_publish, services, writer.viewer, upload)
 
 
 def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Published:
@@ -150,11 +151,11 @@ def get_adapter(
 
 @router.post("/adapters/{namespace}/{name}/repair")
 def repair_adapter(
-    services: ServicesDep, viewer: SignedIn, namespace: str, name: str, body: schemas.Repair
+    services: ServicesDep, writer: CanWriteSomewhere, namespace: str, name: str, body: schemas.Repair
 ) -> schemas.Repaired:
     """A new commit with the base's registered id, a licence, and a card where there is none; the weights stay as they are."""
     found = repair.repair(
-        services, viewer, f"{namespace}/{name}", folder=body.folder, base=body.base, licence=body.licence
+        services, writer.viewer, f"{namespace}/{name}", folder=body.folder, base=body.base, licence=body.licence
     )
     return schemas.Repaired.model_validate(found, from_attributes=True)
 

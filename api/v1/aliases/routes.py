@@ -4,10 +4,12 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api.v1.aliases import schemas
-from hub.http.identity import SessionDep, SignedIn, ViewerDep
+from hub.http.identity import SessionDep, ViewerDep
+from hub.http.permissions import CanWriteAdapter
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import AliasInfo, Gate
+from hub.registry.content.repos import WriteRepo
 from hub.registry.models.content import Repo
 
 router = APIRouter(prefix="/v1/adapters/{namespace}/{name}/aliases", tags=["aliases"])
@@ -20,53 +22,46 @@ def list_aliases(session: SessionDep, viewer: ViewerDep, namespace: str, name: s
 
 
 @router.put("/{alias}")
-def move_alias(
-    session: SessionDep, viewer: SignedIn, namespace: str, name: str, alias: str, body: schemas.MoveAlias
-) -> schemas.Alias:
+def move_alias(session: SessionDep, writer: CanWriteAdapter, alias: str, body: schemas.MoveAlias) -> schemas.Alias:
     """Let an alias stand for a revision. A gate that the version does not pass refuses it with the figures."""
-    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
-    aliases.move(session, viewer, repo, alias, body.revision)
-    return _one(session, viewer, repo, alias)
+    aliases.move(session, writer, alias, body.revision)
+    return _one(session, writer, alias)
 
 
 @router.post("/{alias}/rollback")
-def roll_back_alias(session: SessionDep, viewer: SignedIn, namespace: str, name: str, alias: str) -> schemas.Alias:
+def roll_back_alias(session: SessionDep, writer: CanWriteAdapter, alias: str) -> schemas.Alias:
     """Back to what it stood for before its last move; no gate is asked."""
-    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
-    aliases.roll_back(session, viewer, repo, alias)
-    return _one(session, viewer, repo, alias)
+    aliases.roll_back(session, writer, alias)
+    return _one(session, writer, alias)
 
 
 @router.put("/{alias}/gate")
-def gate_alias(
-    session: SessionDep, viewer: SignedIn, namespace: str, name: str, alias: str, body: schemas.NewGate
-) -> schemas.Alias:
+def gate_alias(session: SessionDep, writer: CanWriteAdapter, alias: str, body: schemas.NewGate) -> schemas.Alias:
     """From now on it moves only to versions whose evaluation is not worse than the holder's."""
-    repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
-    dataset = repos.find(session, viewer, "dataset", body.dataset)
+    dataset = repos.find(session, writer.viewer, "dataset", body.dataset)
     commit = repos.resolve(session, dataset, body.revision)
     path = repos.file(session, commit, body.path).path
-    aliases.set_gate(session, viewer, repo, alias, Gate(body.metric, commit.id, path, body.template, body.tolerance))
-    return _one(session, viewer, repo, alias)
+    aliases.set_gate(session, writer, alias, Gate(body.metric, commit.id, path, body.template, body.tolerance))
+    return _one(session, writer, alias)
 
 
 @router.delete("/{alias}/gate", status_code=204)
-def ungate_alias(session: SessionDep, viewer: SignedIn, namespace: str, name: str, alias: str) -> None:
-    aliases.set_gate(session, viewer, repos.find(session, viewer, "model", f"{namespace}/{name}"), alias, None)
+def ungate_alias(session: SessionDep, writer: CanWriteAdapter, alias: str) -> None:
+    aliases.set_gate(session, writer, alias, None)
 
 
 @router.delete("/{alias}", status_code=204)
-def remove_alias(session: SessionDep, viewer: SignedIn, namespace: str, name: str, alias: str) -> None:
+def remove_alias(session: SessionDep, writer: CanWriteAdapter, alias: str) -> None:
     """The name goes, its record stays."""
-    aliases.remove(session, viewer, repos.find(session, viewer, "model", f"{namespace}/{name}"), alias)
+    aliases.remove(session, writer, alias)
 
 
 def _listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[schemas.Alias]:
     return [_shown(alias) for alias in aliases.listing(session, viewer, repo)]
 
 
-def _one(session: Session, viewer: Viewer, repo: Repo, name: str) -> schemas.Alias:
-    return next(alias for alias in _listing(session, viewer, repo) if alias.name == name)
+def _one(session: Session, writer: WriteRepo, name: str) -> schemas.Alias:
+    return next(alias for alias in _listing(session, writer.viewer, writer.repo) if alias.name == name)
 
 
 def _shown(alias: AliasInfo) -> schemas.Alias:

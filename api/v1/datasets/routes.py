@@ -10,7 +10,8 @@ from api.v1.adapters.routes import file_infos, visibility_field
 from api.v1.datasets import schemas
 from api.v1.repos.routes import Revision
 from api.v1.upload import body_description
-from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.identity import ServicesDep, SessionDep, ViewerDep
+from hub.http.permissions import CanWriteSomewhere
 from hub.http.uploads import Upload, read_upload
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
@@ -23,9 +24,9 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 
 @router.post("", status_code=201, openapi_extra=body_description("JSONL files with input and target, or an archive"))
-async def upload_dataset(request: Request, services: ServicesDep, viewer: SignedIn) -> schemas.Dataset:
+async def upload_dataset(request: Request, services: ServicesDep, writer: CanWriteSomewhere) -> schemas.Dataset:
     async with read_upload(request, services.settings.max_upload_bytes) as upload:
-        return await run_in_threadpool(_publish, services, viewer, upload)
+        return await run_in_threadpool(_publish, services, writer.viewer, upload)
 
 
 def _publish(services: Services, viewer: Viewer, upload: Upload) -> schemas.Dataset:

@@ -16,6 +16,7 @@ from api.v1.adapters.schemas import ScoreInfo
 from api.v1.jobs import schemas
 from api.v1.jobs.watch import Watcher
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.permissions import CanUseJobs
 from hub.registry.jobs import job_queries, queueing
 from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
@@ -31,13 +32,13 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 @router.post("/jobs", status_code=202)
 def submit_job(
     services: ServicesDep,
-    viewer: SignedIn,
+    permit: CanUseJobs,
     body: Annotated[JobRequest, Body()],
     response: Response,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> schemas.Job:
     """Queue a job. With an Idempotency-Key the same request can be sent again and gives the same job."""
-    job = submit(services, viewer, body, idempotency_key=idempotency_key)
+    job = submit(services, permit.viewer, body, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     with transaction(services.sessions) as session:
         return describe(session, session.get_one(Job, job.id))
@@ -66,9 +67,9 @@ def get_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas.Job:
+def cancel_job(session: SessionDep, permit: CanUseJobs, job_id: uuid.UUID) -> schemas.Job:
     """A queued job ends at once, a running one within one evaluation. 409 once it has succeeded or failed."""
-    return describe(session, queueing.cancel(session, viewer, job_id))
+    return describe(session, queueing.cancel(session, permit.viewer, job_id))
 
 
 @router.get("/jobs/{job_id}/events")

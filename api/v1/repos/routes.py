@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from sqlalchemy.orm import Session
 
 from api.streaming import send_file, send_zip
@@ -11,6 +11,7 @@ from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.http.permissions import CanAdministerHub
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repo_visibility, repos
+from hub.registry.content.repos import WriteRepo
 from hub.registry.models.content import Commit
 from hub.vocabulary import MAIN, RepoType
 
@@ -20,6 +21,13 @@ Kind = Literal["adapters", "datasets"]
 Revision = Annotated[str, Query(description="branch, tag, version (v2) or commit")]
 
 TYPES: dict[Kind, RepoType] = {"adapters": "model", "datasets": "dataset"}
+
+
+def write_repo(session: SessionDep, viewer: SignedIn, kind: Kind, namespace: str, name: str) -> WriteRepo:
+    return repos.writable(session, viewer, TYPES[kind], f"{namespace}/{name}")
+
+
+CanWriteRepo = Annotated[WriteRepo, Depends(write_repo)]
 
 
 def commit_of(session: Session, viewer: Viewer | None, kind: Kind, namespace: str, name: str, revision: str) -> Commit:
@@ -60,21 +68,16 @@ def get_archive(
 
 
 @router.patch("")
-def change_visibility(
-    session: SessionDep, viewer: SignedIn, kind: Kind, namespace: str, name: str, change: schemas.ChangeVisibility
-) -> schemas.Repo:
+def change_visibility(session: SessionDep, writer: CanWriteRepo, change: schemas.ChangeVisibility) -> schemas.Repo:
     """Make a repo more or less visible. Widening past its inputs must be confirmed: the error lists what it reveals."""
-    full_name = f"{namespace}/{name}"
-    repo = repo_visibility.change_visibility(
-        session, viewer, TYPES[kind], full_name, change.visibility, reveal=change.reveal
-    )
+    repo = repo_visibility.change_visibility(session, writer, change.visibility, reveal=change.reveal)
     return schemas.Repo(repo=repo.full_name, visibility=repo.visibility)
 
 
 @router.delete("", status_code=204)
-def delete(session: SessionDep, viewer: SignedIn, kind: Kind, namespace: str, name: str) -> None:
+def delete(session: SessionDep, writer: CanWriteRepo) -> None:
     """Gone at once; an administrator can restore it for seven days, and the name is held that long."""
-    repos.delete(session, viewer, TYPES[kind], f"{namespace}/{name}")
+    repos.delete(session, writer)
 
 
 @router.post("/restore")

@@ -9,7 +9,8 @@ from api.streaming import send_file, send_zip
 from api.v1.adapters.routes import file_infos, folder_info
 from api.v1.shares import schemas
 from hub.http.addresses import root_url
-from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.identity import ServicesDep, SessionDep
+from hub.http.permissions import CanWriteAdapter
 from hub.registry.content import repos, share_links
 from hub.registry.models.content import ShareLink
 from hub.registry.platform.db import transaction
@@ -18,26 +19,24 @@ router = APIRouter(prefix="/v1", tags=["shares"])
 
 
 @router.get("/adapters/{namespace}/{name}/shares")
-def list_shares(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> list[schemas.ShareInfo]:
+def list_shares(session: SessionDep, writer: CanWriteAdapter) -> list[schemas.ShareInfo]:
     """Links to versions of it that have not expired."""
-    return [_share(each) for each in share_links.listing(session, viewer, f"{namespace}/{name}")]
+    return [_share(each) for each in share_links.listing(session, writer)]
 
 
 @router.post("/adapters/{namespace}/{name}/shares", status_code=201)
 def create_share(
-    request: Request, session: SessionDep, viewer: SignedIn, namespace: str, name: str, body: schemas.NewShare
+    request: Request, session: SessionDep, writer: CanWriteAdapter, body: schemas.NewShare
 ) -> schemas.ShareSecret:
     """An address that shows one version, and gives out its files, to whoever has it."""
-    made, secret = share_links.create(
-        session, viewer, f"{namespace}/{name}", body.revision, body.days, reveal=body.reveal
-    )
+    made, secret = share_links.create(session, writer, body.revision, body.days, reveal=body.reveal)
     address = f"{root_url(request)}/v1/shares/{secret}"
     return schemas.ShareSecret(**_share(made).model_dump(), address=address)
 
 
 @router.delete("/adapters/{namespace}/{name}/shares/{share_id}", status_code=204)
-def revoke_share(session: SessionDep, viewer: SignedIn, namespace: str, name: str, share_id: uuid.UUID) -> None:
-    share_links.revoke(session, viewer, f"{namespace}/{name}", share_id)
+def revoke_share(session: SessionDep, writer: CanWriteAdapter, share_id: uuid.UUID) -> None:
+    share_links.revoke(session, writer, share_id)
 
 
 def _share(share: ShareLink) -> schemas.ShareInfo:

@@ -174,7 +174,11 @@ def sessions(session: Session, user_id: uuid.UUID) -> Sequence[BrowserSession]:
 
 
 def end_session(session: Session, secret: str) -> None:
-    session.execute(delete(BrowserSession).where(BrowserSession.hash == hash_secret(secret)))
+    """End the session of this secret, where there is one: who holds the secret needs no permit."""
+    gone = delete(BrowserSession).where(BrowserSession.hash == hash_secret(secret))
+    if ended := session.execute(gone.returning(BrowserSession.id, BrowserSession.user_id)).one_or_none():
+        name = session.get_one(User, ended.user_id).name
+        audit.record(session, name, "session.ended", str(ended.id))
 
 
 def end_session_of(session: Session, account: ManageAccount, session_id: uuid.UUID) -> None:

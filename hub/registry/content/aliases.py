@@ -12,9 +12,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from hub.intervals import paired_bootstrap
-from hub.registry.access import audit, permissions
+from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import refs, repos
+from hub.registry.content.repos import WriteRepo
 from hub.registry.models.access import User
 from hub.registry.models.adapters import Score
 from hub.registry.models.content import AliasGate, AliasMove, Commit, Ref, Repo
@@ -79,32 +80,32 @@ class AliasInfo:
     moves: list[Move]  # newest first
 
 
-def move(session: Session, viewer: Viewer, repo: Repo, name: str, revision: str) -> Commit:
+def move(session: Session, writer: WriteRepo, name: str, revision: str) -> Commit:
     """Let an alias stand for a revision, made if it is new. Raises BadName, RefExists, RevisionNotFound, GateClosed."""
-    _lock(session, viewer, repo)
+    repo = _lock(session, writer)
     commit = repos.resolve(session, repo, revision)
     ref = session.get(Ref, (repo.id, name))
     gate_result: dict[str, Any] | None = None
     if ref is None:
-        refs.create(session, viewer, repo, name, "alias", commit)
+        refs.insert_ref(session, writer, name, "alias", commit)
     elif ref.kind != "alias":
         raise refs.RefExists(f"{repo.full_name} has a {ref.kind} {name!r}; choose another name for the alias.")
     elif ref.commit_id == commit.id:
         return commit
     else:
         if gate := _gate(session, repo, name):
-            gate_result = asdict(_compare(session, viewer, repo, gate, commit.id, ref.commit_id))
-        _point(ref, commit.id, viewer)
-    _record(session, viewer, repo, name, "move", commit.id, gate_result)
+            gate_result = asdict(_compare(session, writer.viewer, repo, gate, commit.id, ref.commit_id))
+        _point(ref, commit.id, writer.viewer)
+    _record(session, writer, name, "move", commit.id, gate_result)
     return commit
 
 
-def roll_back(session: Session, viewer: Viewer, repo: Repo, name: str) -> Commit:
+def roll_back(session: Session, writer: WriteRepo, name: str) -> Commit:
     """Back to what the alias stood for before its last move; again, to what was before that. No gate is asked: this is the way out.
 
     Raises AliasNotFound, NothingToRollBack.
     """
-    _lock(session, viewer, repo)
+    repo = _lock(session, writer)
     ref = _ref(session, repo, name)
     held: list[str] = []
     for entry in _entries(session, repo, name):
@@ -118,30 +119,30 @@ def roll_back(session: Session, viewer: Viewer, repo: Repo, name: str) -> Commit
         raise NothingToRollBack(
             f"{name!r} of {repo.full_name} stood for nothing else before; move it where it should be."
         )
-    _point(ref, held[-2], viewer)
-    _record(session, viewer, repo, name, "rollback", held[-2])
+    _point(ref, held[-2], writer.viewer)
+    _record(session, writer, name, "rollback", held[-2])
     return session.get_one(Commit, held[-2])
 
 
-def set_gate(session: Session, viewer: Viewer, repo: Repo, name: str, gate: Gate | None) -> None:
+def set_gate(session: Session, writer: WriteRepo, name: str, gate: Gate | None) -> None:
     """Gate an alias, or open it for good (None). Raises AliasNotFound."""
-    _lock(session, viewer, repo)
+    repo = _lock(session, writer)
     _ref(session, repo, name)
     session.execute(delete(AliasGate).where(AliasGate.repo_id == repo.id, AliasGate.name == name))
     if gate is not None:
         session.add(AliasGate(repo_id=repo.id, name=name, **asdict(gate)))
-    _record(session, viewer, repo, name, "gate" if gate else "ungate")
+    _record(session, writer, name, "gate" if gate else "ungate")
 
 
-def remove(session: Session, viewer: Viewer, repo: Repo, name: str) -> None:
+def remove(session: Session, writer: WriteRepo, name: str) -> None:
     """The alias and its gate go; the record stays. Raises AliasNotFound."""
-    _lock(session, viewer, repo)
+    repo = _lock(session, writer)
     session.delete(_ref(session, repo, name))
-    _record(session, viewer, repo, name, "remove")
+    _record(session, writer, name, "remove")
 
 
 def listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[AliasInfo]:
-    """Every alias with its gate and record. A data set that the viewer may not see has no name and no commit for him."""
+    """Every alias with its gate and record. A data set that the viewer may not see has no name and no commit for them."""
     found = session.scalars(select(Ref).where(Ref.repo_id == repo.id, Ref.kind == "alias").order_by(Ref.name)).all()
     shown = []
     for ref in found:
@@ -166,10 +167,10 @@ def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
     return [Move(entry.action, entry.commit_id, by, entry.moved_at, entry.gate_result) for entry, by in rows]
 
 
-def _lock(session: Session, viewer: Viewer, repo: Repo) -> None:
+def _lock(session: Session, writer: WriteRepo) -> Repo:
     """One mover at a time, who sees where the last one left the alias."""
-    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
-    session.refresh(repo, with_for_update=True)
+    session.refresh(writer.repo, with_for_update=True)
+    return writer.repo
 
 
 def _ref(session: Session, repo: Repo, name: str) -> Ref:
@@ -195,18 +196,15 @@ def _entries(session: Session, repo: Repo, name: str) -> Sequence[AliasMove]:
 
 def _record(
     session: Session,
-    viewer: Viewer,
-    repo: Repo,
+    writer: WriteRepo,
     name: str,
     action: str,
     commit_id: str | None = None,
     gate_result: dict[str, Any] | None = None,
 ) -> None:
-    entry = {"action": action, "commit_id": commit_id, "moved_by": viewer.id, "gate_result": gate_result}
-    session.add(AliasMove(repo_id=repo.id, name=name, **entry))
-    audit.record(
-        session, viewer.name, f"alias.{action}", f"{repo.full_name}@{name}", namespace=repo.namespace, commit=commit_id
-    )
+    entry = {"action": action, "commit_id": commit_id, "moved_by": writer.viewer.id, "gate_result": gate_result}
+    session.add(AliasMove(repo_id=writer.repo.id, name=name, **entry))
+    writer.record(session, f"alias.{action}", f"{writer.repo.full_name}@{name}", commit=commit_id)
     session.flush()
 
 

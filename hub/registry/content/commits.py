@@ -92,7 +92,7 @@ def commit(
     stored = False
     for attempt in range(ATTEMPTS):
         with transaction(services.sessions) as session:
-            repo = refs.writable(session, viewer, repo_type, full_name)
+            repo = refs.writable(session, viewer, repo_type, full_name).repo
             head = _head(session, repo, branch, request.parent)
             entries = _changed(session, repo, head, request.changes)
             known = base_models.known(session)
@@ -107,7 +107,7 @@ def commit(
             with transaction(services.sessions) as session:
                 made = history.publish(
                     session,
-                    refs.writable(session, viewer, repo_type, full_name),
+                    refs.writable(session, viewer, repo_type, full_name).repo,
                     entries,
                     author_id=viewer.id,
                     message=request.message,

@@ -12,6 +12,7 @@ from hub.registry.access import permissions
 from hub.registry.access.users import BadName
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos
+from hub.registry.content.repos import WriteRepo
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, FileNotInRepo, Forbidden, RepoNotFound, RevisionNotFound
 from hub.vocabulary import COMMIT_ID, MAIN, RepoType
@@ -95,20 +96,25 @@ def find_file(
     return found.commit.id, entry
 
 
-def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> Repo:
-    """A repo that the viewer may write. Raises RepoNotFound if he may not read it either, Forbidden, NotSignedIn, ReadOnly."""
+def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> WriteRepo:
+    """The permit to change a repo, as `repos.writable`. Raises ReadOnly for a name that pins a version."""
     if match := PINNED.fullmatch(full_name):
         repos.find(session, viewer, repo_type, match[1])
         raise ReadOnly(f"{full_name} is a read-only name for a version of {match[1]}; write to {match[1]}.")
-    repo = repos.find(session, viewer, repo_type, full_name)
-    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
-    return repo
+    return repos.writable(session, viewer, repo_type, full_name)
 
 
-def create(session: Session, viewer: Viewer, repo: Repo, name: str, kind: str, commit: Commit) -> None:
+def create(session: Session, writer: WriteRepo, name: str, kind: str, commit: Commit) -> None:
     """A new branch or tag. Raises BadName, RefExists."""
+    insert_ref(session, writer, name, kind, commit)
+    writer.record(session, f"{kind}.created", f"{writer.repo.full_name}@{name}", commit=commit.id)
+
+
+def insert_ref(session: Session, writer: WriteRepo, name: str, kind: str, commit: Commit) -> None:
+    """The row of a new branch, tag or alias; the caller writes the line of the audit log. Raises BadName, RefExists."""
     check_name(name)
-    values = {"repo_id": repo.id, "name": name, "kind": kind, "commit_id": commit.id, "moved_by": viewer.id}
+    repo = writer.repo
+    values = {"repo_id": repo.id, "name": name, "kind": kind, "commit_id": commit.id, "moved_by": writer.viewer.id}
     made = insert(Ref).values(**values).on_conflict_do_nothing().returning(Ref.name)
     if session.scalar(made) is None:
         raise RefExists(
@@ -116,8 +122,9 @@ def create(session: Session, viewer: Viewer, repo: Repo, name: str, kind: str, c
         )
 
 
-def remove(session: Session, repo: Repo, name: str, kind: str) -> None:
+def remove(session: Session, writer: WriteRepo, name: str, kind: str) -> None:
     """Raises RevisionNotFound; ReadOnly for main, which every repo has, and for versions, which others rely on."""
+    repo = writer.repo
     ref = session.get(Ref, (repo.id, name))
     if ref is None or (ref.kind != kind and ref.kind != "version"):
         raise RevisionNotFound(f"{repo.full_name} has no {kind} {name!r}.")
@@ -126,6 +133,7 @@ def remove(session: Session, repo: Repo, name: str, kind: str) -> None:
             f"{name!r} of {repo.full_name} cannot be deleted: main and the versions stay as long as the repo."
         )
     session.execute(delete(Ref).where(Ref.repo_id == repo.id, Ref.name == name))
+    writer.record(session, f"{kind}.deleted", f"{repo.full_name}@{name}")
 
 
 def check_name(name: str) -> None:

@@ -4,13 +4,13 @@ from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry.access import audit, permissions, quota
+from hub.registry.access import permissions, quota
 from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import history, repos, text_index
 from hub.registry.content.history import Entry
 from hub.registry.content.refs import RevisionRef
-from hub.registry.content.repos import RepoExists
+from hub.registry.content.repos import RepoExists, WriteRepo
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
@@ -30,9 +30,10 @@ def create(
     return repo
 
 
-def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
+def move(session: Session, writer: WriteRepo, full_name: str) -> None:
     """Give a repo another name, maybe in another namespace, which from then on holds its bytes too."""
-    if repos.check_target(session, viewer, repo_type_of(repo), full_name) is not None:
+    repo = writer.repo
+    if repos.check_target(session, writer.viewer, repo_type_of(repo), full_name) is not None:
         raise RepoExists(
             f"There is a {repo.type} repo {full_name!r} already; choose another name.", repo=full_name, type=repo.type
         )
@@ -40,7 +41,7 @@ def move(session: Session, viewer: Viewer, repo: Repo, full_name: str) -> None:
     repo.namespace, repo.name = repos.split_name(full_name)
     session.flush()
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
-    audit.record(session, viewer.name, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
+    writer.record(session, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
     # The text that searches look in begins with the name.
     for facts in session.scalars(select(AdapterFacts).where(AdapterFacts.repo_id == repo.id)):
         facts.search = full_name.lower() + facts.search[len(before) :]
@@ -56,7 +57,7 @@ def duplicate(
     full_name: str,
     visibility: Visibility | None,
 ) -> Repo:
-    """A new repo with the files of a commit that the viewer may read. As visible as the source unless he may decide that there."""
+    """A new repo with the files of a commit that the viewer may read. As visible as the source unless they may decide that there."""
     repo_type = repo_type_of(source.repo)
     owner = permissions.may_write(session, viewer, source.repo.namespace, source.repo.name)
     wanted: Visibility = visibility or visibility_of(source.repo)

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, aliased
 
-from hub.registry.access import audit, permissions
-from hub.registry.access.viewer import Viewer
-from hub.registry.content.repos import find
+from hub.registry.content.repos import WriteRepo
 from hub.registry.models.adapters import Lineage
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.errors import Conflict, InvalidInput
-from hub.vocabulary import VISIBILITIES, RepoType, Visibility
+from hub.vocabulary import VISIBILITIES, Visibility
 
 
 class WouldReveal(Conflict):
@@ -27,23 +25,13 @@ def parse_visibility(text: str) -> Visibility:
     raise InvalidInput(f"{text!r} is not a valid visibility; choose {', '.join(others)} or {last}.")
 
 
-def change_visibility(
-    session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility, *, reveal: bool
-) -> Repo:
-    """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not say so."""
-    repo = find(session, viewer, repo_type, full_name)
-    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
+def change_visibility(session: Session, writer: WriteRepo, visibility: Visibility, *, reveal: bool) -> Repo:
+    """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not confirm it."""
+    repo = writer.repo
     if not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
-        check_reveals_nothing(session, Commit.repo_id == repo.id, visibility, f"Making {full_name} {visibility}")
-    audit.record(
-        session,
-        viewer.name,
-        "visibility.set",
-        full_name,
-        namespace=repo.namespace,
-        now=visibility,
-        before=repo.visibility,
-    )
+        act = f"Making {repo.full_name} {visibility}"
+        check_reveals_nothing(session, Commit.repo_id == repo.id, visibility, act)
+    writer.record(session, "visibility.set", repo.full_name, now=visibility, before=repo.visibility)
     repo.visibility = visibility
     return repo
 

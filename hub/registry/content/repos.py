@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit, permissions, users
+from hub.registry.access.permissions import AdministerHub, Write, authorize_in
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
@@ -29,7 +30,7 @@ def split_name(full_name: str) -> tuple[str, str]:
 
 
 def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> Repo:
-    """A repo the viewer may read. What he may not see answers exactly like what is not there."""
+    """A repo the viewer may read. One that they may not see answers exactly like one that is not there."""
     namespace, name = split_name(full_name)
     repo = session.scalar(
         select(Repo).where(
@@ -45,13 +46,27 @@ def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name
     return repo
 
 
+@dataclass(frozen=True)
+class WriteRepo(Write):
+    """To change this repo. Made by `writable` alone."""
+
+    repo: Repo
+
+
+def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> WriteRepo:
+    """The permit to change a repo. Raises RepoNotFound for those who may not read it either, NotSignedIn, Forbidden."""
+    repo = find(session, viewer, repo_type, full_name)
+    permit = authorize_in(session, viewer, Write, repo.namespace, repo.name)
+    return WriteRepo(permit.viewer, permit.namespace, repo)
+
+
 def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> Repo | None:
     """The repo of that name if there is one, after checking that the viewer may write it, or make it.
 
     Raises NotSignedIn, Forbidden, BadName, or RepoExists if the name is held by a deleted repo.
     """
     namespace, name = split_name(full_name)
-    permissions.authorize_in(session, viewer, permissions.Write, namespace, name)
+    authorize_in(session, viewer, Write, namespace, name)
     users.check_name(name, "The repo name")
     if VERSION_SUFFIX.search(name):
         raise users.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
@@ -170,15 +185,14 @@ def version_of(session: Session, commit: Commit) -> str | None:
     return session.scalar(select(Ref.name).where(Ref.commit_id == commit.id, Ref.kind == "version"))
 
 
-def delete(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> None:
-    """Gone at once for all but administrators; the name and the bytes stay until it can no longer be restored."""
-    repo = find(session, viewer, repo_type, full_name)
-    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
+def delete(session: Session, writer: WriteRepo) -> None:
+    """Hide the repo from all but administrators; the name and the bytes stay until it can no longer be restored."""
+    repo = writer.repo
     repo.deleted_at = datetime.now(UTC)
-    audit.record(session, viewer.name, "repo.deleted", full_name, namespace=repo.namespace, type=repo_type)
+    writer.record(session, "repo.deleted", repo.full_name, type=repo.type)
 
 
-def restore(session: Session, hub: permissions.AdministerHub, repo_type: RepoType, full_name: str, days: float) -> Repo:
+def restore(session: Session, hub: AdministerHub, repo_type: RepoType, full_name: str, days: float) -> Repo:
     """Undo a deletion of the last days. Raises RepoNotFound."""
     namespace, name = split_name(full_name)
     repo = session.scalar(

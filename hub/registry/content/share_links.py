@@ -8,9 +8,9 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from hub.registry.access import audit, credentials, permissions
-from hub.registry.access.viewer import Viewer
+from hub.registry.access import credentials
 from hub.registry.content import repo_visibility, repos
+from hub.registry.content.repos import WriteRepo
 from hub.registry.models.content import Commit, Repo, ShareLink
 from hub.registry.platform.errors import NotFound
 
@@ -19,47 +19,39 @@ class ShareNotFound(NotFound):
     code = "share_not_found"
 
 
-def create(
-    session: Session, viewer: Viewer, full_name: str, revision: str, days: float, *, reveal: bool
-) -> tuple[ShareLink, str]:
-    """A link and its secret, which is shown this once. Raises WouldReveal, as making the module public would."""
-    repo = repos.find(session, viewer, "model", full_name)
-    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
+def create(session: Session, writer: WriteRepo, revision: str, days: float, *, reveal: bool) -> tuple[ShareLink, str]:
+    """A link and its secret, which is shown this once. Raises WouldReveal, as making the adapter public would."""
+    repo = writer.repo
     commit = repos.resolve(session, repo, revision)
     if not reveal:
-        repo_visibility.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {full_name}")
+        repo_visibility.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {repo.full_name}")
     secret = secrets.token_urlsafe(32)
-    made = ShareLink(
+    link = ShareLink(
         hash=credentials.hash_secret(secret),
         commit_id=commit.id,
-        made_by=viewer.id,
+        made_by=writer.viewer.id,
         expires_at=func.now() + timedelta(days=days),
     )
-    session.add(made)
+    session.add(link)
     session.flush()
-    session.refresh(made)
-    audit.record(
-        session, viewer.name, "share.created", full_name, namespace=repo.namespace, commit=commit.id, days=days
-    )
-    return made, secret
+    session.refresh(link)
+    writer.record(session, "share.created", repo.full_name, commit=commit.id, days=days)
+    return link, secret
 
 
-def listing(session: Session, viewer: Viewer, full_name: str) -> Sequence[ShareLink]:
-    """Those of a repo that have not expired, for whoever may make them."""
-    repo = repos.find(session, viewer, "model", full_name)
-    permissions.authorize_in(session, viewer, permissions.Write, repo.namespace, repo.name)
-    of_repo = select(ShareLink).join(Commit, Commit.id == ShareLink.commit_id).where(Commit.repo_id == repo.id)
+def listing(session: Session, writer: WriteRepo) -> Sequence[ShareLink]:
+    """The links to a repo that have not expired."""
+    of_repo = select(ShareLink).join(Commit, Commit.id == ShareLink.commit_id).where(Commit.repo_id == writer.repo.id)
     live = of_repo.where(ShareLink.expires_at > func.now()).order_by(ShareLink.created_at)
     return session.scalars(live).all()
 
 
-def revoke(session: Session, viewer: Viewer, full_name: str, share_id: uuid.UUID) -> None:
-    if share_id not in {share.id for share in listing(session, viewer, full_name)}:
+def revoke(session: Session, writer: WriteRepo, share_id: uuid.UUID) -> None:
+    full_name = writer.repo.full_name
+    if share_id not in {share.id for share in listing(session, writer)}:
         raise ShareNotFound(f"{full_name} has no share link {share_id}.")
     session.execute(delete(ShareLink).where(ShareLink.id == share_id))
-    audit.record(
-        session, viewer.name, "share.revoked", full_name, namespace=full_name.partition("/")[0], share=str(share_id)
-    )
+    writer.record(session, "share.revoked", full_name, share=str(share_id))
 
 
 def opened(session: Session, secret: str) -> tuple[Repo, Commit, ShareLink]:

@@ -113,7 +113,7 @@ def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
 def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
     job = find(session, viewer, job_id)
-    permissions.authorize(viewer, permissions.UseJobs)
+    permit = permissions.authorize(viewer, permissions.UseJobs)
     if not may_cancel(session, viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
@@ -124,7 +124,7 @@ def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
         job.cancel_requested = True
     elif job.state != "cancelled":
         raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
-    audit.record(session, viewer.name, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
+    permit.record(session, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
     session.flush()
     session.refresh(job)
     return job

@@ -57,7 +57,7 @@ def repair(
     Raises BaseNotFound, NotRepairable, BadAdapter if it would not be sound on that base, NothingToRepair, HeadMoved.
     """
     with transaction(services.sessions) as session:
-        repo = refs.writable(session, viewer, "model", full_name)
+        repo = refs.writable(session, viewer, "model", full_name).repo
         head = repos.resolve(session, repo, MAIN)
         names, known = base_models.names(session), base_models.known(session)
         files: dict[str, RangedFile] = {

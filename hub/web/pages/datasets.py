@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
+from hub.http.permissions import CanWriteDataset, CanWriteSomewhere
 from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repo_visibility, repos
@@ -50,14 +51,14 @@ def new_dataset(session: SessionDep, viewer: SignedIn) -> Response:
 @router.post("/datasets/new")
 def create_dataset(
     services: ServicesDep,
-    viewer: SignedIn,
+    writer: CanWriteSomewhere,
     namespace: Annotated[str, Form(max_length=96)],
     name: Annotated[str, Form(max_length=96)],
     visibility: Annotated[Visibility, Form()] = "internal",
     examples: Annotated[str, Form(max_length=5_000_000)] = "",
     files: list[UploadFile] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    full_name = f"{namespace}/{name.strip()}"
+    viewer, full_name = writer.viewer, f"{namespace}/{name.strip()}"
     try:
         _publish(services, viewer, full_name, visibility, examples, files)
     except HubError as error:
@@ -113,14 +114,13 @@ def dataset(
 
 @router.post("/datasets/{namespace}/{name}/visibility")
 def change_visibility(
-    session: SessionDep, viewer: SignedIn, namespace: str, name: str, visibility: Annotated[Visibility, Form()]
+    session: SessionDep, writer: CanWriteDataset, visibility: Annotated[Visibility, Form()]
 ) -> Response:
-    full_name = f"{namespace}/{name}"
-    repo_visibility.change_visibility(session, viewer, "dataset", full_name, visibility, reveal=False)
-    return RedirectResponse(f"/datasets/{full_name}", status_code=303)
+    repo_visibility.change_visibility(session, writer, visibility, reveal=False)
+    return RedirectResponse(f"/datasets/{writer.repo.full_name}", status_code=303)
 
 
 @router.post("/datasets/{namespace}/{name}/delete")
-def delete(session: SessionDep, viewer: SignedIn, namespace: str, name: str) -> Response:
-    repos.delete(session, viewer, "dataset", f"{namespace}/{name}")
-    return RedirectResponse(f"/datasets?owner={namespace}", status_code=303)
+def delete(session: SessionDep, writer: CanWriteDataset) -> Response:
+    repos.delete(session, writer)
+    return RedirectResponse(f"/datasets?owner={writer.namespace}", status_code=303)

@@ -16,6 +16,7 @@ from joserfc.errors import JoseError
 
 from hub.http.addresses import address_of, root_url
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
+from hub.http.permissions import public
 from hub.registry.access import credentials, sign_in
 from hub.registry.access.permissions import ScopeMissing
 from hub.registry.access.viewer import Viewer
@@ -61,7 +62,7 @@ def _own_address(next: str) -> str:
     return next if re.fullmatch(r"/(?![/\\])[^\\\x00-\x20]*", next) else "/"
 
 
-@router.post("/login")
+@router.post("/login", dependencies=[public("signs in")])
 def login(
     request: Request,
     services: ServicesDep,
@@ -94,7 +95,7 @@ def _signed_in(request: Request, services: Services, viewer: Viewer, next: str) 
     return response
 
 
-@router.post("/logout")
+@router.post("/logout", dependencies=[public("ends the session that it comes with")])
 def logout(request: Request, session: SessionDep, viewer: ViewerDep) -> Response:
     credentials.end_session(session, request.cookies.get(COOKIE, ""))
     response = RedirectResponse("/", status_code=303)
@@ -147,7 +148,7 @@ async def start_oidc(request: Request, services: ServicesDep, next: Next = "") -
     return response
 
 
-@router.get(f"{OIDC_PATH}/callback")
+@router.get(f"{OIDC_PATH}/callback", dependencies=[public("signs in whom the provider names")])
 async def finish_oidc(request: Request, services: ServicesDep, code: str = "", state: str = "") -> Response:
     """From the provider: the code is exchanged, the ID token's signature, issuer, audience, time and nonce are checked."""
     provider: Any = _provider(services.settings)  # its stubs leave much untyped

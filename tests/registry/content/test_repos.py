@@ -149,7 +149,7 @@ def test_a_model_and_a_data_set_may_have_the_same_name(services: Services, ann: 
     adapter(services, ann, "ann/a")
     dataset(services, ann, "ann/a")
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "dataset", "ann/a")
+        repos.delete(session, repos.writable(session, ann.viewer, "dataset", "ann/a"))
     assert found(services, ann.viewer, "ann/a").type == "model"
 
 
@@ -177,13 +177,17 @@ def test_unreadable_is_not_found_and_unwritable_is_forbidden(services: Services,
     adapter(services, ann, "ann/internal")
     with transaction(services.sessions) as session:
         with pytest.raises(RepoNotFound):
-            repos.delete(session, bob.viewer, "model", "ann/private")
+            repos.delete(session, repos.writable(session, bob.viewer, "model", "ann/private"))
         with pytest.raises(RepoNotFound):
-            repo_visibility.change_visibility(session, bob.viewer, "model", "ann/private", "public", reveal=True)
+            repo_visibility.change_visibility(
+                session, repos.writable(session, bob.viewer, "model", "ann/private"), "public", reveal=True
+            )
         with pytest.raises(Forbidden):
-            repos.delete(session, bob.viewer, "model", "ann/internal")
+            repos.delete(session, repos.writable(session, bob.viewer, "model", "ann/internal"))
         with pytest.raises(Forbidden):
-            repo_visibility.change_visibility(session, bob.viewer, "model", "ann/internal", "public", reveal=True)
+            repo_visibility.change_visibility(
+                session, repos.writable(session, bob.viewer, "model", "ann/internal"), "public", reveal=True
+            )
         # A name in a namespace that one may not write in is refused before anything is said of it.
         messages = set()
         for name in ("ann/private", "ann/internal", "ann/absent"):
@@ -198,7 +202,7 @@ def test_a_deleted_repo_is_gone_for_all_and_its_name_is_held(
 ) -> None:
     adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/a")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/a"))
     for person in (ann, bob, admin):
         with pytest.raises(RepoNotFound):
             found(services, person.viewer, "ann/a")
@@ -211,7 +215,7 @@ def test_only_an_administrator_restores_and_only_within_the_days(
 ) -> None:
     commit = adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/a")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/a"))
     with transaction(services.sessions) as session, pytest.raises(Forbidden):
         repos.restore(session, authorize(ann.viewer, AdministerHub), "model", "ann/a", days=7)
     with transaction(services.sessions) as session:
@@ -238,7 +242,9 @@ def composed(services: Services, person: Person, name: str, *inputs: Commit) -> 
 
 def widen(services: Services, person: Person, name: str, to: Visibility, *, reveal: bool = False) -> str:
     with transaction(services.sessions) as session:
-        return repo_visibility.change_visibility(session, person.viewer, "model", name, to, reveal=reveal).visibility
+        return repo_visibility.change_visibility(
+            session, repos.writable(session, person.viewer, "model", name), to, reveal=reveal
+        ).visibility
 
 
 def test_widening_a_result_past_its_inputs_lists_the_names_it_would_reveal(services: Services, ann: Person) -> None:

@@ -106,7 +106,9 @@ def test_inline_examples_are_as_visible_as_the_result(
     services: Services, ann: Person, send: Send, module: Visibility, wanted: str | None, given: str
 ) -> None:
     with transaction(services.sessions) as session:
-        repo_visibility.change_visibility(session, ann.viewer, "model", "ann/a", module, reveal=False)
+        repo_visibility.change_visibility(
+            session, repos.writable(session, ann.viewer, "model", "ann/a"), module, reveal=False
+        )
     job = send(compose(visibility=wanted))
     assert job.visibility == given
     with transaction(services.sessions) as session:
@@ -156,7 +158,7 @@ def test_a_repeated_request_means_what_it_meant_then(services: Services, ann: Pe
     """A client that sends again after a lost answer gets its job, though the module it names has gone since."""
     first = send(compose(), key="k")
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/a")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/a"))
     assert send(compose(), key="k").id == first.id
 
 

@@ -248,7 +248,7 @@ def test_the_result_is_named_while_it_is_the_namespace_s_own(
             made = history.publish(session, repo, files, author_id=ann.viewer.id, message="made", job_id=lease.job_id)
         results[str(lease.job_id)] = (f"ann/{name}", made.id) if name == "kept" else (None, None)
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/deleted")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/deleted"))
     assert webhooks.send_due(services) == 2
     told = [json.loads(body) for _, _, body in receiver.got]
     assert {each["job"]: (each["result_repo"], each["result_commit"]) for each in told} == results

@@ -91,7 +91,7 @@ def test_nobody_counts_what_he_may_not_see(services: Services, ann: Person, bob:
             asked = found(services, viewer, **filters)
             assert asked.total.count == (1 if total == 3 else 0)
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/inside")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/inside"))
     assert counts(services, ann.viewer, "tag") == {"shared": 2, "merger": 1}
 
 

@@ -39,7 +39,9 @@ def test_parents_that_one_may_not_see_keep_their_part_and_lose_their_name(
 ) -> None:
     open_, secret = adapter(services, ann, "ann/open", seed=1), adapter(services, ann, "ann/secret", seed=2)
     with transaction(services.sessions) as session:
-        repo_visibility.change_visibility(session, ann.viewer, "model", "ann/secret", "private", reveal=False)
+        repo_visibility.change_visibility(
+            session, repos.writable(session, ann.viewer, "model", "ann/secret"), "private", reveal=False
+        )
     task = dataset(services, ann, "ann/task")
     made = woven(
         services,
@@ -67,7 +69,7 @@ def test_a_deleted_parent_is_nameless_for_all(services: Services, ann: Person, a
     gone = adapter(services, ann, "ann/gone")
     made = woven(services, ann, "ann/made", "internal", Parent(gone.id, "module", 1.0))
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/gone")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/gone"))
     for person in (ann, admin):
         assert parents(services, person.viewer, made) == [(PRIVATE, None, "module", 1.0)]
 
@@ -84,13 +86,13 @@ def test_what_lost_an_input_cannot_be_made_again_until_that_is_restored(
 
     assert lost() == 0
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/gone")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/gone"))
     assert lost() == 1
     with transaction(services.sessions) as session:
         repos.restore(session, authorize(admin.viewer, AdministerHub), "model", "ann/gone", 7)
     assert lost() == 0
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/gone")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/gone"))
         expiry.purge(session, timedelta(0))
     assert lost() == 1
 
@@ -151,7 +153,7 @@ def test_a_figure_is_seen_by_who_may_read_both_module_and_data_set(
     assert scores(services, bob.viewer) == {("ann/shown", 0.1), (None, 0.5)}
     assert scores(services, None) == set()
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/shown")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/shown"))
     assert scores(services, bob.viewer) == {(None, 0.5)}
 
 
@@ -168,11 +170,15 @@ def test_an_input_that_its_owner_may_no_longer_read_stops_a_job(services: Servic
 
     assert not unreadable()
     with transaction(services.sessions) as session:
-        repo_visibility.change_visibility(session, bob.viewer, "model", "bob/lent", "private", reveal=False)
+        repo_visibility.change_visibility(
+            session, repos.writable(session, bob.viewer, "model", "bob/lent"), "private", reveal=False
+        )
     assert unreadable()
     with transaction(services.sessions) as session:
-        repo_visibility.change_visibility(session, bob.viewer, "model", "bob/lent", "internal", reveal=False)
+        repo_visibility.change_visibility(
+            session, repos.writable(session, bob.viewer, "model", "bob/lent"), "internal", reveal=False
+        )
     assert not unreadable()
     with transaction(services.sessions) as session:
-        repos.delete(session, bob.viewer, "model", "bob/lent")
+        repos.delete(session, repos.writable(session, bob.viewer, "model", "bob/lent"))
     assert unreadable()

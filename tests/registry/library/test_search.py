@@ -7,7 +7,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.content import rename_copy, repo_visibility, repos
 from hub.registry.library import scores, search
 from hub.registry.library.search import SORTS, Filters, Sort
-from hub.registry.models.content import Commit, Repo
+from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
@@ -171,19 +171,23 @@ def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: 
     adapter(services, ann, "ann/a", seed=2)
     with transaction(services.sessions) as session:
         users.create_namespace(session, "weavers", "organization", ann.viewer.id)
-        repo = repo_visibility.change_visibility(session, ann.viewer, "model", "ann/a", "private", reveal=False)
+        repo = repo_visibility.change_visibility(
+            session, repos.writable(session, ann.viewer, "model", "ann/a"), "private", reveal=False
+        )
     assert (names(services, bob.viewer), names(services, ann.viewer, visibility="private")) == ([], ["ann/a"])
     with transaction(services.sessions) as session:
-        rename_copy.move(session, ann.viewer, session.get_one(Repo, repo.id), "weavers/b")
+        rename_copy.move(session, repos.writable(session, ann.viewer, "model", repo.full_name), "weavers/b")
     assert (names(services, ann.viewer, owner="ann"), names(services, ann.viewer, owner="weavers")) == (
         [],
         ["weavers/b"],
     )
     with transaction(services.sessions) as session:
-        repo_visibility.change_visibility(session, ann.viewer, "model", "weavers/b", "public", reveal=False)
+        repo_visibility.change_visibility(
+            session, repos.writable(session, ann.viewer, "model", "weavers/b"), "public", reveal=False
+        )
     assert names(services, None) == ["weavers/b"]
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "weavers/b")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "weavers/b"))
     assert names(services, ann.viewer) == []
 
 
@@ -257,7 +261,7 @@ def test_hidden_adapters_do_not_show_in_where_a_page_ends(services: Services, an
 def test_deleted_adapters_are_not_found(services: Services, ann: Person) -> None:
     adapter(services, ann, "ann/a")
     with transaction(services.sessions) as session:
-        repos.delete(session, ann.viewer, "model", "ann/a")
+        repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/a"))
     assert names(services, ann.viewer) == []
 
 

@@ -171,7 +171,7 @@ def test_a_requeued_job_is_sent_in_the_same_round(services: Services, submit: Su
 
 def deleted(services: Services, person: Person, name: str, when: str) -> None:
     with transaction(services.sessions) as session:
-        repos.delete(session, person.viewer, "model", name)
+        repos.delete(session, repos.writable(session, person.viewer, "model", name))
         session.flush()
         session.execute(update(Repo).where(Repo.deleted_at.is_not(None)).values(deleted_at=text(f"now() - {when}")))
 

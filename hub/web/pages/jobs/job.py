@@ -15,6 +15,7 @@ from hub.drawing import svg
 from hub.drawing.heat import partition_maps
 from hub.drawing.plot import loss_trace, progress_curve, reward_curve, training_curve
 from hub.http.identity import SessionDep, ViewerDep
+from hub.http.permissions import CanUseJobs
 from hub.registry.access import users
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries, queueing, usage
@@ -104,10 +105,8 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
 
 
 @router.post("/jobs/{job_id}/cancel")
-def cancel(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in to cancel a job.")
-    queueing.cancel(session, viewer, job_id)
+def cancel(session: SessionDep, permit: CanUseJobs, job_id: uuid.UUID) -> Response:
+    queueing.cancel(session, permit.viewer, job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 

@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from hub.http.identity import ServicesDep, SignedIn
+from hub.http.permissions import CanUseJobs, public
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries
 from hub.registry.jobs.requests.generate import GenerateRequest
@@ -62,7 +63,7 @@ class GeneratePage(Page, template="new/generate.html"):
     notice: str = ""
 
 
-@router.post("/new/preview")
+@router.post("/new/preview", dependencies=[public("changes nothing")])
 def preview_examples(services: ServicesDep, viewer: SignedIn, typed: TypedDep) -> Response:
     """The first rows of one source, counted, as a part of the form it was asked from."""
     source = typed.one("act").partition(":")[2]
@@ -71,7 +72,7 @@ def preview_examples(services: ServicesDep, viewer: SignedIn, typed: TypedDep) -
     return render(PreviewPart(preview or SourcePreview(source)), viewer)
 
 
-@router.post("/new/{kind}/estimate")
+@router.post("/new/{kind}/estimate", dependencies=[public("changes nothing")])
 def estimate_time(services: ServicesDep, viewer: SignedIn, kind: str, typed: TypedDep) -> Response:
     """How long it would take as the form stands, as a part of the form."""
     form, base = _form(kind), typed.one("base")
@@ -116,9 +117,9 @@ def new_job(
 
 
 @router.post("/new/{kind}")
-def start_job(services: ServicesDep, viewer: SignedIn, kind: str, typed: TypedDep) -> Response:
+def start_job(services: ServicesDep, permit: CanUseJobs, kind: str, typed: TypedDep) -> Response:
     """Queue the job, or show the form again with what is wrong. Any other button only shows it again."""
-    form = _form(kind)
+    form, viewer = _form(kind), permit.viewer
     if typed.one("act") != "start":
         return _page(services, viewer, form, typed)
     try:

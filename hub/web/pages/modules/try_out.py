@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
+from hub.http.permissions import CanUseJobs
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries
 from hub.registry.jobs.requests.common import Module
@@ -18,7 +19,7 @@ from hub.registry.jobs.requests.generate import GenerateRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import HubError, InvalidInput, NotSignedIn
+from hub.registry.platform.errors import HubError, InvalidInput
 from hub.registry.platform.services import Services
 from hub.vocabulary import FINISHED, MAIN
 from hub.web.pages.modules.overview import Opened, open_module, tab
@@ -52,7 +53,7 @@ def form(
 @router.post("")
 def ask(
     services: ServicesDep,
-    viewer: ViewerDep,
+    permit: CanUseJobs,
     namespace: str,
     name: str,
     prompt: Annotated[str, Form(max_length=100_000)] = "",
@@ -60,8 +61,7 @@ def ask(
     folder: Annotated[str, Form(max_length=500)] = "",
     revision: Annotated[str, Form(max_length=255)] = MAIN,
 ) -> Response:
-    if viewer is None:
-        raise NotSignedIn("Sign in to try a module.")
+    viewer = permit.viewer
     full_name = f"{namespace}/{name}"
     try:
         job_id = _submit(services, viewer, full_name, revision, folder, prompt, tokens)

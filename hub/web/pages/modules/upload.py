@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from hub.http.identity import ServicesDep, SessionDep, SignedIn
+from hub.http.permissions import CanWriteSomewhere
 from hub.http.uploads import Upload, read_upload
 from hub.registry.access import instance_keys, permissions, signing
 from hub.registry.access.viewer import Viewer
@@ -48,13 +49,13 @@ def _form(
 
 
 @router.post("/upload")
-async def show(request: Request, services: ServicesDep, viewer: SignedIn) -> Response:
+async def show(request: Request, services: ServicesDep, writer: CanWriteSomewhere) -> Response:
     """Store what was sent for the namespace, and show what it is."""
     try:
         async with read_upload(request, services.settings.max_upload_bytes) as upload:
-            return await run_in_threadpool(_show, services, viewer, upload)
+            return await run_in_threadpool(_show, services, writer.viewer, upload)
     except HubError as error:
-        return await run_in_threadpool(_refused, services, viewer, error)
+        return await run_in_threadpool(_refused, services, writer.viewer, error)
 
 
 def _show(services: Services, viewer: Viewer, upload: Upload) -> Response:
@@ -102,7 +103,7 @@ def _signed(viewer: Viewer, namespace: str, kept: str) -> tuple[Any, ...]:
 @router.post("/upload/publish")
 def publish(
     services: ServicesDep,
-    viewer: SignedIn,
+    writer: CanWriteSomewhere,
     namespace: Annotated[str, Form(max_length=96)],
     kept: Annotated[str, Form(max_length=1_000_000)],
     expires: Annotated[int, Form()],
@@ -111,7 +112,8 @@ def publish(
     visibility: Annotated[str, Form(max_length=20)] = "internal",
     message: Annotated[str, Form(max_length=1_000)] = "",
 ) -> Response:
-    """Publish what was shown, to nobody else than whom it was shown to."""
+    """Publish what was shown, for nobody else than the person to whom it was shown."""
+    viewer = writer.viewer
     with transaction(services.sessions) as session:
         signing.check(instance_keys.key(session), signature, expires, *_signed(viewer, namespace, kept))
     entries = [Entry(*entry) for entry in json.loads(kept)]

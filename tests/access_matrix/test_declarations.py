@@ -1,0 +1,62 @@
+"""Every route that changes something declares in its signature what it needs, or says why it needs nothing."""
+
+from collections.abc import Iterator
+from typing import get_type_hints
+
+from fastapi import APIRouter
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from hub.http.identity import SignedIn
+from hub.http.permissions import Public
+from hub.registry.access.permissions import Permit
+from tests.access_matrix.test_matrix import api_routes
+
+READING = {"GET", "HEAD", "OPTIONS"}
+# Routes that change something although they are read: they sign in, or grant a token to write with.
+CHANGING_GETS = {"/login/oidc/callback", "/api/{kind}/{namespace}/{name}/xet-write-token/{revision:path}"}
+
+
+def declarations(dependant: Dependant) -> Iterator[object]:
+    for dependency in dependant.dependencies:
+        yield from declarations(dependency)
+        if isinstance(dependency.call, Public):
+            yield dependency.call
+        elif dependency.call is not None:
+            hint = get_type_hints(dependency.call).get("return")
+            if isinstance(hint, type) and issubclass(hint, Permit):
+                yield hint
+
+
+def changing() -> list[APIRoute]:
+    return [route for route in api_routes() if not (route.methods or set()) <= READING or route.path in CHANGING_GETS]
+
+
+def test_every_route_that_changes_something_declares_its_permit() -> None:
+    without = [
+        f"{sorted(route.methods or ())} {route.path}" for route in changing() if not list(declarations(route.dependant))
+    ]
+    assert without == []
+    assert {route.path for route in changing()} > CHANGING_GETS
+
+
+def test_a_route_declares_either_a_permit_or_that_it_is_public() -> None:
+    for route in changing():
+        kinds = {isinstance(each, Public) for each in declarations(route.dependant)}
+        assert len(kinds) == 1, route.path
+
+
+def test_a_public_route_says_why() -> None:
+    public = [each for route in changing() for each in declarations(route.dependant) if isinstance(each, Public)]
+    assert all(each.why for each in public)
+
+
+def test_to_be_signed_in_is_no_declaration() -> None:
+    router = APIRouter()
+
+    @router.post("/thing")
+    def change(viewer: SignedIn) -> None: ...
+
+    (route,) = router.routes
+    assert isinstance(route, APIRoute)
+    assert list(declarations(route.dependant)) == []
