@@ -121,8 +121,8 @@ def test_a_job_says_what_it_said(session: Session, ann: Viewer, name: str) -> No
     expected = JOBS[name]
     job = job_queries.find(session, ann, uuid.UUID(expected["id"]))
     assert (job.kind, job.state) == (expected["kind"], expected["state"])
-    published = job_queries.result_commit(session, job)
-    assert (published[0].full_name if published else None) == expected["result_repo"]
+    published = job_queries.results(session, [job]).get(job.id)
+    assert (published.repo if published else None) == expected["result_repo"]
 
 
 def test_a_composition_has_its_modules_as_parents(session: Session, ann: Viewer) -> None:

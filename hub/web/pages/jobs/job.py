@@ -81,7 +81,7 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
     if viewer is None:
         raise NotSignedIn("Sign in to see your jobs.")
     found = job_queries.find(session, viewer, job_id)
-    result = job_queries.result_commit(session, found)
+    result = job_queries.results(session, [found]).get(found.id)
     live = found.state not in FINISHED
     return page(
         "jobs/job.html",
@@ -90,8 +90,8 @@ def job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Response:
         title=title(found),
         devices=usage.devices(session, found),
         owner=session.get_one(User, found.owner_id).name,
-        repo=result[0].full_name if result else None,
-        commit=result[1].id if result else None,
+        repo=result.repo if result else None,
+        commit=result.commit if result else None,
         log=job_queries.newest_events(session, found.id, LOG),
         live=_live(session, viewer, found) if live else None,
         taken=_taken(found),
