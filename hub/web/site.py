@@ -1,9 +1,24 @@
 """All pages."""
 
 from hub.web.pages import account, datasets, device, hub_addresses, library, reference, sign_in, system, teams
-from hub.web.pages.jobs import job, launch
+from hub.web.pages.jobs import job, launch, listing
 from hub.web.pages.modules import aliases, browse, overview, settings, share, try_out, upload
 
 MODULE = (overview, aliases, settings, try_out, share)
-PAGES = (browse, *MODULE, upload, launch, job, library, datasets, teams, account, system, sign_in, device, reference)
+PAGES = (
+    browse,
+    *MODULE,
+    upload,
+    launch,
+    listing,
+    job,
+    library,
+    datasets,
+    teams,
+    account,
+    system,
+    sign_in,
+    device,
+    reference,
+)
 LAST = (hub_addresses,)  # after every other route of the application

@@ -26,7 +26,7 @@ from hub.vocabulary import MAIN
 from hub.web.graph import address, family_graph, title
 from hub.web.pages.modules.snippets import Pinned, Snippet, snippets
 from hub.web.render import markdown, page
-from hub.web.report import METRICS, judged
+from hub.web.report import METRICS, summarize_report
 
 router = APIRouter(include_in_schema=False)
 
@@ -103,7 +103,7 @@ def overview(
         size=size,
         card=card_of(session, services.storage, commit),
         told=told,
-        judged=judged(told.report) if told else None,
+        judged=summarize_report(told.report) if told else None,
         metrics=METRICS,
         scores=provenance.scores_beside_base(session, viewer, commit),
         parents=provenance.parents(session, viewer, commit),

@@ -7,7 +7,7 @@ from hub.registry.content import repos, share_links, trees
 from hub.registry.library import manifest
 from hub.web.pages.modules.overview import FILES_A_PAGE, card_of
 from hub.web.render import page
-from hub.web.report import METRICS, judged
+from hub.web.report import METRICS, summarize_report
 
 router = APIRouter(include_in_schema=False)
 
@@ -29,7 +29,7 @@ def shared(services: ServicesDep, session: SessionDep, viewer: ViewerDep, secret
         files=[item.entry for item in items if item.entry],
         card=card_of(session, services.storage, commit),
         told=told,
-        judged=judged(told.report) if told else None,
+        judged=summarize_report(told.report) if told else None,
         metrics=METRICS,
     )
     # The address is the secret: it goes into no other site's log and into no shared cache.
