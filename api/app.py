@@ -23,7 +23,7 @@ from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import load_settings
 from hub.version import VERSION
 from hub.web.render import error_page
-from hub.web.site import LAST, PAGES
+from hub.web.site import CATCH_ALL_ROUTERS, PAGE_ROUTERS
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,6 @@ def create_app(services: Services | None = None) -> FastAPI:
 def _routes() -> Sequence[BaseRoute]:
     """Those of every module. FastAPI takes a fifth of a second to prepare them, which each application of a test would pay again."""
     router = APIRouter()
-    for module in (v1, *PAGES, huggingface, *LAST):
+    for module in (v1, *PAGE_ROUTERS, huggingface, *CATCH_ALL_ROUTERS):
         router.include_router(module.router)
     return router.routes

@@ -4,6 +4,7 @@ A page is a subclass of `Page` that names its template. Its fields are all that 
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,7 +108,7 @@ def static(name: str) -> str:
     return f"/static/{name}?v={STATIC[name].hash}"
 
 
-def query(values: dict[str, Any]) -> str:
+def query_string(values: Mapping[str, object]) -> str:
     """The part of an address after "?", without what is empty."""
     return urlencode({key: value for key, value in values.items() if value not in (None, "", [])}, doseq=True)
 
@@ -119,7 +120,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"size": size, "amount": amount, "duration": duration, "age": age, "query": query}
+_templates.filters |= {"size": size, "amount": amount, "duration": duration, "age": age, "query": query_string}
 _templates.globals |= {"static": static}
 
 

@@ -1,16 +1,15 @@
-"""All pages."""
+"""The routers of all pages."""
 
 from hub.web.pages import account, datasets, device, hub_addresses, library, reference, sign_in, system, teams
-from hub.web.pages.jobs import job, launch, listing
-from hub.web.pages.modules import aliases, browse, overview, settings, share, try_out, upload
+from hub.web.pages.jobs import job, launch
+from hub.web.pages.modules import aliases, browse, overview, settings, share, tabs, try_out, upload
 
-MODULE = (overview, aliases, settings, try_out, share)
-PAGES = (
+MODULE = (overview, tabs, aliases, settings, try_out, share)
+PAGE_ROUTERS = (
     browse,
     *MODULE,
     upload,
     launch,
-    listing,
     job,
     library,
     datasets,
@@ -21,4 +20,4 @@ PAGES = (
     device,
     reference,
 )
-LAST = (hub_addresses,)  # after every other route of the application
+CATCH_ALL_ROUTERS = (hub_addresses,)  # after every other route of the application

@@ -14,7 +14,7 @@ from api.huggingface import repos as hub_repos
 from hub.http.identity import COOKIE
 from hub.registry.access import credentials
 from hub.registry.platform.db import transaction
-from hub.web.site import LAST, PAGES
+from hub.web.site import CATCH_ALL_ROUTERS, PAGE_ROUTERS
 from tests.access_matrix.conftest import ORGANIZATION, Instance
 from tests.access_matrix.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
 from tests.support.files import examples_file, peft_folder
@@ -71,7 +71,7 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
 
 def api_routes() -> Iterator[APIRoute]:
     hub = (auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, unsupported, xet)
-    routers = [*v1.SUBJECTS, *(module.router for module in (*PAGES, *LAST, *hub))]
+    routers = [*v1.SUBJECTS, *(module.router for module in (*PAGE_ROUTERS, *CATCH_ALL_ROUTERS, *hub))]
     for router in routers:
         for route in router.routes:
             assert isinstance(route, APIRoute)

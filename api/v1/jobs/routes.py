@@ -18,7 +18,6 @@ from api.v1.jobs.watch import Watcher
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.http.permissions import CanUseJobs
 from hub.registry.jobs import job_queries, queueing
-from hub.registry.jobs.job_queries import Published
 from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.library import provenance
@@ -59,9 +58,7 @@ def list_jobs(
     found = job_queries.listing(
         session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit
     )
-    jobs = [job for job, _ in found]
-    results = job_queries.results(session, jobs)
-    return [_described(job, results.get(job.id)) for job in jobs]
+    return [describe(session, job) for job, _ in found]
 
 
 @router.get("/jobs/{job_id}")
@@ -135,10 +132,8 @@ def list_scores(session: SessionDep, viewer: ViewerDep) -> list[ScoreInfo]:
 
 
 def describe(session: Session, job: Job) -> schemas.Job:
-    return _described(job, job_queries.results(session, [job]).get(job.id))
-
-
-def _described(job: Job, result: Published | None) -> schemas.Job:
+    found = job_queries.result_commit(session, job)
+    repo, commit = found or (None, None)
     error = {"code": job.error_code, "message": job.error_message or ""} if job.error_code else None
     return schemas.Job(
         id=job.id,
@@ -149,8 +144,8 @@ def _described(job: Job, result: Published | None) -> schemas.Job:
         attempt=job.attempt,
         cancel_requested=job.cancel_requested,
         result=job.result,
-        result_repo=result.repo if result else None,
-        result_commit=result.commit if result else None,
+        result_repo=repo.full_name if repo else None,
+        result_commit=commit.id if commit else None,
         error=error,
         created_at=job.created_at,
         started_at=job.started_at,

@@ -48,7 +48,7 @@ def _share(share: ShareLink) -> schemas.ShareInfo:
 @router.get("/shares/{secret}")
 def open_share(session: SessionDep, secret: str) -> schemas.Shared:
     """What a link shows; no sign-in."""
-    repo, commit, share = share_links.opened(session, secret)
+    repo, commit, share = share_links.open_share_link(session, secret)
     return schemas.Shared(
         repo=repo.full_name,
         commit=commit.id,
@@ -64,7 +64,7 @@ def shared_file(
 ) -> Response:
     """One of its files; ranges are honoured."""
     with transaction(services.sessions) as session:
-        _, commit, _ = share_links.opened(session, secret)
+        _, commit, _ = share_links.open_share_link(session, secret)
         entry = repos.file(session, commit, path)
     return send_file(services.storage, entry, commit, range_header)
 
@@ -73,6 +73,6 @@ def shared_file(
 def shared_archive(services: ServicesDep, secret: str) -> Response:
     """All of them as a .zip."""
     with transaction(services.sessions) as session:
-        repo, commit, _ = share_links.opened(session, secret)
+        repo, commit, _ = share_links.open_share_link(session, secret)
         entries = repos.files(session, commit)
     return send_zip(services.storage, repo.name, entries)

@@ -54,7 +54,7 @@ def revoke(session: Session, writer: WriteRepo, share_id: uuid.UUID) -> None:
     writer.record(session, "share.revoked", full_name, share=str(share_id))
 
 
-def opened(session: Session, secret: str) -> tuple[Repo, Commit, ShareLink]:
+def open_share_link(session: Session, secret: str) -> tuple[Repo, Commit, ShareLink]:
     """What a link shows. Raises ShareNotFound also where it has expired, or the module was deleted."""
     row = session.execute(
         select(Repo, Commit, ShareLink)
@@ -64,5 +64,5 @@ def opened(session: Session, secret: str) -> tuple[Repo, Commit, ShareLink]:
         .where(Repo.deleted_at.is_(None), Commit.tree.is_not(None))
     ).one_or_none()
     if row is None:
-        raise ShareNotFound("The link is not known, was revoked, or its time is over; ask whoever sent it for another.")
+        raise ShareNotFound("The link is not known, was revoked, or has expired; ask whoever sent it for another.")
     return row[0], row[1], row[2]

@@ -1,10 +1,13 @@
 """Data sets: the list, one with a look at its examples, and a form for a new one."""
 
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Response, UploadFile
 from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
 
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.http.permissions import CanWriteDataset, CanWriteSomewhere
@@ -12,19 +15,61 @@ from hub.registry.access import permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, repo_visibility, repos
 from hub.registry.datasets import peek
+from hub.registry.datasets.peek import Look
 from hub.registry.inspection import archive
 from hub.registry.library import hub_listing, provenance
+from hub.registry.library.hub_listing import Row
+from hub.registry.library.provenance import Measured, Relative
 from hub.registry.library.publishing import publish_dataset
+from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import HubError
 from hub.registry.platform.services import Services
 from hub.vocabulary import MAIN, VISIBILITIES, Visibility
-from hub.web.render import page
+from hub.web.forms import NO_FORM, RefusedForm, run_form
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
 LISTED = 50
 SHOWN_FILES = 6
+SHOWN_SCORES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetsPage(Page, template="datasets/list.html"):
+    """One page of the data sets that match."""
+
+    rows: Sequence[Row]
+    sizes: Mapping[str, tuple[int, int]]  # commit -> number of files, bytes
+    q: str  # words of the name
+    owner: str
+    following: str | None  # cursor of the next page
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewDatasetPage(Page, template="datasets/new.html"):
+    """The form "new" for a data set."""
+
+    namespaces: Sequence[str]  # in which the viewer may write
+    form: RefusedForm
+    visibilities: Sequence[Visibility] = VISIBILITIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetPage(Page, template="datasets/dataset.html"):
+    """A data set at a revision, with its first examples."""
+
+    repo: Repo
+    commit: Commit
+    revision: str  # as the address names it
+    files: Sequence[TreeEntry]
+    refs: Sequence[Ref]
+    looks: Sequence[Look]  # into the first files of examples
+    not_shown: Sequence[TreeEntry]  # the other files of examples
+    children: Sequence[Relative]  # what was made from this commit
+    scores: Sequence[Measured]
+    writable: bool
+    visibilities: Sequence[Visibility] = VISIBILITIES
 
 
 @router.get("/datasets")
@@ -40,12 +85,17 @@ def list_datasets(
         session, viewer, "dataset", filters, sort="modified", limit=LISTED, cursor=cursor or None
     )
     sizes = repos.sizes(session, [row.commit for row in rows])
-    return page("datasets/list.html", viewer, rows=rows, sizes=sizes, q=q, owner=owner, cursor=following)
+    return render(DatasetsPage(rows=rows, sizes=sizes, q=q, owner=owner, following=following), viewer)
 
 
 @router.get("/datasets/new")
 def new_dataset(session: SessionDep, viewer: SignedIn) -> Response:
-    return page("datasets/new.html", viewer, problem="", typed={}, namespaces=permissions.writable(session, viewer))
+    return _new(session, viewer)
+
+
+def _new(session: Session, viewer: Viewer, form: RefusedForm = NO_FORM) -> Response:
+    page = NewDatasetPage(namespaces=permissions.writable(session, viewer), form=form)
+    return render(page, viewer, status=form.status)
 
 
 @router.post("/datasets/new")
@@ -58,17 +108,18 @@ def create_dataset(
     examples: Annotated[str, Form(max_length=5_000_000)] = "",
     files: list[UploadFile] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    viewer, full_name = writer.viewer, f"{namespace}/{name.strip()}"
-    try:
-        _publish(services, viewer, full_name, visibility, examples, files)
-    except HubError as error:
-        typed = {"namespace": namespace, "name": name, "visibility": visibility, "examples": examples}
+    full_name = f"{namespace}/{name.strip()}"
+
+    def change() -> Response:
+        _publish(services, writer.viewer, full_name, visibility, examples, files)
+        return RedirectResponse(f"/datasets/{full_name}", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
         with transaction(services.sessions) as session:
-            own = permissions.writable(session, viewer)
-        return page(
-            "datasets/new.html", viewer, status=error.status, problem=error.message, typed=typed, namespaces=own
-        )
-    return RedirectResponse(f"/datasets/{full_name}", status_code=303)
+            return _new(session, writer.viewer, form)
+
+    typed = {"namespace": namespace, "name": name, "visibility": visibility, "examples": examples}
+    return run_form(change, show_again, name="new", typed=typed)
 
 
 def _publish(
@@ -79,8 +130,8 @@ def _publish(
     examples: str,
     files: list[UploadFile],
 ) -> None:
-    named = [file for file in files if file.filename]  # a browser sends an empty part where none was chosen
-    incoming = [blobs.hash_file(archive.safe_path(file.filename or ""), file.file) for file in named]
+    chosen = [file for file in files if file.filename]  # a browser sends an empty part where no file was chosen
+    incoming = [blobs.hash_file(archive.safe_path(file.filename or ""), file.file) for file in chosen]
     if examples.strip():
         text = "".join(f"{line.strip()}\n" for line in examples.splitlines() if line.strip())
         incoming.append(blobs.hash_file("examples.jsonl", io.BytesIO(text.encode())))
@@ -95,21 +146,19 @@ def dataset(
     commit = repos.resolve(session, repo, revision)
     files = repos.files(session, commit)
     jsonl = [file for file in files if file.path.endswith(".jsonl")]
-    return page(
-        "datasets/dataset.html",
-        viewer,
+    page = DatasetPage(
         repo=repo,
         commit=commit,
         revision=revision,
         files=files,
         refs=repos.refs(session, repo),
         looks=[peek.look(services.storage, file) for file in jsonl[:SHOWN_FILES]],
-        unseen=jsonl[SHOWN_FILES:],
-        users=provenance.children(session, viewer, commit),
-        scores=provenance.scores(session, viewer, dataset_commit=commit.id, limit=100),
+        not_shown=jsonl[SHOWN_FILES:],
+        children=provenance.children(session, viewer, commit),
+        scores=provenance.scores(session, viewer, dataset_commit=commit.id, limit=SHOWN_SCORES),
         writable=viewer is not None and permissions.may_write(session, viewer, repo.namespace, repo.name),
-        visibilities=VISIBILITIES,
     )
+    return render(page, viewer)
 
 
 @router.post("/datasets/{namespace}/{name}/visibility")

@@ -1,6 +1,6 @@
 """Addresses that Hugging Face clients print after an upload, for people who open them: to the page of the module or data set.
 
-They are asked last, after the clients' own routes, and namespaces that are addresses of this hub are left out.
+These routes come last, after the clients' own, and leave out namespaces that are addresses of this hub.
 """
 
 from urllib.parse import unquote
@@ -11,7 +11,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from hub.http.addresses import raw_path
 from hub.registry.access.users import RESERVED_NAMES
-from hub.web.render import query
+from hub.web.render import query_string
 
 
 class OwnerConvertor(StringConvertor):
@@ -44,5 +44,5 @@ def dataset_at(request: Request, namespace: str, name: str) -> Response:
 
 def _revision(request: Request, position: int) -> str:
     """The piece of the address after "tree" and its like, read before it is decoded, as a branch may have a "/" in it."""
-    raw = raw_path(request)
-    return query({"revision": unquote(raw.split("/")[position])})
+    pieces = raw_path(request).split("/")
+    return query_string({"revision": unquote(pieces[position])})

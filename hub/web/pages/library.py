@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, get_args
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Query, Response
 from markupsafe import Markup
@@ -17,8 +17,8 @@ from hub.registry.library import provenance, similar
 from hub.registry.library.provenance import Measured
 from hub.registry.library.similar import Map, Module, TooManyModules
 from hub.similarity import layout
-from hub.vocabulary import Metric
-from hub.web.render import page
+from hub.vocabulary import METRICS, Metric
+from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
@@ -30,30 +30,55 @@ Owner = Annotated[str, Query(pattern=r"^[\w.-]{0,96}$")]
 Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
 
 
+@dataclass(frozen=True)
+class MapPictures:
+    """A map as pictures. `share`: of the differences between modules, which the plane keeps."""
+
+    scatter: Markup
+    share: float
+    clusters: Sequence[Sequence[Module]]  # those with a colour of their own
+    small_clusters: Sequence[Sequence[Module]]
+    grid: Markup  # empty where it would be too large to read
+    order: Sequence[int]  # of the modules in the grid and its table
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPage(Page, template="library/map.html"):
+    """The modules of one base: which are nearly the same, which belong together."""
+
+    base_model: str
+    owner: str  # whose modules; "" for everybody's
+    bases: Sequence[tuple[str, int]]  # (base, number of its modules), the most modules first
+    map: Map | None
+    pictures: MapPictures | None  # of the same map
+    problem: str
+    address: Callable[[Module], str]
+    standard_error: Callable[[float], float] = similar.standard_error
+
+
 @router.get("/map")
 def library_map(session: SessionDep, viewer: ViewerDep, base_model: Text = "", owner: Owner = "") -> Response:
-    """The modules of one base: what is nearly the same, what belongs together. Of the base with the most modules if none is named."""
-    known = similar.bases_of(session, viewer)
-    chosen = base_model or (known[0][0] if known else "")
-    found, problem = None, None
+    """Of the base with the most modules if the address names none."""
+    bases = similar.bases_of(session, viewer)
+    chosen = base_model or (bases[0][0] if bases else "")
+    found, problem = None, ""
     try:
         found = similar.library_map(session, viewer, chosen, namespaces=[owner] if owner else []) if chosen else None
     except TooManyModules as error:
         problem = error.message
-    return page(
-        "library/map.html",
-        viewer,
-        asked={"base_model": chosen, "owner": owner},
-        known=known,
+    page = MapPage(
+        base_model=chosen,
+        owner=owner,
+        bases=bases,
         map=found,
+        pictures=_pictures(found) if found else None,
         problem=problem,
-        error=similar.standard_error,
-        **(_pictures(found) if found else {}),
-        status=422 if problem else 200,
+        address=address,
     )
+    return render(page, viewer, status=422 if problem else 200)
 
 
-def _pictures(found: Map) -> dict[str, object]:
+def _pictures(found: Map) -> MapPictures:
     """Dots whose distances are those of the updates, coloured by cluster; and the grid of all cosines, where it can be read."""
     groups = [group for group in found.clusters if len(group) > 1]
     colours = {index: number for number, group in enumerate(groups[:GROUPS], 1) for index in group}
@@ -62,15 +87,15 @@ def _pictures(found: Map) -> dict[str, object]:
         Dot(float(x), float(y), module.name, address(module), f"group{colours.get(index, 0)}")
         for index, (module, (x, y)) in enumerate(zip(found.modules, places, strict=True))
     ]
-    return {
-        "scatter": scatter(dots, "Modules by likeness: the nearer two are, the more alike"),
-        "share": share,
-        "groups": groups,
-        "coloured": len(groups[:GROUPS]),
-        "grid": _grid(found) if 1 < len(found.modules) <= GRID else Markup(),
-        "order": [index for group in found.clusters for index in group],
-        "address": address,
-    }
+    clusters = [[found.modules[index] for index in group] for group in groups]
+    return MapPictures(
+        scatter=scatter(dots, "Modules by likeness: the nearer two are, the more alike"),
+        share=share,
+        clusters=clusters[:GROUPS],
+        small_clusters=clusters[GROUPS:],
+        grid=_grid(found) if 1 < len(found.modules) <= GRID else Markup(),
+        order=[index for group in found.clusters for index in group],
+    )
 
 
 def _grid(found: Map) -> Markup:
@@ -81,8 +106,8 @@ def _grid(found: Map) -> Markup:
     for row, i in enumerate(order):
         for column, j in enumerate(order):
             cosine = float(found.cosines[i, j])
-            said = "itself" if i == j else f"cosine {cosine:.2f} ± {similar.standard_error(cosine):.2f}"
-            cells.append(Cell(row, column, max(0.0, cosine), f"{names[row]} and {names[column]}: {said}"))
+            words = "itself" if i == j else f"cosine {cosine:.2f} ± {similar.standard_error(cosine):.2f}"
+            cells.append(Cell(row, column, max(0.0, cosine), f"{names[row]} and {names[column]}: {words}"))
     numbers = [str(number) for number in range(1, len(order) + 1)]
     rows = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
     links = [address(found.modules[index]) for index in order]
@@ -110,8 +135,49 @@ class Column:
         return f"{self.dataset}@{self.commit[:12]}/{self.path}:{self.template}"
 
 
-Row = tuple[str | None, str | None, str]  # repo, commit, base: the first two are none for the base alone
-Table = Mapping[Row, Mapping[Column, Measured]]
+class Row(NamedTuple):
+    """What was measured: a commit of a module, or a base alone."""
+
+    repo: str | None  # None for a base alone
+    commit: str | None
+    base: str
+
+
+Figures = Mapping[Row, Mapping[Column, Measured]]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How the figures of a column compare."""
+
+    best: Row | None  # if its interval is clear of every other's
+    levels: Mapping[Row, int]  # how good each row is, 0 to 9
+
+
+@dataclass(frozen=True)
+class Table:
+    """Modules by data set: the newest figure of each pair."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    figures: Figures
+    marks: Mapping[Column, Marks]
+    versions: Mapping[str | None, int]  # repo -> number of its commits in the table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresPage(Page, template="library/scores.html"):
+    """What was measured on modules."""
+
+    metric: Metric
+    base_model: str  # "" for every base
+    owner: str  # "" for everybody
+    sort: str  # key of the column that orders the rows; "" for their names
+    bases: Sequence[str]
+    table: Table
+    cut: bool  # older figures are left out
+    lower_is_better: bool
+    metrics: Sequence[Metric] = METRICS
 
 
 @router.get("/scores")
@@ -123,53 +189,58 @@ def scores(
     owner: Owner = "",
     sort: Text = "",
 ) -> Response:
-    """Modules by data set: the newest figure of each pair."""
-    base_id = base_models.names(session).get(base_model, base_model) or None
+    names = base_models.names(session)
+    base_id = names.get(base_model, base_model) or None
     found = provenance.scores(session, viewer, metric=metric, base_id=base_id, owner=owner or None, limit=FIGURES)
-    table: dict[Row, dict[Column, Measured]] = {}
+    lower_is_better = metric == "target_loss"
+    page = ScoresPage(
+        metric=metric,
+        base_model=base_model,
+        owner=owner,
+        sort=sort,
+        bases=sorted(set(names.values()) | {score.base_id for score in found}),
+        table=_table(found, sort, least=lower_is_better),
+        cut=len(found) == FIGURES,
+        lower_is_better=lower_is_better,
+    )
+    return render(page, viewer)
+
+
+def _table(found: Sequence[Measured], sort: str, *, least: bool) -> Table:
+    figures: dict[Row, dict[Column, Measured]] = {}
     for score in found:
         column = Column(score.dataset, score.dataset_commit, score.dataset_path, score.template)
-        table.setdefault((score.repo, score.commit, score.base_id), {}).setdefault(column, score)
-    columns = sorted({column for row in table.values() for column in row}, key=lambda column: column.key)
-    least = metric == "target_loss"
-    return page(
-        "library/scores.html",
-        viewer,
-        asked={"metric": metric, "base_model": base_model, "owner": owner},
-        sort=sort,
-        metrics=get_args(Metric),
-        bases=sorted(set(base_models.names(session).values()) | {score.base_id for score in found}),
+        figures.setdefault(Row(score.repo, score.commit, score.base_id), {}).setdefault(column, score)
+    columns = sorted({column for row in figures.values() for column in row}, key=lambda column: column.key)
+    return Table(
         columns=columns,
-        rows=_sorted(table, next((column for column in columns if column.key == sort), None), least=least),
-        table=table,
-        marks={column: _marks(table, column, least=least) for column in columns},
-        versions=Counter(repo for repo, _, _ in table),
-        cut=len(found) == FIGURES,
-        least=least,
+        rows=_sorted(figures, next((column for column in columns if column.key == sort), None), least=least),
+        figures=figures,
+        marks={column: _marks(figures, column, least=least) for column in columns},
+        versions=Counter(row.repo for row in figures),
     )
 
 
-def _sorted(table: Table, column: Column | None, *, least: bool) -> list[Row]:
+def _sorted(figures: Figures, column: Column | None, *, least: bool) -> list[Row]:
     """By name, or by one column's figures, the best first and those without one last."""
 
     def place(row: Row) -> tuple[float, str, str]:
-        figure = table[row].get(column) if column else None
+        figure = figures[row].get(column) if column else None
         value = math.inf if column is None or figure is None else figure.value if least else -figure.value
-        return value, row[0] or "", row[2]
+        return value, row.repo or "", row.base
 
-    return sorted(table, key=place)
+    return sorted(figures, key=place)
 
 
-def _marks(table: Table, column: Column, *, least: bool) -> tuple[Row | None, Mapping[Row, int]]:
-    """(the best row, if its interval is clear of every other's; of each row how good it is, 0 to 9)."""
+def _marks(table: Figures, column: Column, *, least: bool) -> Marks:
     figures = {row: figures[column] for row, figures in table.items() if column in figures}
     worst, best = (max, min) if least else (min, max)
     ends = (worst(f.value for f in figures.values()), best(f.value for f in figures.values()))
     if not least:
-        ends = (0.0, 1.0)  # shares are told on their own scale, a loss between the worst and the best
+        ends = (0.0, 1.0)  # shares have a scale of their own, a loss lies between the worst and the best
     span = (ends[1] - ends[0]) or 1.0
     levels = {row: round(9 * max(0.0, min(1.0, (f.value - ends[0]) / span))) for row, f in figures.items()}
-    return _clear_best(figures, least=least), levels
+    return Marks(_clear_best(figures, least=least), levels)
 
 
 def _clear_best(figures: Mapping[Row, Measured], *, least: bool) -> Row | None:

@@ -5,7 +5,6 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import partial
 from html import unescape
 from typing import Any
 
@@ -13,24 +12,33 @@ import pytest
 from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
-from hub.formats.report import Report
-from hub.registry.jobs import leases, usage
+from hub.registry.jobs import leases, queueing, usage
 from hub.registry.jobs.leases import Lease
+from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import JobKind, QueueName
 from hub.web.report import ReportSummary, summarize_report
 from tests.conftest import Person
-from tests.support.jobs import RECIPE, queue_job
 from tests.support.pages import EVIL, HTML, sign_in
-from tests.support.published import WORKER
+from tests.support.published import WORKER, AnyParams
 
 Submit = Callable[..., uuid.UUID]
 
 
 @pytest.fixture
 def submit(services: Services) -> Submit:
-    return partial(queue_job, services)
+    def submit(person: Person, kind: JobKind = "train", queue: QueueName = "gpu", **params: Any) -> uuid.UUID:
+        submission = Submission(
+            kind, queue, AnyParams(**{"result": f"{person.name}/x"} | params), [], person.name, "private"
+        )
+        with transaction(services.sessions) as session:
+            return queueing.submit(
+                session, services.queue, person.viewer, submission, idempotency_key=None, request={}
+            ).id
+
+    return submit
 
 
 def run(services: Services, job_id: uuid.UUID, *events: tuple[str, int, int, Mapping[str, float]]) -> Lease:
@@ -142,7 +150,7 @@ def test_what_was_asked_is_readable_and_pinned(client: TestClient, ann: Person, 
         "tune": {"steps": 20, "learning_rate": 0.001},
         "rank": None,
         "per_layer": False,
-        "optimizer": EVIL,
+        "template": EVIL,
     }
     job_id = submit(ann, kind="compose", **params)
     sign_in(client, ann)
@@ -204,7 +212,7 @@ def test_whether_it_helped_is_said_in_words(
     tone: str,
     words: str,
 ) -> None:
-    def told(metric: str, sign: int) -> ReportSummary:
+    def summary(metric: str, sign: int) -> ReportSummary:
         def difference(mean: float, low: float, high: float) -> dict[str, float]:
             return figure(mean, low, high) if sign > 0 else figure(-mean, -high, -low)
 
@@ -213,11 +221,10 @@ def test_whether_it_helped_is_said_in_words(
             {"against": "base", metric: difference(*against_base)},
             {"against": "lora", metric: difference(*against_other)},
         ]
-        report = {"arms": arms, "comparisons": lines, "held_out": held_out, "verdict": ""}
-        return summarize_report(Report.model_validate(report))
+        return summarize_report({"arms": arms, "comparisons": lines, "held_out": held_out, "verdict": ""})
 
     for metric, sign in (("exact_match", 1), ("target_loss", -1)):  # of a loss, less is better
-        found = told(metric, sign)
+        found = summary(metric, sign)
         assert (found.tone, words in found.headline) == (tone, True), found.headline
         assert found.ours == "module"
 
@@ -240,7 +247,7 @@ def test_weights_are_bars_the_largest_first(
 def test_a_training_tells_both_rates_and_those_tried(
     client: TestClient, services: Services, ann: Person, submit: Submit
 ) -> None:
-    settings = {**RECIPE, "learning_rate": 0.001, "ratio": 4.0, "steps": 30, "learnt": 36, "validated": 4}
+    settings = {"learning_rate": 0.001, "ratio": 4.0, "steps": 30, "learnt": 36, "validated": 4}
     trials = [{"learning_rate": 0.001, "validation_loss": 0.25}, {"learning_rate": 0.1, "validation_loss": None}]
     result = {
         "settings": settings,
@@ -267,12 +274,12 @@ def test_a_partition_is_a_map_of_layers_by_kinds(
         {"matrix": f"model.layers.{layer}.mlp.up_proj {factor}", "system1": share, "system2": 0.0, "common": 0.1, "none": 0.9 - share}
         for layer, factor, share in ((0, "A", 0.4), (0, "B", 0.0), (10, "A", 0.2), (2, "A", 0.1))
     ]  # fmt: skip
-    sizes = {"stage1": 0.3, "stage2": 0.2, "system1": 0.3, "system2": 0.2, "active": 0.4, "jaccard": 0.5}
-    partition = {"elements": 1000, **sizes, "matrices": matrices}
+    partition = {"elements": 1000, "stage1": 0.3, "stage2": 0.2, "active": 0.4, "jaccard": 0.5, "matrices": matrices}
     result = {
         "partition": partition,
         "split": {"by": "labels", "system1": 5, "system2": 6, "validated": 1},
         "accuracy": {"measure": "exact_match", "arms": {}},
+        "settings": {},
     }
     job_id = submit(ann, kind="par")
     end(services, job_id, state="succeeded", result=result)

@@ -121,7 +121,7 @@ def test_no_other_bytes_are_published_than_were_shown(
     client = sign_in(signed_in, bob)
     assert client.post("/upload/publish", data={**form, "name": "x"}).status_code == 403, "shown to somebody else"
     sign_in(client, ann)
-    monkeypatch.setattr(upload, "SHOWN_SECONDS", -1)
+    monkeypatch.setattr(upload, "PREVIEW_SECONDS", -1)
     late = shown(send(client, peft_folder(seed=2))[1])
     answer = client.post("/upload/publish", data={**late, "name": "x"})
     assert answer.status_code == 403

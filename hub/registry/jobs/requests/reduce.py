@@ -11,7 +11,6 @@ from hub.registry.datasets.examples import Examples, pin_examples
 from hub.registry.jobs.contracts.reduce import ReduceParams
 from hub.registry.jobs.queueing import Submission
 from hub.registry.jobs.requests.common import (
-    Adapter,
     Module,
     ResultRequest,
     check_plain,
@@ -89,7 +88,8 @@ class ReduceRequest(ResultRequest):
         changed = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
         return self.model_copy(update=changed)
 
-    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
+    def resolve(self, session: Session, viewer: Viewer) -> Submission:
+        modules = self.pinned_modules(session, viewer)
         base = resolve_base(session, modules, self.base)
         for module in modules:
             check_plain(module)

@@ -35,7 +35,7 @@ from hub.web.pages.jobs.form_page import (
 from hub.web.pages.jobs.forms.controls import Unreadable
 from hub.web.pages.jobs.forms.form import JobForm
 from hub.web.pages.jobs.forms.kinds import FORMS, STARTED_ELSEWHERE
-from hub.web.render import Page, query, render
+from hub.web.render import Page, query_string, render
 
 router = APIRouter(include_in_schema=False)
 
@@ -95,7 +95,7 @@ def try_a_prompt(services: ServicesDep, viewer: SignedIn, module: str = "", agai
     request = GenerateRequest.model_validate(job.request) if job.request else None
     if request and request.module:
         kept = {"revision": request.module.revision, "job": again}
-        return RedirectResponse(f"/adapters/{request.module.repo}/try?{query(kept)}", status_code=303)
+        return RedirectResponse(f"/adapters/{request.module.repo}/try?{query_string(kept)}", status_code=303)
     return render(GeneratePage(notice=UNKNOWN_REQUEST if request is None else BASE_ALONE), viewer)
 
 

@@ -1,4 +1,4 @@
-"""Forms on a module's versions tab: what an alias stands for, back in one press, and the gate before it. What is refused is told there."""
+"""Forms on a module's versions tab: what an alias stands for, roll-back in one press, and the gate before it."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -12,9 +12,10 @@ from hub.http.permissions import CanWriteAdapter
 from hub.registry.content import aliases, repos
 from hub.registry.content.aliases import Gate
 from hub.registry.content.repos import WriteRepo
-from hub.registry.platform.errors import Forbidden, HubError
 from hub.vocabulary import Metric, Template
-from hub.web.pages.modules.overview import open_module, versions_tab
+from hub.web.forms import RefusedForm, run_form
+from hub.web.pages.modules.frame import open_module
+from hub.web.pages.modules.tabs import show_versions
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}/aliases", include_in_schema=False)
 
@@ -25,18 +26,18 @@ Name = Annotated[str, Form(max_length=255)]
 
 @router.post("")
 def move(session: SessionDep, writer: CanWriteAdapter, alias: Alias, revision: Name) -> Response:
-    def act() -> None:
+    def change() -> None:
         aliases.move(session, writer, alias.strip(), revision.strip())
 
-    return _then(session, writer, act, {"alias": alias, "revision": revision})
+    return _run(session, writer, change, "move", {"alias": alias, "revision": revision})
 
 
 @router.post("/rollback")
 def roll_back(session: SessionDep, writer: CanWriteAdapter, alias: Alias) -> Response:
-    def act() -> None:
+    def change() -> None:
         aliases.roll_back(session, writer, alias)
 
-    return _then(session, writer, act, {})
+    return _run(session, writer, change, "rollback")
 
 
 @router.post("/gate")
@@ -50,45 +51,46 @@ def set_gate(
     template: Annotated[Template, Form()] = "chat",
     tolerance: Annotated[float, Form(ge=0, le=1_000, allow_inf_nan=False)] = 0.02,
 ) -> Response:
-    def act() -> None:
+    def change() -> None:
         commit = repos.resolve(session, repos.find(session, writer.viewer, "dataset", dataset.strip()))
         file = repos.file(session, commit, path.strip()).path
         aliases.set_gate(session, writer, alias, Gate(metric, commit.id, file, template, tolerance))
 
-    typed = {"gate": alias, "dataset": dataset, "path": path, "metric": metric, "template": template}
-    return _then(session, writer, act, {**typed, "tolerance": f"{tolerance:g}"})
+    typed = {"alias": alias, "dataset": dataset, "path": path, "metric": metric, "template": template}
+    return _run(session, writer, change, "gate", {**typed, "tolerance": f"{tolerance:g}"})
 
 
 @router.post("/ungate")
 def remove_gate(session: SessionDep, writer: CanWriteAdapter, alias: Alias) -> Response:
-    def act() -> None:
+    def change() -> None:
         aliases.set_gate(session, writer, alias, None)
 
-    return _then(session, writer, act, {})
+    return _run(session, writer, change, "ungate")
 
 
 @router.post("/remove")
 def remove(session: SessionDep, writer: CanWriteAdapter, alias: Alias) -> Response:
-    def act() -> None:
+    def change() -> None:
         aliases.remove(session, writer, alias)
 
-    return _then(session, writer, act, {})
+    return _run(session, writer, change, "remove")
 
 
-def _then(
+def _run(
     session: Session,
     writer: WriteRepo,
-    act: Callable[[], None],
-    typed: dict[str, str],
+    change: Callable[[], None],
+    form_name: str,
+    typed: dict[str, str] | None = None,
 ) -> Response:
-    """Back to the tab; or the tab with why not, what was typed, and nothing changed."""
-    viewer = writer.viewer
-    opened = open_module(session, viewer, writer.namespace, writer.repo.name)
-    try:
-        with session.begin_nested():
-            act()
-    except Forbidden:
-        raise
-    except HubError as error:
-        return versions_tab(session, viewer, opened, problem=error.message, typed=typed, status=error.status)
-    return RedirectResponse(f"{opened.address}/versions#aliases", status_code=303)
+    """Change an alias and lead back to the tab; or show the tab with the problem and what was typed."""
+    module = open_module(session, writer.viewer, writer.repo.namespace, writer.repo.name)
+
+    def change_and_redirect() -> Response:
+        change()
+        return RedirectResponse(f"{module.address}/versions#aliases", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
+        return show_versions(session, writer.viewer, module, form)
+
+    return run_form(change_and_redirect, show_again, name=form_name, typed=typed, session=session)

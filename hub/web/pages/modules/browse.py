@@ -1,16 +1,16 @@
-"""The first page: every module that one may see, searched as one types, by facets, in several orders."""
+"""The first page: every module that the viewer may see, searched while they type, by facets, in several orders."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
 from hub.http.identity import SessionDep, ViewerDep
 from hub.registry.library.facets import Facets, facets
-from hub.registry.library.search import Filters, Sort, search
+from hub.registry.library.search import Filters, Hit, Sort, search
 from hub.vocabulary import Visibility
-from hub.web.render import page, query
+from hub.web.render import Page, query_string, render
 
 router = APIRouter(include_in_schema=False)
 
@@ -28,15 +28,24 @@ FIELDS = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What an address of the list asks for, and the addresses that ask for a little more or less."""
+class ChosenFilter:
+    """A filter in force, and the address of the list without it."""
+
+    name: str
+    value: str
+    address_without: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The search, filters and order of the list, and the addresses of lists that differ in one of them."""
 
     q: str
     base_model: str
     method: str
     task: str
     owner: str
-    visibility: str
+    visibility: Visibility | Literal[""]
     rank: str
     tag: tuple[str, ...]
     sort: Sort
@@ -51,28 +60,30 @@ class Asked:
             tag=self.tag,
             text=self.q or None,
             owner=self.owner or None,
-            visibility=self.visibility or None,  # type: ignore[arg-type]
+            visibility=self.visibility or None,
         )
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """For an address, without what is as it is anyway."""
+    def fields(self) -> Mapping[str, object]:
+        """Query parameters, omitting the default order."""
         return {**vars(self), "sort": "" if self.sort == "newest" else self.sort}
 
-    def address(self, path: str = "/", **changed: Any) -> str:
-        asked = query({**self.fields, **changed})
-        return f"{path}?{asked}" if asked else path
+    def address(self, path: str = "/", **changed: object) -> str:
+        query = query_string({**self.fields, **changed})
+        return f"{path}?{query}" if query else path
 
-    def chosen(self) -> Sequence[tuple[str, str, str]]:
-        """Each filter: what it is of, its value, and the address without it."""
-        found = [
-            (name, vars(self)[field], self.address(**{field: ""}))
+    def chosen(self) -> Sequence[ChosenFilter]:
+        chosen = [
+            ChosenFilter(name, vars(self)[field], self.address(**{field: ""}))
             for field, name in FIELDS.values()
             if field != "tag" and vars(self)[field]
         ]
         if self.rank:
-            found.append(("Rank", self.rank, self.address(rank="")))
-        return found + [("Tag", tag, self.address(tag=[each for each in self.tag if each != tag])) for tag in self.tag]
+            chosen.append(ChosenFilter("Rank", self.rank, self.address(rank="")))
+        for tag in self.tag:
+            rest = [other for other in self.tag if other != tag]
+            chosen.append(ChosenFilter("Tag", tag, self.address(tag=rest)))
+        return chosen
 
     def toggled(self, facet: str, value: str) -> str:
         """The address that chooses a facet's value, or no longer does."""
@@ -86,7 +97,7 @@ class Asked:
         return value in self.tag if facet == "tag" else bool(vars(self)[FIELDS[facet][0]] == value)
 
 
-def asked(
+def listing(
     q: Annotated[str, Query(max_length=200)] = "",
     base_model: Annotated[str, Query(max_length=500)] = "",
     method: Annotated[str, Query(max_length=40)] = "",
@@ -96,26 +107,51 @@ def asked(
     rank: Annotated[str, Query(pattern=r"^\d{0,6}$")] = "",
     tag: Annotated[list[str], Query(max_length=20)] = [],  # noqa: B006 - FastAPI copies it
     sort: Sort = "newest",
-) -> Asked:
-    tags = tuple(dict.fromkeys(each for each in tag if each))
-    return Asked(q.strip(), base_model, method, task, owner, visibility, rank, tags, sort)
+) -> Listing:
+    tags = tuple(dict.fromkeys(word for word in tag if word))
+    return Listing(q.strip(), base_model, method, task, owner, visibility, rank, tags, sort)
 
 
-AskedDep = Annotated[Asked, Depends(asked)]
+ListingDep = Annotated[Listing, Depends(listing)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacetsPage(Page, template="modules/facets.html"):
+    """The facets alone, which a script puts into the list's page."""
+
+    listing: Listing
+    facets: Facets
+    fields: Mapping[str, tuple[str, str]] = field(default_factory=lambda: FIELDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModulesPage(Page, template="modules/list.html"):
+    """One page of the modules that match."""
+
+    listing: Listing
+    hits: Sequence[Hit]
+    following: str | None  # cursor of the next page
+    first: bool  # nothing comes before this page
+    facets: Facets | None  # None where a script loads them
+    fields: Mapping[str, tuple[str, str]] = field(default_factory=lambda: FIELDS)
 
 
 @router.get("/")
 def modules(
-    session: SessionDep, viewer: ViewerDep, asked: AskedDep, cursor: str = "", filters: bool = False
+    session: SessionDep, viewer: ViewerDep, listing: ListingDep, cursor: str = "", filters: bool = False
 ) -> Response:
     """`filters`: with the facets in the page itself, for browsers that run no scripts, which load them apart."""
-    found = search(session, viewer, asked.filters, sort=asked.sort, limit=LISTED, cursor=cursor or None)
-    shown: Facets | None = facets(session, viewer, asked.filters) if filters else None
-    return page("modules/list.html", viewer, page=found, asked=asked, cursor=cursor, facets=shown, fields=FIELDS)
+    found = search(session, viewer, listing.filters, sort=listing.sort, limit=LISTED, cursor=cursor or None)
+    page = ModulesPage(
+        listing=listing,
+        hits=found.hits,
+        following=found.cursor,
+        first=not cursor,
+        facets=facets(session, viewer, listing.filters) if filters else None,
+    )
+    return render(page, viewer)
 
 
 @router.get("/facets")
-def choices(session: SessionDep, viewer: ViewerDep, asked: AskedDep) -> Response:
-    """The facets alone, to be put into the list's page."""
-    found = facets(session, viewer, asked.filters)
-    return page("modules/facets.html", viewer, asked=asked, facets=found, fields=FIELDS)
+def choices(session: SessionDep, viewer: ViewerDep, listing: ListingDep) -> Response:
+    return render(FacetsPage(listing=listing, facets=facets(session, viewer, listing.filters)), viewer)

@@ -1,6 +1,6 @@
 """How to use a module elsewhere: text to paste, with this hub's own address, the module's id and one fixed revision in it.
 
-docs/huggingface.md says what each consumer asks of the hub, and how `namespace/name.v3` stands for a version where no revision can be said.
+docs/huggingface.md lists each client's requests to the hub, and how `namespace/name.v3` pins a version for clients without revisions.
 The base's name and the folder come from an upload, so both are quoted: nobody's text becomes a command of whoever pastes it.
 """
 
@@ -11,7 +11,7 @@ from shlex import quote
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo
 
-# The class of transformers for what an adapter was trained to do; where it does not say, a language model.
+# The transformers class for an adapter's task type; a language model where there is none.
 AUTO_CLASSES = {
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -33,7 +33,7 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Pinned:
-    """One adapter at one commit, as somebody outside would name it."""
+    """One adapter at one commit, as clients name it."""
 
     hub: str  # this hub's address
     repo: Repo
@@ -55,13 +55,13 @@ class Pinned:
 
 
 def snippets(pinned: Pinned, *, base_here: bool) -> list[Snippet]:
-    """`base_here`: this hub has the base's files too, so that clients which ask it for them find them."""
+    """`base_here`: this hub serves the base's files too, so that clients need no other source."""
     note = ""
     if pinned.base == "BASE":
         note = "The adapter does not name its base: put its id or folder in the place of BASE."
     elif not base_here:
         note = f"This hub does not keep the files of {pinned.base}: upload them under that name, or write the folder where you have them."
-    made = [
+    listed = [
         Snippet("PEFT", _peft(pinned), note),
         Snippet("transformers", _transformers(pinned), note),
         Snippet("hf download", _download(pinned)),
@@ -69,8 +69,8 @@ def snippets(pinned: Pinned, *, base_here: bool) -> list[Snippet]:
     if pinned.facts.facts["task_type"] in ("CAUSAL_LM", None):
         refused = [flag for flag in NOT_IN_VLLM if flag in pinned.facts.facts["flags"]]
         vllm = f"vLLM does not load adapters with {refused[0]}." if refused else note
-        made[2:2] = [Snippet("vLLM", _vllm(pinned), vllm), Snippet("SGLang", _sglang(pinned), note)]
-    return made
+        listed[2:2] = [Snippet("vLLM", _vllm(pinned), vllm), Snippet("SGLang", _sglang(pinned), note)]
+    return listed
 
 
 def _environment(pinned: Pinned) -> str:
@@ -112,17 +112,17 @@ def _peft(pinned: Pinned) -> str:
 
 def _transformers(pinned: Pinned) -> str:
     auto, folder = _auto_class(pinned), pinned.facts.folder
-    kept = {"revision": pinned.revision} | ({"subfolder": folder} if folder else {})
+    arguments = {"revision": pinned.revision} | ({"subfolder": folder} if folder else {})
     return (
         f"{_environment(pinned)}from transformers import {auto}, AutoTokenizer\n\n"
         f'model = {auto}.from_pretrained({_text(pinned.base)}, dtype="auto")\n'
         f"tokenizer = AutoTokenizer.from_pretrained({_text(pinned.base)})\n"
-        f'model.load_adapter("{pinned.repo.full_name}", adapter_kwargs={json.dumps(kept, ensure_ascii=False)})\n'
+        f'model.load_adapter("{pinned.repo.full_name}", adapter_kwargs={json.dumps(arguments, ensure_ascii=False)})\n'
     )
 
 
 def _served(pinned: Pinned) -> tuple[str, str]:
-    """What a serving engine is told as the adapter, which has no revision: a version's own name, or a folder to download first."""
+    """(commands to run first, the adapter's name for a serving engine): a version's own name, or a folder to download into."""
     if pinned.version and not pinned.facts.folder:
         return "", f"{pinned.repo.full_name}.{pinned.version}"
     folder = f"./{pinned.repo.name}-{pinned.version or pinned.commit.id[:8]}"

@@ -1,10 +1,11 @@
-"""Try a module: a prompt goes to a `generate` job, and its answers, of the base alone and with the module, come back to the same page.
+"""Try a module: a `generate` job answers a prompt by the base alone and with the module, and the same page shows both answers.
 
-The page is whole without scripts: it then asks for itself again until the answers are there. With them htmx puts in only what changed.
+The page is whole without scripts: it then loads itself again until the answers are there. With them htmx puts in only what changed.
 """
 
 import uuid
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Response
 from fastapi.responses import RedirectResponse
@@ -19,15 +20,48 @@ from hub.registry.jobs.requests.generate import GenerateRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import HubError, InvalidInput
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from hub.vocabulary import FINISHED, MAIN
-from hub.web.pages.modules.overview import Opened, open_module, tab
-from hub.web.render import query
+from hub.web.forms import RefusedForm, run_form
+from hub.web.pages.modules.frame import ModulePage, ModuleRevision, open_module
+from hub.web.render import query_string, render
 
 router = APIRouter(prefix="/adapters/{namespace}/{name}/try", include_in_schema=False)
 
 TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the form holds."""
+
+    text: str = ""
+    tokens: int = TOKENS  # the most that an answer has
+    folder: str = ""  # of the adapter
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a finished job answered."""
+
+    base: str  # by the base alone
+    adapter: str
+    template: str
+    commit: str
+    seconds: float  # that the job took
+
+
+@dataclass(frozen=True, kw_only=True)
+class TryPage(ModulePage, template="modules/try.html"):
+    """A prompt, and the answers of the base alone and with the module."""
+
+    tab: str = "try"
+    prompt: Prompt
+    job: Job | None
+    waiting: bool  # for the job to end
+    answers: Answers | None  # None until then, and when they have expired
+    problem: str  # why the prompt was refused
 
 
 @router.get("")
@@ -39,15 +73,15 @@ def form(
     revision: str = MAIN,
     job: Annotated[uuid.UUID | None, Query()] = None,
 ) -> Response:
-    opened = open_module(session, viewer, namespace, name, revision)
+    module = open_module(session, viewer, namespace, name, revision)
     if job is None:
-        return _tab(opened, viewer, {})
+        return _page(module, viewer, Prompt())
     found = job_queries.find(session, viewer, job)
     asked = found.params.get("module") if found.kind == "generate" else None
-    if not asked or asked["repo"] != opened.repo.full_name:
-        raise job_queries.JobNotFound(f"There is no try of {opened.repo.full_name} in the job {job}.")
-    typed = {"prompt": found.params["prompt"], "tokens": found.params["max_new_tokens"], "folder": asked["folder"]}
-    return _tab(opened, viewer, typed, found)
+    if not asked or asked["repo"] != module.repo.full_name:
+        raise job_queries.JobNotFound(f"There is no try of {module.repo.full_name} in the job {job}.")
+    prompt = Prompt(found.params["prompt"], found.params["max_new_tokens"], asked["folder"])
+    return _page(module, viewer, prompt, found)
 
 
 @router.post("")
@@ -61,25 +95,23 @@ def ask(
     folder: Annotated[str, Form(max_length=500)] = "",
     revision: Annotated[str, Form(max_length=255)] = MAIN,
 ) -> Response:
-    viewer = permit.viewer
     full_name = f"{namespace}/{name}"
-    try:
-        job_id = _submit(services, viewer, full_name, revision, folder, prompt, tokens)
-    except HubError as error:
-        if error.status == 403:
-            raise
+
+    def change() -> Response:
+        module = Module(repo=full_name, revision=revision, folder=folder)
+        job_id = _submit(services, permit.viewer, module, prompt, tokens)
+        pinned = {} if revision == MAIN else {"revision": revision}
+        return RedirectResponse(f"/adapters/{full_name}/try?{query_string({**pinned, 'job': job_id})}", status_code=303)
+
+    def show_again(form: RefusedForm) -> Response:
         with transaction(services.sessions) as session:
-            opened = open_module(session, viewer, namespace, name, revision)
-            typed = {"prompt": prompt, "tokens": tokens, "folder": folder}
-            return _tab(opened, viewer, typed, problem=error)
-    kept = {} if revision == MAIN else {"revision": revision}
-    return RedirectResponse(f"/adapters/{full_name}/try?{query({**kept, 'job': job_id})}", status_code=303)
+            module = open_module(session, permit.viewer, namespace, name, revision)
+            return _page(module, permit.viewer, Prompt(prompt, tokens, folder), form=form)
+
+    return run_form(change, show_again, name="prompt")
 
 
-def _submit(
-    services: Services, viewer: Viewer, full_name: str, revision: str, folder: str, prompt: str, tokens: int
-) -> uuid.UUID:
-    module = Module(repo=full_name, revision=revision, folder=folder)
+def _submit(services: Services, viewer: Viewer, module: Module, prompt: str, tokens: int) -> uuid.UUID:
     try:
         request = GenerateRequest(kind="generate", prompt=prompt, module=module, max_new_tokens=tokens)
     except ValidationError as error:
@@ -88,21 +120,32 @@ def _submit(
     return submit(services, viewer, request).id
 
 
-def _tab(
-    opened: Opened,
+def _page(
+    module: ModuleRevision,
     viewer: Viewer | None,
-    typed: dict[str, Any],
+    prompt: Prompt,
     job: Job | None = None,
-    problem: HubError | None = None,
+    form: RefusedForm | None = None,
 ) -> Response:
-    return tab(
-        "try",
-        opened,
-        viewer,
-        status=problem.status if problem else 200,
-        typed={"prompt": "", "tokens": TOKENS, "folder": "", **typed},
+    page = TryPage(
+        module=module,
+        prompt=prompt,
         job=job,
         waiting=job is not None and job.state not in FINISHED,
-        answers=(job.result or {}).get("answers") if job else None,
-        problem=problem.message if problem else "",
+        answers=_answers(job) if job else None,
+        problem=form.problem if form else "",
+    )
+    return render(page, viewer, status=form.status if form else 200)
+
+
+def _answers(job: Job) -> Answers | None:
+    answers = (job.result or {}).get("answers")
+    if not answers or job.started_at is None or job.finished_at is None:
+        return None
+    return Answers(
+        base=answers["base"],
+        adapter=answers["adapter"],
+        template=job.params["template"],
+        commit=job.params["module"]["commit"],
+        seconds=(job.finished_at - job.started_at).total_seconds(),
     )
