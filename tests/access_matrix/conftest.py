@@ -75,6 +75,13 @@ def new_person(services: Services, name: str, role: str | None = None, *, is_adm
         return Person(name, secret, viewer_of(user))
 
 
+def limited(services: Services, person: Person, repo: str) -> Person:
+    """The same person with a token that has all scopes and is limited to one repo."""
+    with transaction(services.sessions) as session:
+        _, secret = credentials.issue_token(session, person.viewer.id, "limited", repos=[repo])
+        return Person(person.name, secret, credentials.identify_token(session, secret))
+
+
 @pytest.fixture(scope="package")
 def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     name = f"loraloom_test_{uuid.uuid4().hex[:12]}"
@@ -92,6 +99,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
     people["reader"] = new_person(services, "rita", "read")
     people["writer"] = new_person(services, "walter", "write")
     people["administrator"] = new_person(services, "anna", is_admin=True)
+    people["limited token"] = limited(services, people["administrator"], f"{ORGANIZATION}/elsewhere")
     new_person(services, "guest", "read")
     with TestClient(create_app(services), base_url="http://testserver") as client:
         yield Instance(services, client, people)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-ROLES = ("visitor", "stranger", "reader", "writer", "owner", "administrator")
+# The limited token is an administrator's, with all scopes, and limited to one repo that no row asks for.
+ROLES = ("visitor", "stranger", "reader", "writer", "owner", "administrator", "limited token")
 VISIBILITIES = ("private", "internal", "public")
 OK = 0  # stands for the row's own status
 
@@ -15,16 +16,52 @@ OK = 0  # stands for the row's own status
 ANSWERS: Mapping[str, Mapping[str, int | tuple[int, int, int]]] = {
     "nothing": dict.fromkeys(ROLES, OK),
     "a user": {**dict.fromkeys(ROLES, OK), "visitor": 401},
+    "an account": {**dict.fromkeys(ROLES, OK), "visitor": 401, "limited token": 403},
     "an administrator": {**dict.fromkeys(ROLES, 403), "visitor": 401, "administrator": OK},
-    "read": {**dict.fromkeys(ROLES, OK), "visitor": (404, 404, OK), "stranger": (404, OK, OK)},
-    "read and submit": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": (404, OK, OK)},
-    "write": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": (404, 403, 403), "reader": 403},
-    "create": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 403, "reader": 403},
-    # As "write", but a visitor is told of what is public only.
-    "may write": {**dict.fromkeys(ROLES, OK), "visitor": (404, 404, 401), "stranger": (404, 403, 403), "reader": 403},
-    "a member": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 404},
-    "a member who writes": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 404, "reader": 403},
-    "an owner": {**dict.fromkeys(ROLES, 403), "visitor": 401, "stranger": 404, "owner": OK, "administrator": OK},
+    "read": {
+        **dict.fromkeys(ROLES, OK),
+        "visitor": (404, 404, OK),
+        "stranger": (404, OK, OK),
+        "limited token": (404, 404, OK),
+    },
+    "read and submit": {
+        **dict.fromkeys(ROLES, OK),
+        "visitor": 401,
+        "stranger": (404, OK, OK),
+        "limited token": (404, 404, OK),
+    },
+    "write": {
+        **dict.fromkeys(ROLES, OK),
+        "visitor": 401,
+        "stranger": (404, 403, 403),
+        "reader": 403,
+        "limited token": (404, 404, 403),
+    },
+    "create": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 403, "reader": 403, "limited token": 403},
+    # As "write", but a visitor learns of what is public only.
+    "may write": {
+        **dict.fromkeys(ROLES, OK),
+        "visitor": (404, 404, 401),
+        "stranger": (404, 403, 403),
+        "reader": 403,
+        "limited token": (404, 404, 403),
+    },
+    "a member": {**dict.fromkeys(ROLES, OK), "visitor": 401, "stranger": 404, "limited token": 404},
+    "a member who writes": {
+        **dict.fromkeys(ROLES, OK),
+        "visitor": 401,
+        "stranger": 404,
+        "reader": 403,
+        "limited token": 404,
+    },
+    "an owner": {
+        **dict.fromkeys(ROLES, 403),
+        "visitor": 401,
+        "stranger": 404,
+        "owner": OK,
+        "administrator": OK,
+        "limited token": 404,
+    },
     "a signed address": dict.fromkeys(ROLES, 403),
     "an upload's own token": dict.fromkeys(ROLES, 401),
     "nobody": dict.fromkeys(ROLES, OK),  # not offered: says so to all alike
@@ -36,6 +73,7 @@ class Row:
     """`path` is the route's own, `asked` what is put in its place (else made from `path`); {repo} and the like are filled in.
 
     `ok` is the status where the need is met. `spends`: a success uses something up, so the next cell gets new ones.
+    `silent`: a success changes nothing that belongs in the audit log; every other success of a method that is not read leaves a line.
     """
 
     method: str
@@ -45,6 +83,7 @@ class Row:
     send: Mapping[str, Any] = field(default_factory=dict)
     asked: str = ""
     spends: bool = False
+    silent: bool = False
 
 
 NOWHERE = "00000000-0000-0000-0000-000000000000"
@@ -74,33 +113,33 @@ TABLE: tuple[Row, ...] = (
     Row("GET", "/static/{name}", "nothing", asked="/static/style.css"),
     # accounts
     Row("GET", "/v1/me", "a user"),
-    Row("PUT", "/v1/me/password", "a user", 422, {"json": {"new": "short"}}),
+    Row("PUT", "/v1/me/password", "an account", 422, {"json": {"new": "short"}}),
     Row("POST", "/v1/session", "nothing", 401, {"json": {"name": "nobody", "password": "wrong"}}),
-    Row("DELETE", "/v1/session", "a user", 204),
-    Row("GET", "/v1/sessions", "a user"),
-    Row("DELETE", "/v1/sessions", "a user", 204),
-    Row("DELETE", "/v1/sessions/{session_id}", "a user", 404, asked=f"/v1/sessions/{NOWHERE}"),
-    Row("GET", "/v1/tokens", "a user"),
-    Row("POST", "/v1/tokens", "a user", 201, {"json": {"name": "t"}}),
-    Row("DELETE", "/v1/tokens/{token_id}", "a user", 404, asked=f"/v1/tokens/{NOWHERE}"),
+    Row("DELETE", "/v1/session", "a user", 204, silent=True),
+    Row("GET", "/v1/sessions", "an account"),
+    Row("DELETE", "/v1/sessions", "an account", 204),
+    Row("DELETE", "/v1/sessions/{session_id}", "an account", 404, asked=f"/v1/sessions/{NOWHERE}"),
+    Row("GET", "/v1/tokens", "an account"),
+    Row("POST", "/v1/tokens", "an account", 201, {"json": {"name": "t"}}),
+    Row("DELETE", "/v1/tokens/{token_id}", "an account", 404, asked=f"/v1/tokens/{NOWHERE}"),
     Row("POST", "/v1/users", "an administrator", 201, {"json": {"name": "u{fresh}"}}),
     Row("GET", "/login", "nothing"),
     Row("POST", "/login", "nothing", 401, {"data": {"name": "nobody", "password": "wrong"}}),
-    Row("POST", "/logout", "nothing", 303),
+    Row("POST", "/logout", "nothing", 303, silent=True),
     Row("GET", "/login/oidc", "nothing", 404),
     Row("GET", "/login/oidc/callback", "nothing", 404),
     Row("GET", "/device", "a user"),
-    Row("GET", "/account", "a user"),
-    Row("POST", "/account/password", "a user", 422, {"data": {"new": "short"}}),
-    Row("POST", "/account/tokens", "a user", 201, {"data": {"name": "t"}}),
-    Row("POST", "/account/tokens/{token_id}/revoke", "a user", 404, asked=f"/account/tokens/{NOWHERE}/revoke"),
-    Row("POST", "/account/sessions/end", "a user", 303),
-    Row("POST", "/account/sessions/{session_id}/end", "a user", 404, asked=f"/account/sessions/{NOWHERE}/end"),
+    Row("GET", "/account", "an account"),
+    Row("POST", "/account/password", "an account", 422, {"data": {"new": "short"}}),
+    Row("POST", "/account/tokens", "an account", 201, {"data": {"name": "t"}}),
+    Row("POST", "/account/tokens/{token_id}/revoke", "an account", 404, asked=f"/account/tokens/{NOWHERE}/revoke"),
+    Row("POST", "/account/sessions/end", "an account", 303),
+    Row("POST", "/account/sessions/{session_id}/end", "an account", 404, asked=f"/account/sessions/{NOWHERE}/end"),
     Row("GET", "/activity", "an owner", send={"params": {"namespace": "weavers"}}),
-    Row("POST", "/device", "a user", 404, {"data": {"code": "AAAA-AAAA", "answer": "deny"}}),
+    Row("POST", "/device", "an account", 404, {"data": {"code": "AAAA-AAAA", "answer": "deny"}}),
     # organisations
     Row("GET", "/v1/organizations", "a user"),
-    Row("POST", "/v1/organizations", "a user", 201, {"json": {"name": "o{fresh}"}}),
+    Row("POST", "/v1/organizations", "an account", 201, {"json": {"name": "o{fresh}"}}),
     Row("GET", f"{MINE}/members", "a member"),
     Row(
         "PUT",
@@ -120,7 +159,7 @@ TABLE: tuple[Row, ...] = (
         404,
         asked=f"/v1/organizations/weavers/invitations/{NOWHERE}",
     ),
-    Row("POST", "/v1/invitations/accept", "a user", 404, {"json": {"secret": "no such"}}),
+    Row("POST", "/v1/invitations/accept", "an account", 404, {"json": {"secret": "no such"}}),
     Row("POST", f"{MINE}/services", "an owner", 201, {"json": {"name": "s{fresh}"}}),
     Row("DELETE", f"{MINE}/services/{{service}}", "an owner", 404, asked="/v1/organizations/weavers/services/none"),
     Row("GET", "/v1/namespaces/{namespace}/quota", "a member"),
@@ -143,9 +182,9 @@ TABLE: tuple[Row, ...] = (
     Row("POST", "/system/users", "an administrator", 201, {"data": {"name": "q{fresh}"}}),
     Row("POST", "/system/quota", "an administrator", 303, {"data": {"namespace": "weavers"}}),
     Row("GET", "/teams", "a user"),
-    Row("POST", "/teams", "a user", 303, {"data": {"name": "p{fresh}"}}),
+    Row("POST", "/teams", "an account", 303, {"data": {"name": "p{fresh}"}}),
     Row("GET", "/join", "a user"),
-    Row("POST", "/join", "a user", 404, {"data": {"invitation": "no such"}}),
+    Row("POST", "/join", "an account", 404, {"data": {"invitation": "no such"}}),
     Row("GET", "/teams/{organization}", "a member"),
     Row(
         "POST", f"{TEAM}/members/{{user}}", "an owner", 303, {"data": {"role": "read"}}, "/teams/weavers/members/guest"
@@ -233,7 +272,7 @@ TABLE: tuple[Row, ...] = (
     Row("PUT", f"{ALIASES}/{{alias}}/gate", "write", 404, {"json": {"dataset": "{dataset}", "path": "train.jsonl"}}),
     Row("DELETE", f"{ALIASES}/{{alias}}/gate", "write", 404),
     Row("DELETE", f"{ALIASES}/{{alias}}", "write", 404),
-    Row("POST", f"{MODULE}/aliases", "write", 303, {"data": {"alias": "prod", "revision": "main"}}),
+    Row("POST", f"{MODULE}/aliases", "write", 303, {"data": {"alias": "prod", "revision": "main"}}, spends=True),
     *(
         Row("POST", f"{MODULE}/aliases/{act}", "write", 404, {"data": {"alias": "none"}})
         for act in ("rollback", "ungate", "remove")
@@ -281,25 +320,32 @@ TABLE: tuple[Row, ...] = (
     Row("POST", "/v1/jobs", "create", 202, {"json": COMPOSE}),
     Row("GET", "/v1/jobs", "a user"),
     Row("GET", "/v1/jobs/{job_id}", "a member"),
-    Row("POST", "/v1/jobs/{job_id}/cancel", "a member who writes"),
+    Row("POST", "/v1/jobs/{job_id}/cancel", "a member who writes", silent=True),
     Row("GET", "/v1/jobs/{job_id}/events", "a member"),
     Row("GET", "/v1/jobs/{job_id}/stream", "a member"),
     Row("GET", "/v1/scores", "nothing"),
     Row("GET", "/new/{kind}", "a user", asked="/new/compose"),
     Row("GET", "/new/generate", "a user"),
     Row("POST", "/new/{kind}", "create", 303, {"data": FORM}, "/new/compose"),
-    Row("POST", "/new/{kind}/estimate", "a user", 200, {"data": FORM}, "/new/compose/estimate"),
-    Row("POST", "/new/preview", "a user", 200, {"data": {"act": "preview:examples", "examples.text": "a\tb"}}),
+    Row("POST", "/new/{kind}/estimate", "a user", 200, {"data": FORM}, "/new/compose/estimate", silent=True),
+    Row(
+        "POST",
+        "/new/preview",
+        "a user",
+        200,
+        {"data": {"act": "preview:examples", "examples.text": "a\tb"}},
+        silent=True,
+    ),
     Row("GET", "/jobs", "a user"),
     Row("GET", "/jobs/{job_id}", "a member"),
-    Row("POST", "/jobs/{job_id}/cancel", "a member who writes", 303),
+    Row("POST", "/jobs/{job_id}/cancel", "a member who writes", 303, silent=True),
     Row("GET", "/scores", "nothing"),
     # the protocol of the Hugging Face Hub
     Row("GET", "/api/whoami-v2", "a user"),
     Row("GET", "/api/agent-harnesses", "nothing"),
-    Row("POST", "/oauth/device", "nothing"),
+    Row("POST", "/oauth/device", "nothing", silent=True),
     Row("POST", "/oauth/token", "nothing", 400, {"data": {"grant_type": "password"}}),
-    Row("POST", "/api/validate-yaml", "nothing", send={"json": {"content": "x"}}),
+    Row("POST", "/api/validate-yaml", "nothing", send={"json": {"content": "x"}}, silent=True),
     Row(
         "POST",
         "/datasets/{namespace}/{name}.git/info/lfs/objects/batch",
@@ -307,6 +353,7 @@ TABLE: tuple[Row, ...] = (
         200,
         {"json": {"operation": "upload", "objects": []}},
         "/datasets/{dataset}.git/info/lfs/objects/batch",
+        silent=True,
     ),
     Row(
         "POST",
@@ -314,6 +361,7 @@ TABLE: tuple[Row, ...] = (
         "write",
         200,
         {"json": {"operation": "upload", "objects": []}},
+        silent=True,
     ),
     Row(
         "POST",
@@ -372,6 +420,7 @@ TABLE: tuple[Row, ...] = (
         "read",
         send={"data": {"paths": ["README.md"]}},
         asked="/api/models/{repo}/paths-info/main",
+        silent=True,
     ),
     Row("GET", f"{HUB}/commits/{{revision}}", "read", asked="/api/models/{repo}/commits/main"),
     Row("GET", f"{HUB}/refs", "read"),
@@ -391,6 +440,7 @@ TABLE: tuple[Row, ...] = (
         "write",
         send={"json": {"files": []}},
         asked="/api/models/{repo}/preupload/main",
+        silent=True,
     ),
     Row(
         "POST",
@@ -398,6 +448,7 @@ TABLE: tuple[Row, ...] = (
         "write",
         send={"content": b'{"key": "header", "value": {"summary": "none"}}\n'},
         asked="/api/models/{repo}/commit/main",
+        silent=True,
     ),
     Row("POST", f"{HUB}/lfs-files/{{rest}}", "nobody", 400),
     Row("GET", f"{HUB}/lfs-files", "nobody", 400),

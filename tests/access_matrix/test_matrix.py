@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from sqlalchemy import func, select
 
 from api import huggingface, v1
 from api.huggingface import auth, cards, commit, info, lfs, refs, resolve, tree, unsupported, xet
 from api.huggingface import repos as hub_repos
 from hub.http.identity import COOKIE
 from hub.registry.access import credentials
+from hub.registry.models.access import AuditEvent
 from hub.registry.platform.db import transaction
 from hub.web.site import CATCH_ALL_ROUTERS, PAGE_ROUTERS
 from tests.access_matrix.conftest import ORGANIZATION, Instance
@@ -52,6 +54,18 @@ def answer(instance: Instance, row: Row, role: str, visibility: str) -> int:
     return response.status_code
 
 
+def audit_lines(instance: Instance) -> int:
+    with transaction(instance.services.sessions) as session:
+        events = select(func.count()).select_from(AuditEvent).where(AuditEvent.action != "sign_in.failed")
+        return session.scalar(events) or 0
+
+
+def check_record(row: Row, status: int, lines: int) -> None:
+    """An act leaves its line in the audit log; what was refused, or only read, leaves none."""
+    acts = status < 400 and row.method not in ("GET", "HEAD") and not row.silent
+    assert (lines > 0) == acts, f"{lines} lines of the audit log for the status {status}"
+
+
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.method} {row.path}")
 def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Row) -> None:
     expected, found = {}, {}
@@ -63,7 +77,10 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
         for place, visibility in enumerate(visibilities):
             code = codes[place] if isinstance(codes, tuple) else codes
             expected[role, visibility] = code if code != OK else row.ok
+            instance.named(visibility)  # made before lines of the audit log are counted
+            before = audit_lines(instance)
             found[role, visibility] = answer(instance, row, role, visibility)
+            check_record(row, found[role, visibility], audit_lines(instance) - before)
             if row.spends and found[role, visibility] < 400:
                 instance.spend(visibility)
     assert found == expected

@@ -1,18 +1,18 @@
-"""Who is asking: tokens, passwords and browser sessions, of which nothing but a hash is kept."""
+"""Tokens, passwords and browser sessions: what identifies the sender of a request. Only their hashes are stored."""
 
-import hashlib
 import secrets
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit
 from hub.registry.access.permissions import AdministerHub, ManageAccount
+from hub.registry.access.secret_hashes import expires_after, hash_secret, is_live, new_secret, opens
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.models.access import BrowserSession, Token, User
 from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
@@ -54,7 +54,7 @@ def create_token(
 
 
 def create_token_for(session: Session, hub: AdministerHub, user: User, name: str) -> str:
-    """The secret of a new token that is good for everything its user may do."""
+    """The secret of a new token for everything that its user may do."""
     token, secret = issue_token(session, user.id, name)
     hub.record(session, "token.created", name, scopes=list(token.scopes), repos=None, user=user.name)
     return secret
@@ -77,12 +77,10 @@ def issue_token(
         namespace, slash, repo = pattern.partition("/")
         if not slash or not NAME.fullmatch(namespace) or not (repo == "*" or NAME.fullmatch(repo)):
             raise BadScope(f"{pattern!r} names no repos; write namespace/name, or namespace/* for all of a namespace.")
-    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    kept = [scope for scope in SCOPES if scope in {"read", *scopes}]  # a token that may not read is good for nothing
+    secret, hashed = new_secret(TOKEN_PREFIX)
+    granted = [scope for scope in SCOPES if scope in {"read", *scopes}]  # a token that may not read has no use
     limits = sorted(set(repos)) if repos is not None else None
-    token = Token(
-        user_id=user_id, name=name, hash=hash_secret(secret), scopes=kept, repos=limits, expires_at=expires_at
-    )
+    token = Token(user_id=user_id, name=name, hash=hashed, scopes=granted, repos=limits, expires_at=expires_at)
     session.add(token)
     session.flush()
     return token, secret
@@ -92,7 +90,7 @@ def issue_token(
 _OWNER_OF_TOKEN = (
     select(User.id, User.name, User.is_admin, User.service_of, Token.scopes, Token.repos)
     .join(Token, Token.user_id == User.id)
-    .where(Token.hash == bindparam("hash"), or_(Token.expires_at.is_(None), Token.expires_at > func.now()))
+    .where(Token.hash == bindparam("hash"), is_live(Token))
 )
 
 
@@ -149,27 +147,23 @@ def password_fits(hashed: str | None, password: str) -> bool:
 
 def start_session(session: Session, viewer: Viewer, days: float, agent: str = "") -> str:
     """A browser session; returns the secret for its cookie. `agent`: the browser as it names itself."""
-    secret = secrets.token_urlsafe(32)
-    expires = func.now() + timedelta(days=days)
-    session.add(BrowserSession(hash=hash_secret(secret), user_id=viewer.id, agent=agent[:300], expires_at=expires))
-    session.execute(delete(BrowserSession).where(BrowserSession.expires_at < func.now()))
+    secret, hashed = new_secret()
+    expires = expires_after(days=days)
+    session.add(BrowserSession(hash=hashed, user_id=viewer.id, agent=agent[:300], expires_at=expires))
+    session.execute(delete(BrowserSession).where(~is_live(BrowserSession)))
     audit.record(session, viewer.name, "session.started", viewer.name)
     return secret
 
 
 def identify_session(session: Session, secret: str) -> Viewer | None:
     user = session.scalar(
-        select(User).join(BrowserSession, BrowserSession.user_id == User.id).where(*_live_session(secret))
+        select(User).join(BrowserSession, BrowserSession.user_id == User.id).where(opens(BrowserSession, secret))
     )
     return viewer_of(user) if user else None
 
 
-def _live_session(secret: str) -> tuple[ColumnElement[bool], ...]:
-    return BrowserSession.hash == hash_secret(secret), BrowserSession.expires_at > func.now()
-
-
 def sessions(session: Session, user_id: uuid.UUID) -> Sequence[BrowserSession]:
-    live = select(BrowserSession).where(BrowserSession.user_id == user_id, BrowserSession.expires_at > func.now())
+    live = select(BrowserSession).where(BrowserSession.user_id == user_id, is_live(BrowserSession))
     return session.scalars(live.order_by(BrowserSession.created_at.desc())).all()
 
 
@@ -200,7 +194,3 @@ def set_password(session: Session, account: ManageAccount, hashed: str, own: str
     session.get_one(User, account.viewer.id).password_hash = hashed
     end_other_sessions(session, account, own)
     account.record(session, "password.set", account.viewer.name)
-
-
-def hash_secret(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()

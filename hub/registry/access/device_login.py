@@ -1,15 +1,14 @@
 """Signing in a program by device code (RFC 8628): it shows a short code, a person enters that on a page, and it gets a token."""
 
-import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import credentials
 from hub.registry.access.permissions import ManageAccount, authorize
+from hub.registry.access.secret_hashes import expires_after, is_live, new_secret, opens
 from hub.registry.access.viewer import viewer_of
 from hub.registry.models.access import DeviceLogin, User
 from hub.registry.platform.errors import HubError, NotFound
@@ -45,22 +44,22 @@ class ExpiredCode(HubError):
 
 
 def start(session: Session) -> Codes:
-    """Codes for one sign-in, good for a quarter of an hour."""
-    session.execute(delete(DeviceLogin).where(DeviceLogin.expires_at < func.now()))
+    """Codes for one sign-in, valid for a quarter of an hour."""
+    session.execute(delete(DeviceLogin).where(~is_live(DeviceLogin)))
     letters = "".join(secrets.choice(ALPHABET) for _ in range(8))
-    codes = Codes(secrets.token_urlsafe(32), f"{letters[:4]}-{letters[4:]}")
-    expires = func.now() + timedelta(seconds=SECONDS)
-    session.add(DeviceLogin(hash=_hash(codes.device_code), user_code=codes.user_code, expires_at=expires))
+    device_code, hashed = new_secret()
+    codes = Codes(device_code, f"{letters[:4]}-{letters[4:]}")
+    session.add(DeviceLogin(hash=hashed, user_code=codes.user_code, expires_at=expires_after(seconds=SECONDS)))
     session.flush()
     return codes
 
 
 def decide(session: Session, account: ManageAccount, user_code: str, *, approve: bool) -> None:
-    """The signed-in person's answer; the program gets a token that is good for everything. Raises NoSuchCode."""
+    """The signed-in person's answer; with approval, the program gets a token with all scopes. Raises NoSuchCode."""
     letters = "".join(char for char in user_code.upper() if char.isalnum())
     login = session.scalar(
         select(DeviceLogin)
-        .where(DeviceLogin.user_code == f"{letters[:4]}-{letters[4:]}", DeviceLogin.expires_at > func.now())
+        .where(DeviceLogin.user_code == f"{letters[:4]}-{letters[4:]}", is_live(DeviceLogin))
         .where(DeviceLogin.user_id.is_(None), ~DeviceLogin.denied)
         .with_for_update()
     )
@@ -78,11 +77,7 @@ def poll(session: Session, device_code: str) -> str:
 
     Raises AuthorizationPending, AccessDenied, ExpiredCode.
     """
-    login = session.scalar(
-        select(DeviceLogin)
-        .where(DeviceLogin.hash == _hash(device_code), DeviceLogin.expires_at > func.now())
-        .with_for_update()
-    )
+    login = session.scalar(select(DeviceLogin).where(opens(DeviceLogin, device_code)).with_for_update())
     if login is None:
         raise ExpiredCode("The code is not known, was used, or has expired; begin to sign in again.")
     if login.denied:
@@ -93,7 +88,3 @@ def poll(session: Session, device_code: str) -> str:
     _, secret = credentials.create_token(session, approver, "hf auth login")
     session.delete(login)
     return secret
-
-
-def _hash(code: str) -> str:
-    return hashlib.sha256(code.encode()).hexdigest()

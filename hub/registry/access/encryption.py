@@ -1,5 +1,5 @@
 """Secrets of other services that this hub has to show to them again: encrypted with a key of the instance, so that neither a look at
-a table nor a log of statements tells them. The key lies in the same database: whoever can read all of it can read them too."""
+a table nor a log of statements tells them. The key lies in the same database: who can read all of it can read them too."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""Secret keys of the instance: made once, kept in the database, the same in every process."""
+"""Secret keys of the instance: generated once, stored in the database, the same in every process."""
 
 import secrets
 
@@ -12,6 +12,6 @@ KEY = "signing"
 
 
 def key(session: Session, name: str = KEY) -> bytes:
-    """The instance's key of this name: the same in every process, whoever asks first."""
+    """The instance's key of this name: the same in every process, whichever comes first."""
     session.execute(insert(Secret).values(name=name, value=secrets.token_bytes(32)).on_conflict_do_nothing())
     return session.scalars(select(Secret.value).where(Secret.name == name)).one()

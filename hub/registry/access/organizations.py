@@ -1,15 +1,15 @@
 """Organizations: a namespace that several share, its members and their roles, invitations, and accounts for programs."""
 
-import secrets
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import credentials, permissions, users
 from hub.registry.access.permissions import Administer, Leave, ManageAccount, authorize, authorize_in
+from hub.registry.access.secret_hashes import expires_after, is_live, new_secret, opens
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Invitation, Membership, Namespace, Token, User
 from hub.registry.platform.errors import Conflict, NotFound
@@ -54,7 +54,7 @@ def authorize_removal(session: Session, viewer: Viewer, name: str, user_name: st
 
 
 def create(session: Session, account: ManageAccount, name: str) -> None:
-    """Its first member, and administrator, is whoever makes it. Raises NameTaken, BadName."""
+    """Create it, with the account as its first member and administrator. Raises NameTaken, BadName."""
     users.check_namespace(name, "The organization's name")
     users.create_namespace(session, name, "organization", account.viewer.id)
     account.record(session, "organization.created", name, namespace=name)
@@ -62,8 +62,8 @@ def create(session: Session, account: ManageAccount, name: str) -> None:
 
 def require_member(session: Session, viewer: Viewer, name: str) -> Role:
     """The viewer's role. Raises NotFound for others than members."""
-    role = permissions.role(session, viewer, name)
-    if role is None or session.get_one(Namespace, name).kind != "organization":
+    role = permissions.require_member(session, viewer, name)
+    if session.get_one(Namespace, name).kind != "organization":
         raise NotFound(f"There is no organization {name!r} that you are a member of.")
     return role
 
@@ -118,14 +118,14 @@ def _leave_one_admin(session: Session, name: str) -> None:
 
 
 def invite(session: Session, organization: AdministerOrganization, role: Role, days: float) -> tuple[Invitation, str]:
-    """An invitation and its secret, shown this once; whoever sends the secret first becomes a member."""
-    secret = secrets.token_urlsafe(32)
+    """An invitation and its secret, shown this once; the first person who sends the secret becomes a member."""
+    secret, hashed = new_secret()
     invitation = Invitation(
         namespace=organization.namespace,
-        hash=credentials.hash_secret(secret),
+        hash=hashed,
         role=role,
         invited_by=organization.viewer.id,
-        expires_at=func.now() + timedelta(days=days),
+        expires_at=expires_after(days=days),
     )
     session.add(invitation)
     session.flush()
@@ -136,7 +136,7 @@ def invite(session: Session, organization: AdministerOrganization, role: Role, d
 
 def invitations(session: Session, viewer: Viewer, name: str) -> Sequence[Invitation]:
     authorize_in(session, viewer, Administer, name)
-    query = select(Invitation).where(Invitation.namespace == name, Invitation.expires_at > func.now())
+    query = select(Invitation).where(Invitation.namespace == name, is_live(Invitation))
     return session.scalars(query.order_by(Invitation.created_at)).all()
 
 
@@ -151,9 +151,7 @@ def withdraw(session: Session, organization: AdministerOrganization, invitation_
 def accept(session: Session, account: ManageAccount, secret: str) -> tuple[str, Role]:
     """Become a member; a role that is higher already stays. Returns the organization and the role."""
     # Taken out in one statement: of several who send it at once, one gets it.
-    taken = delete(Invitation).where(
-        Invitation.hash == credentials.hash_secret(secret), Invitation.expires_at > func.now()
-    )
+    taken = delete(Invitation).where(opens(Invitation, secret))
     invitation = session.execute(taken.returning(Invitation.id, Invitation.namespace, Invitation.role)).one_or_none()
     if invitation is None:
         raise InvitationNotFound("The invitation is not known, was used or withdrawn, or has expired; ask for another.")
@@ -181,7 +179,7 @@ def create_service(
     repos: Sequence[str] | None,
     expires_at: datetime | None,
 ) -> tuple[User, Token, str]:
-    """An account of an organization for a program, called ORGANIZATION-SERVICE, with one token. It outlives whoever made it."""
+    """An account of an organization for a program, called ORGANIZATION-SERVICE, with one token. It stays when its creator leaves."""
     name = organization.namespace
     full = users.check_name(f"{name}-{service}", "The service account's name")
     user = users.create_account(session, full, service_of=name)
@@ -198,7 +196,7 @@ def services(session: Session, viewer: Viewer, name: str) -> Sequence[tuple[User
 
 
 def stop_service(session: Session, organization: AdministerOrganization, service: str) -> None:
-    """Delete its tokens and its membership; what it made keeps its name."""
+    """Delete its tokens and its membership; its repos and commits keep its name."""
     name = organization.namespace
     user = session.scalar(select(User).where(User.name == f"{name}-{service}", User.service_of == name))
     if user is None:

@@ -125,7 +125,7 @@ N = TypeVar("N", bound=NamespacePermit)
 
 
 def authorize(viewer: Viewer | None, permit: type[P]) -> P:
-    """The permit. Raises NotSignedIn, ScopeMissing if the token is not good for it, Forbidden if the person may not."""
+    """The permit. Raises NotSignedIn, ScopeMissing if the token does not allow it, Forbidden if the person may not."""
     return permit(_check_token(viewer, permit))
 
 
@@ -200,6 +200,14 @@ def role(session: Session, viewer: Viewer, namespace: str) -> Role | None:
         return "admin" if session.get(Namespace, namespace) else None
     membership = session.get(Membership, (namespace, viewer.id))
     return membership.role if membership else None
+
+
+def require_member(session: Session, viewer: Viewer, namespace: str) -> Role:
+    """The viewer's role in the namespace. Raises NotFound for others than its members, and for tokens that do not reach it."""
+    held = None if viewer.limited_from(namespace, None) else role(session, viewer, namespace)
+    if held is None:
+        raise NotFound(f"There is no namespace {namespace!r} that you are a member of.")
+    return held
 
 
 def may_write(session: Session, viewer: Viewer | None, namespace: str, name: str | None = None) -> bool:

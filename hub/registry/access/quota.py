@@ -28,9 +28,8 @@ class Usage:
 
 
 def usage(session: Session, viewer: Viewer, namespace: str) -> Usage:
-    """For members and administrators; to others there is no such namespace."""
-    if permissions.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
-        raise NotFound(f"There is no namespace {namespace!r} that you are a member of.")
+    """For members and administrators. Raises NotFound for others."""
+    permissions.require_member(session, viewer, namespace)
     row = session.get_one(Namespace, namespace)
     return Usage(namespace, _bytes_held(session, namespace), row.quota_bytes, _jobs(session, namespace), row.quota_jobs)
 
@@ -76,7 +75,7 @@ def require_slot(session: Session, namespace: str) -> None:
 
 
 def _bytes_held(session: Session, namespace: str) -> int:
-    """Everything that was sent or made there and not collected yet, in a commit or not."""
+    """All bytes stored for the namespace and not collected yet, in a commit or not."""
     held = select(func.coalesce(func.sum(Blob.size), 0)).join(Holding, Holding.sha256 == Blob.sha256)
     return int(session.scalar(held.where(Holding.namespace == namespace)) or 0)
 

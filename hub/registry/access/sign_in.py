@@ -1,4 +1,4 @@
-"""Signing in to the browser: by password, by a token that is good for everything, or by what an OpenID Connect provider says."""
+"""Signing in to the browser: by password, by a token with all scopes, or through an OpenID Connect provider."""
 
 import re
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ def by_identity(
 ) -> Viewer:
     """The user of this subject of a provider.
 
-    A subject that is new is connected to whoever is signed in already (`viewer`), or else, with `admit`, gets a user, named as at
+    A new subject is connected to the user who is signed in already (`viewer`), or else, with `admit`, gets a user, named as at
     the provider if that name is free. Raises NotAdmitted.
     """
     subject = str(claims["sub"])

@@ -1,4 +1,4 @@
-"""Users and namespaces: which names are allowed, how accounts are made, and what a user is a member of."""
+"""Users and namespaces: which names are allowed, creating accounts, and memberships."""
 
 import uuid
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def check_name(name: str, what: str) -> str:
 
 def create_namespace(session: Session, name: str, kind: NamespaceKind, admin_id: uuid.UUID) -> None:
     """With its first member. Raises NameTaken also where another request is making it at this moment, or only the case differs."""
-    made = insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing().returning(Namespace.name)
-    if session.scalar(made) is None:
+    row = insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing().returning(Namespace.name)
+    if session.scalar(row) is None:
         raise NameTaken(f"The name {name!r} is taken; choose another one.")
     session.add(Membership(namespace=name, user_id=admin_id, role="admin"))
     session.flush()
@@ -76,8 +76,8 @@ def create_user(session: Session, name: str, *, is_admin: bool = False, password
 
 def create_account(session: Session, name: str, **values: Any) -> User:
     """A user without a namespace. Raises NameTaken."""
-    made = insert(User).values(name=name, **values).on_conflict_do_nothing().returning(User)
-    user = session.scalar(made)  # none also where another request is making it at this moment
+    row = insert(User).values(name=name, **values).on_conflict_do_nothing().returning(User)
+    user = session.scalar(row)  # none also where another request is making it at this moment
     if user is None:
         raise NameTaken(f"There is already a user {name!r}; choose another name.")
     return user
@@ -91,7 +91,7 @@ def get_user(session: Session, name: str) -> User:
 
 
 def ensure_user(session: Session, name: str, *, is_admin: bool = False) -> User:
-    """The user of that name, made if need be; two processes that start at once get the same one."""
+    """The user of that name, created if need be; two processes that start at once get the same one."""
     session.execute(insert(User).values(name=name, is_admin=is_admin).on_conflict_do_nothing())
     user = get_user(session, name)
     ensure_namespace(session, name, "user", user.id)

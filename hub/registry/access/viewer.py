@@ -11,7 +11,7 @@ from hub.vocabulary import SCOPES
 class Viewer:
     """A signed-in user as far as access is concerned: plain values, so that no session needs to stay open.
 
-    `scopes` and `repos` are those of the token that was shown: what it is good for, and the repos ("namespace/name" or "namespace/*")
+    `scopes` and `repos` are those of the token: what it allows, and the repos ("namespace/name" or "namespace/*")
     beyond the public ones that it is limited to, or None. An administrator is one only with a token of scope admin.
     """
 
@@ -24,7 +24,7 @@ class Viewer:
 
     @property
     def namespace(self) -> str:
-        """Where what nobody named goes: a person's own namespace, and a service account's organisation."""
+        """Where what nobody named goes: a person's own namespace, and a service account's organization."""
         return self.service_of or self.name
 
     def limited_from(self, namespace: str, name: str | None) -> bool:
@@ -34,5 +34,5 @@ class Viewer:
 
 
 def viewer_of(user: User) -> Viewer:
-    """The user himself, with no token between."""
+    """The user with all of their rights, as without a token."""
     return Viewer(user.id, user.name, user.is_admin, service_of=user.service_of)

@@ -1,14 +1,12 @@
-"""Share links: a secret address that shows one version of a module, and gives out its files, to whoever has it, until it expires."""
+"""Share links: a secret address that shows one version of an adapter and serves its files, without signing in, until it expires."""
 
-import secrets
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from hub.registry.access import credentials
+from hub.registry.access.secret_hashes import expires_after, is_live, new_secret, opens
 from hub.registry.content import repo_visibility, repos
 from hub.registry.content.repos import WriteRepo
 from hub.registry.models.content import Commit, Repo, ShareLink
@@ -25,12 +23,12 @@ def create(session: Session, writer: WriteRepo, revision: str, days: float, *, r
     commit = repos.resolve(session, repo, revision)
     if not reveal:
         repo_visibility.check_reveals_nothing(session, Commit.id == commit.id, "public", f"A link to {repo.full_name}")
-    secret = secrets.token_urlsafe(32)
+    secret, hashed = new_secret()
     link = ShareLink(
-        hash=credentials.hash_secret(secret),
+        hash=hashed,
         commit_id=commit.id,
         made_by=writer.viewer.id,
-        expires_at=func.now() + timedelta(days=days),
+        expires_at=expires_after(days=days),
     )
     session.add(link)
     session.flush()
@@ -42,7 +40,7 @@ def create(session: Session, writer: WriteRepo, revision: str, days: float, *, r
 def listing(session: Session, writer: WriteRepo) -> Sequence[ShareLink]:
     """The links to a repo that have not expired."""
     of_repo = select(ShareLink).join(Commit, Commit.id == ShareLink.commit_id).where(Commit.repo_id == writer.repo.id)
-    live = of_repo.where(ShareLink.expires_at > func.now()).order_by(ShareLink.created_at)
+    live = of_repo.where(is_live(ShareLink)).order_by(ShareLink.created_at)
     return session.scalars(live).all()
 
 
@@ -60,7 +58,7 @@ def open_share_link(session: Session, secret: str) -> tuple[Repo, Commit, ShareL
         select(Repo, Commit, ShareLink)
         .join(Commit, Commit.repo_id == Repo.id)
         .join(ShareLink, ShareLink.commit_id == Commit.id)
-        .where(ShareLink.hash == credentials.hash_secret(secret), ShareLink.expires_at > func.now())
+        .where(opens(ShareLink, secret))
         .where(Repo.deleted_at.is_(None), Commit.tree.is_not(None))
     ).one_or_none()
     if row is None:

@@ -117,12 +117,14 @@ def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
     if not may_cancel(session, viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
+    if job.state == "cancelled":
+        return job
     if job.state == "queued":
         job.state, job.finished_at = "cancelled", func.now()
         webhooks.jobs_ended(session, job.id)
     elif job.state == "running":
         job.cancel_requested = True
-    elif job.state != "cancelled":
+    else:
         raise AlreadyFinished(f"The job has {job.state} already; there is nothing to cancel.")
     permit.record(session, "job.cancelled", str(job.id), namespace=job.namespace, kind=job.kind)
     session.flush()

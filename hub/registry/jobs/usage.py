@@ -14,7 +14,6 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.jobs.leases import Worker
 from hub.registry.models.content import Blob, Holding
 from hub.registry.models.jobs import Attempt, Job, WorkerProcess
-from hub.registry.platform.errors import NotFound
 from hub.vocabulary import QUEUES
 
 ALIVE_SECONDS = 60  # a worker announces itself four times in this
@@ -78,9 +77,8 @@ class System:
 
 
 def of_namespace(session: Session, viewer: Viewer, namespace: str, months: int) -> list[Used]:
-    """For members and administrators; to others there is no such namespace."""
-    if permissions.role(session, viewer, namespace) is None or viewer.limited_from(namespace, None):
-        raise NotFound(f"There is no namespace {namespace!r} that you are a member of.")
+    """For members and administrators. Raises NotFound for others."""
+    permissions.require_member(session, viewer, namespace)
     return _used(session, namespace, months)
 
 

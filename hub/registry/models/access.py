@@ -27,7 +27,7 @@ class User(Table):
     name: Mapped[str] = mapped_column(String(96), unique=True)
     is_admin: Mapped[bool] = mapped_column(server_default=text("false"))
     password_hash: Mapped[str | None] = mapped_column(Text)  # argon2id; null: signs in by other means
-    # Set for a service account, which is no person: it belongs to this organisation and has tokens alone.
+    # Set for a service account, which is not a person: it belongs to this organization and has only tokens.
     service_of: Mapped[str | None] = mapped_column(ForeignKey("namespaces.name"), index=True)
     created_at: Mapped[datetime] = mapped_column(Time, server_default=func.now())
     # Names that differ only in case would be told apart by programs and not by people.
@@ -35,7 +35,7 @@ class User(Table):
 
 
 class Namespace(Table):
-    """A person's or an organisation's; what owns repos, jobs and holdings."""
+    """A person's or an organization's; what owns repos, jobs and holdings."""
 
     __tablename__ = "namespaces"
     name: Mapped[str] = mapped_column(String(96), primary_key=True)
@@ -50,7 +50,7 @@ class Namespace(Table):
 
 
 class Membership(Table):
-    """What a user may do in a namespace. A person is admin of the namespace of his name."""
+    """What a user may do in a namespace. A person is admin of the namespace of their name."""
 
     __tablename__ = "memberships"
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name", ondelete="CASCADE"), primary_key=True)
@@ -61,7 +61,7 @@ class Membership(Table):
 
 
 class Invitation(Table):
-    """A link that makes whoever opens it first, signed in, a member."""
+    """A link that makes the first signed-in person who accepts it a member."""
 
     __tablename__ = "invitations"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
@@ -75,7 +75,7 @@ class Invitation(Table):
 
 
 class OpenIdentity(Table):
-    """A user as an OpenID Connect provider knows him: the pair of issuer and subject never changes, names and addresses may."""
+    """A user as an OpenID Connect provider knows them: the pair of issuer and subject never changes, names and addresses may."""
 
     __tablename__ = "identities"
     issuer: Mapped[str] = mapped_column(Text, primary_key=True)
@@ -122,7 +122,7 @@ class DeviceLogin(Table):
 
 
 class AuditEvent(Table):
-    """Who did what. Rows are only added; names are kept as they were, so that what was deleted later is still told."""
+    """Who did what. Rows are only added; names are kept as they were, so that they outlive what was deleted later."""
 
     __tablename__ = "audit_events"
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

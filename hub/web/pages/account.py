@@ -14,6 +14,7 @@ from hub.http.addresses import address_of
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, SignedIn
 from hub.http.permissions import CanManageAccount
 from hub.registry.access import audit_queries, credentials, sign_in, users
+from hub.registry.access.secret_hashes import hash_secret
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import AuditEvent, BrowserSession, Token
 from hub.registry.platform.db import transaction
@@ -71,7 +72,7 @@ def _account(
     page = AccountPage(
         tokens=credentials.tokens(session, viewer.id),
         sessions=credentials.sessions(session, viewer.id),
-        this_session=credentials.hash_secret(request.cookies.get(COOKIE, "")),
+        this_session=hash_secret(request.cookies.get(COOKIE, "")),
         has_password=credentials.has_password(session, viewer.id),
         example_namespace=namespaces[-1][0].name if namespaces else viewer.name,
         form=form,

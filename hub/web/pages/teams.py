@@ -81,6 +81,7 @@ def _teams(session: Session, viewer: Viewer, form: RefusedForm = NO_FORM) -> Res
     namespaces = [
         OwnNamespace(own.name, own.kind == "organization", role, quota.usage(session, viewer, own.name))
         for own, role in users.namespaces(session, viewer)
+        if not viewer.limited_from(own.name, None)
     ]
     return render(TeamsPage(namespaces, form), viewer, status=form.status)
 

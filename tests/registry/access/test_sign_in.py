@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry.access import credentials
+from hub.registry.access.secret_hashes import hash_secret
 from hub.registry.models.access import OpenIdentity, User
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
@@ -241,4 +242,4 @@ def test_no_secret_of_a_sign_in_is_kept(client: TestClient, services: Services, 
     with transaction(services.sessions) as session:
         (kept,) = credentials.sessions(session, ann.viewer.id)
         assert cookie not in (kept.hash, str(kept.id))
-        assert kept.hash == credentials.hash_secret(cookie)
+        assert kept.hash == hash_secret(cookie)
