@@ -113,15 +113,15 @@ def query_string(values: Mapping[str, object]) -> str:
     return urlencode({key: value for key, value in values.items() if value not in (None, "", [])}, doseq=True)
 
 
-_templates = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"size": size, "amount": amount, "duration": duration, "age": age, "query": query_string}
-_templates.globals |= {"static": static}
+TEMPLATES.filters |= {"size": size, "amount": amount, "duration": duration, "age": age, "query": query_string}
+TEMPLATES.globals |= {"static": static}
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,13 @@ class Page:
 
 def render(page: Page, viewer: Viewer | None, *, status: int = 200) -> HTMLResponse:
     """The page as HTML. Checks no permission: its route has done that."""
-    html = _templates.get_template(page.template).render(page.variables(), viewer=viewer)
+    html = TEMPLATES.get_template(page.template).render(page.variables(), viewer=viewer)
     return HTMLResponse(html, status_code=status, headers=HEADERS)
 
 
 def page(name: str, viewer: Viewer | None, /, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a template without a typed context, until the last page has one."""
-    html = _templates.get_template(name).render(viewer=viewer, status=status, **values)
+    html = TEMPLATES.get_template(name).render(viewer=viewer, status=status, **values)
     return HTMLResponse(html, status_code=status, headers=HEADERS)
 
 

@@ -50,7 +50,7 @@ class ActivityPage(Page, template="account/activity.html"):
 
     events: Sequence[AuditEvent]  # newest first
     older: int | None  # id of the last event, where there are more
-    namespace: str  # the one that was chosen, or ""
+    chosen: str  # the one namespace shown, or ""
     administered: Sequence[str]
 
 
@@ -167,7 +167,7 @@ def activity(
     page = ActivityPage(
         events=events[:EVENTS],
         older=events[EVENTS - 1].id if len(events) > EVENTS else None,
-        namespace=namespace,
+        chosen=namespace,
         administered=[own.name for own, role in users.namespaces(session, viewer) if role == "admin"],
     )
     return render(page, viewer)

@@ -59,16 +59,22 @@ class WidgetGroup:
 
 @dataclass(frozen=True)
 class PreviewPart(Page, template="new/preview.html"):
+    """The first rows of one source of examples, which a script puts into the form."""
+
     preview: SourcePreview
 
 
 @dataclass(frozen=True)
 class EstimatePart(Page, template="new/estimate.html"):
+    """How long the job would take, which a script puts into the form."""
+
     estimate: FormEstimate
 
 
 @dataclass(frozen=True)
 class JobFormPage(Page, template="new/form.html"):
+    """The form that starts a job of one kind."""
+
     form: JobForm
     typed: Typed
     problems: Mapping[str, str]  # by the field or control that shows them; "" for those of the whole form
