@@ -1,16 +1,16 @@
-"""Grids of coloured cells as inline SVG: shares of a partition, cosines of modules. The stronger the colour the larger."""
+"""Grids of coloured cells as inline SVG: shares of a partition, cosines of adapters. The stronger the colour, the larger the value."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Protocol
 
 from markupsafe import Markup
 
 CELL = 18
-LETTER = 6.6  # about the width of one, at the size of labels
-PARTS = {"system1": "System 1 alone", "system2": "System 2 alone", "common": "Common"}
+LETTER = 6.6  # about the width of a letter in a label
+REGIONS = {"system1": "System 1 alone", "system2": "System 2 alone", "common": "Common"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """`kind` is the class that colours the cells; `links` are the addresses of the rows, one each, or none at all."""
+    """`kind` is the CSS class that colours the cells; `links` are the addresses of all rows, or there are none."""
 
     label: str
     kind: str
@@ -44,36 +44,60 @@ def draw(grid: Grid) -> Markup:
         text = f'<text x="{left - 6:.1f}" y="{(index + 1.65) * size:.1f}" class="y">{escape(name)}</text>'
         parts.append(f'<a href="{escape(grid.links[index])}">{text}</a>' if grid.links else text)
     for cell in grid.cells:
-        place = f'x="{left + cell.column * size:.1f}" y="{(cell.row + 1) * size}"'
-        side = f'width="{size - 1}" height="{size - 1}"'
+        position = f'x="{left + cell.column * size:.1f}" y="{(cell.row + 1) * size}"'
+        square = f'width="{size - 1}" height="{size - 1}"'
         parts.append(
-            f'<rect {place} {side} fill-opacity="{cell.strength:.2f}"><title>{escape(cell.title)}</title></rect>'
+            f'<rect {position} {square} fill-opacity="{cell.strength:.2f}"><title>{escape(cell.title)}</title></rect>'
         )
-    # What has links inside is no image to a screen reader, which would hide them.
+    # A screen reader would hide links inside an image, so a grid with links is a group.
     role = "group" if grid.links else "img"
     head = f'<svg class="heat {grid.kind}" role="{role}" aria-label="{escape(grid.label)}" '
     shape = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}">'
     return Markup(head + shape + "".join(parts) + "</svg>")  # noqa: S704 - every text in it is escaped above
 
 
-def partition_maps(matrices: Sequence[Mapping[str, Any]]) -> tuple[float, list[tuple[str, str, Markup]]]:
-    """(the largest share, for each part of a partition its class, name and picture): kinds of matrix down, layers across, one scale."""
-    places = [_place(row["matrix"]) for row in matrices]
-    kinds = list(dict.fromkeys(kind for kind, _ in places))
-    layers = sorted({layer for _, layer in places}, key=lambda layer: int(layer or -1))
-    most = max((row[part] for row in matrices for part in PARTS), default=0.0) or 1.0
+class MatrixShares(Protocol):
+    """The shares of one matrix that only System 1 has, only System 2, and both."""
+
+    @property
+    def matrix(self) -> str: ...
+    @property
+    def system1(self) -> float: ...
+    @property
+    def system2(self) -> float: ...
+    @property
+    def common(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class RegionMap:
+    name: str
+    picture: Markup
+
+
+def partition_maps(matrices: Sequence[MatrixShares]) -> tuple[float, list[RegionMap]]:
+    """The largest share, and a map of each region of a partition: kinds of matrix down, layers across, all on one scale."""
+    positions = [_kind_and_layer(row.matrix) for row in matrices]
+    kinds = list(dict.fromkeys(kind for kind, _ in positions))
+    layers = sorted({layer for _, layer in positions}, key=lambda layer: int(layer or -1))
+    shares = {
+        "system1": [row.system1 for row in matrices],
+        "system2": [row.system2 for row in matrices],
+        "common": [row.common for row in matrices],
+    }
+    largest = max((share for region in shares.values() for share in region), default=0.0) or 1.0
     maps = []
-    for part, name in PARTS.items():
+    for region, name in REGIONS.items():
         cells = [
-            Cell(kinds.index(kind), layers.index(layer), row[part] / most, f"{row['matrix']}: {row[part]:.1%} {name}")
-            for row, (kind, layer) in zip(matrices, places, strict=True)
+            Cell(kinds.index(kind), layers.index(layer), share / largest, f"{row.matrix}: {share:.1%} {name}")
+            for row, share, (kind, layer) in zip(matrices, shares[region], positions, strict=True)
         ]
         label = f"{name}: share of each matrix, by layer"
-        maps.append((part, name, draw(Grid(label, part, kinds, layers, cells))))
-    return most, maps
+        maps.append(RegionMap(name, draw(Grid(label, region, kinds, layers, cells))))
+    return largest, maps
 
 
-def _place(matrix: str) -> tuple[str, str]:
+def _kind_and_layer(matrix: str) -> tuple[str, str]:
     """`model.layers.7.mlp.up_proj A` -> (`mlp.up_proj A`, `7`)."""
-    found = re.search(r"\.(\d+)\.", matrix)
-    return (matrix[found.end() :], found[1]) if found else (matrix, "")
+    layer = re.search(r"\.(\d+)\.", matrix)
+    return (matrix[layer.end() :], layer[1]) if layer else (matrix, "")

@@ -1,9 +1,8 @@
-"""Plots as inline SVG, drawn on the server: they need no script, and no library of one."""
+"""Plots as inline SVG, drawn on the server, so that a page needs no script for them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -20,23 +19,23 @@ class Dot:
     y: float
     name: str
     href: str
-    group: str  # the class that colours it
+    group: str  # the CSS class that colours it
 
 
 def scatter(dots: Sequence[Dot], label: str) -> Markup:
-    """Dots as links at their places, on one scale in both directions. A name that would lie over something is a title alone."""
+    """Dots as links, on one scale in both directions. A name that would overlap something is only the dot's title."""
     width, height, margin = 900, 520, 28
     xs, ys = [dot.x for dot in dots] or [0.0], [dot.y for dot in dots] or [0.0]
     scale = min((width - 2 * margin) / ((max(xs) - min(xs)) or 1), (height - 2 * margin) / ((max(ys) - min(ys)) or 1))
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
-    places = [(width / 2 + (dot.x - middle[0]) * scale, height / 2 - (dot.y - middle[1]) * scale) for dot in dots]
-    taken = [(y, x - 7, x + 7) for x, y in places]  # of each thing drawn its height, and from where to where it goes
+    centres = [(width / 2 + (dot.x - middle[0]) * scale, height / 2 - (dot.y - middle[1]) * scale) for dot in dots]
+    drawn = [(y, x - 7, x + 7) for x, y in centres]  # of each thing drawn: its height, its left and its right end
     parts = []
-    for dot, (x, y) in zip(dots, places, strict=True):
-        left = _free(x, y, 6.4 * len(dot.name), width, taken)
+    for dot, (x, y) in zip(dots, centres, strict=True):
+        left = _free(x, y, 6.4 * len(dot.name), width, drawn)
         text = ""
         if left is not None:
-            taken.append((y, left, left + 6.4 * len(dot.name)))
+            drawn.append((y, left, left + 6.4 * len(dot.name)))
             text = Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(left, y + 4, dot.name)
         circle = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="6"><title>{}</title></circle>').format(
             dot.group, x, y, dot.name
@@ -46,50 +45,55 @@ def scatter(dots: Sequence[Dot], label: str) -> Markup:
     return head.format(width, height, label) + Markup().join(parts) + Markup("</svg>")
 
 
-def _free(x: float, y: float, length: float, width: float, taken: Sequence[tuple[float, float, float]]) -> float | None:
-    """Where a name may begin, to the right of its dot or to the left, without lying over anything."""
+def _free(x: float, y: float, length: float, width: float, drawn: Sequence[tuple[float, float, float]]) -> float | None:
+    """Where a name may begin, to the right of its dot or to the left, without overlapping anything; None where it cannot."""
     for left in (x + 9, x - 9 - length):
-        clear = all(abs(y - row) > 12 or left > end or left + length < start for row, start, end in taken)
+        clear = all(abs(y - row) > 12 or left > end or left + length < start for row, start, end in drawn)
         if clear and left > 0 and left + length < width:
             return left
     return None
 
 
-def loss_trace(trace: Sequence[Mapping[str, Any]]) -> Markup:
-    """A search's loss at every evaluation as dots, and the best objective so far as a line. Empty for fewer than two points."""
-    found = [step for step in trace if step["loss"] is not None]
-    dots = [(step["step"], step["loss"]) for step in found]
-    line = [(step["step"], step["best"]) for step in found]
+def search_plot(evaluations: Iterable[tuple[int, float | None, float | None]]) -> Markup:
+    """A search's loss at every evaluation as dots, and the best objective so far as a line. Empty for fewer than two points.
+
+    `evaluations` are (step, loss, best objective so far); one whose loss is not finite has None, and is left out.
+    """
+    finite = [(step, loss, best) for step, loss, best in evaluations if loss is not None]
+    dots = [(step, loss) for step, loss, _ in finite]
+    line = [(step, best) for step, _, best in finite if best is not None]
     return _plot(dots, line, "evaluation", "Loss on the examples at each evaluation of the search")
 
 
-def training_curve(curve: Mapping[str, Any]) -> Markup:
-    """A training's losses as dots, each the mean of `every` steps, and its validation losses as a line."""
-    dots = [(number * curve["every"], loss) for number, loss in enumerate(curve["losses"], 1)]
-    line = [(step, loss) for step, loss in curve["validations"] if step > 0]
+def training_plot(every: int, losses: Sequence[float], validations: Sequence[Point]) -> Markup:
+    """A training's losses as dots, each the mean of `every` steps, and its validation losses, as (step, loss), as a line."""
+    dots = [(number * every, loss) for number, loss in enumerate(losses, 1)]
+    line = [(step, loss) for step, loss in validations if step > 0]
     return _plot(dots, line, "step", "Training and validation loss at each step")
 
 
-def reward_curve(curve: Mapping[str, Any]) -> Markup:
+def reward_plot(every: int, rewards: Sequence[float]) -> Markup:
     """A reinforcement's mean rewards as dots, each the mean of `every` steps."""
-    dots = [(number * curve["every"], row["reward"]) for number, row in enumerate(curve["steps"], 1)]
+    dots = [(number * every, reward) for number, reward in enumerate(rewards, 1)]
     return _plot(dots, [], "step", "Mean reward at each step", "reward")
 
 
-def progress_curve(points: Sequence[Mapping[str, Any]]) -> Markup:
-    """What a running part of a job has reported so far: its losses, or else its rewards, as dots, and the best so far or the validations
-    as a line."""
-    what = "loss" if any("loss" in point for point in points) else "reward"
-    dots = [(point["step"], point[what]) for point in points if what in point]
-    second = "best" if any("best" in point for point in points) else "validation_loss"
-    line = [(point["step"], point[second]) for point in points if second in point]
+def progress_plot(points: Sequence[tuple[int, Mapping[str, float]]]) -> Markup:
+    """What a running part of a job has reported so far, as (step, figures by name).
+
+    Its losses, or else its rewards, are dots; the best objective so far, or else the validation losses, are a line.
+    """
+    what = "loss" if any("loss" in figures for _, figures in points) else "reward"
+    dots = [(step, figures[what]) for step, figures in points if what in figures]
+    second = "best" if any("best" in figures for _, figures in points) else "validation_loss"
+    line = [(step, figures[second]) for step, figures in points if second in figures]
     return _plot(dots, line, "step", f"The {what} at each step so far", what)
 
 
 def _plot(dots: Sequence[Point], line: Sequence[Point], unit: str, label: str, what: str = "loss") -> Markup:
     if len(dots) < 2:
         return Markup()
-    # One wild point would flatten all the others, so the axis ends at the ninth tenth of the losses if that is far below the largest.
+    # One outlier would flatten all other points, so the axis ends at twice the ninth decile where the largest loss lies above that.
     losses = sorted(loss for _, loss in dots)
     top = min(losses[-1], 2 * losses[math.ceil(0.9 * len(losses)) - 1])
     bottom = min(0.0, losses[0])

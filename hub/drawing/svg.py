@@ -1,4 +1,4 @@
-"""Pictures of results as SVG: for a page, whose style sheet colours them, and `standalone` as files beside a card."""
+"""Pictures of results as SVG: for a page, whose style sheet colours them, or `standalone` as files beside a model card."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ _STYLE = (
 
 
 def spectrum(name: str, values: Sequence[float], kept: int) -> str:
-    """Singular values in falling order on a logarithmic axis, the first `kept` in colour, the others to be cut."""
-    shown = [(index, max(value, 1e-12)) for index, value in enumerate(values)]
-    low, high = math.log10(shown[-1][1]), math.log10(shown[0][1])
-    width = (WIDTH - LEFT - RIGHT) / len(shown)
+    """Singular values in falling order on a logarithmic axis: the first `kept` in colour, the others are those to be cut."""
+    exponents = [math.log10(max(value, 1e-12)) for value in values]
+    low, high = exponents[-1], exponents[0]
+    width = (WIDTH - LEFT - RIGHT) / len(exponents)
     bars = []
-    for index, value in shown:
-        y = _between(math.log10(value), low - 0.1, high)
+    for index, exponent in enumerate(exponents):
+        y = _height(exponent, low - 0.1, high)
         bars.append(
             f'<rect class="{"kept" if index < kept else "cut"}" x="{LEFT + index * width:.2f}" y="{y:.1f}" '
             f'width="{max(width, 0.5):.2f}" height="{HEIGHT - BOTTOM - y:.1f}"/>'
         )
     label = f"Singular values of {name}: {kept} of {len(values)} kept"
     ticks = [
-        f'<text x="{LEFT - 6}" y="{_between(exponent, low - 0.1, high) + 4:.1f}" text-anchor="end">{10**exponent:.2g}</text>'
+        f'<text x="{LEFT - 6}" y="{_height(exponent, low - 0.1, high) + 4:.1f}" text-anchor="end">{10**exponent:.2g}</text>'
         for exponent in (low, high)
     ]
     ends = f'<text x="{LEFT}" y="{HEIGHT - 20}">1</text><text x="{WIDTH - RIGHT}" y="{HEIGHT - 20}" text-anchor="end">{len(values)}</text>'
@@ -35,19 +35,19 @@ def spectrum(name: str, values: Sequence[float], kept: int) -> str:
 
 
 def gains(values: Mapping[str, float], chosen: Sequence[str]) -> str:
-    """The best predicted gain of each matrix as a bar, in the order of the model; those that were cut in colour."""
+    """The best predicted gain of each matrix as a bar, in the order of the model; matrices that were cut are in colour."""
     high, low = max(0.0, *values.values()), min(0.0, *values.values())
     width = (WIDTH - LEFT - RIGHT) / len(values)
-    zero = _between(0.0, low, high)
+    zero = _height(0.0, low, high)
     bars = []
     for index, (name, value) in enumerate(values.items()):
-        y = _between(value, low, high)
+        y = _height(value, low, high)
         bars.append(
             f'<rect class="{"kept" if name in chosen else "cut"}" x="{LEFT + index * width:.2f}" y="{min(y, zero):.1f}" '
             f'width="{max(width * 0.8, 0.5):.2f}" height="{abs(zero - y):.1f}"><title>{escape(name)}: {value:.4g}</title></rect>'
         )
     ticks = [
-        f'<text x="{LEFT - 6}" y="{_between(value, low, high) + 4:.1f}" text-anchor="end">{value:.2g}</text>'
+        f'<text x="{LEFT - 6}" y="{_height(value, low, high) + 4:.1f}" text-anchor="end">{value:.2g}</text>'
         for value in sorted({low, high})
     ]
     return _picture(
@@ -56,13 +56,13 @@ def gains(values: Mapping[str, float], chosen: Sequence[str]) -> str:
 
 
 def standalone(picture: str) -> str:
-    """The picture with colours of its own. A page may not have them, as its policy lets no style stand in it."""
+    """The picture with a style sheet of its own, which the security policy of a page would not allow."""
     start = picture.index(">") + 1
     return picture[:start] + _STYLE + picture[start:]
 
 
-def _between(value: float, low: float, high: float) -> float:
-    """The height of a value on the axis from low to high."""
+def _height(value: float, low: float, high: float) -> float:
+    """The y coordinate of a value on the axis from low to high."""
     return TOP + (HEIGHT - TOP - BOTTOM) * (1 - (value - low) / ((high - low) or 1))
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+from hub.formats.report import Arm, Comparison, Report
 from hub.vocabulary import ENOUGH_EXAMPLES, Metric
 
-# What each metric counts, in the order in which tables show them.
+# What each metric counts.
 METRICS: Mapping[Metric, str] = {
     "exact_match": "share that match exactly",
     "contains": "share that contain the target",
@@ -15,15 +16,14 @@ METRICS: Mapping[Metric, str] = {
     "target_loss": "nats per target token",
 }
 
-Arm = Mapping[str, Any]  # of a report: its name, and by metric a mean with its interval
-Comparison = Mapping[str, Any]  # of a report: by metric the result's difference to one arm
+Tone = Literal["good", "warn", "bad", ""]
 
 
 @dataclass(frozen=True)
 class ReportSummary:
     """A report in the order in which a page shows it."""
 
-    tone: str  # of the headline: "good", "warn", "bad" or ""
+    tone: Tone  # of the headline
     headline: str  # whether the result helped
     metrics: Sequence[Metric]  # those measured
     compared: Sequence[Metric]  # those of which the differences are known
@@ -33,14 +33,13 @@ class ReportSummary:
     rows: Sequence[tuple[Arm, Comparison | None]]  # every arm; the result's own has no comparison
 
 
-def summarize_report(report: Mapping[str, Any]) -> ReportSummary:
-    metrics = [name for name in METRICS if name in report["arms"][0]]
-    differences = {line["against"]: line for line in report["comparisons"]}
-    ours = next((arm["name"] for arm in report["arms"] if arm["name"] not in differences), "")
-    compared = [name for name in metrics if differences and all(name in line for line in differences.values())]
+def summarize_report(report: Report) -> ReportSummary:
+    metrics = list(report.arms[0].estimates)
+    comparisons = {comparison.against: comparison for comparison in report.comparisons}
+    compared = [metric for metric in metrics if comparisons and all(line.of(metric) for line in report.comparisons)]
     first = compared[0] if compared else metrics[0]
-    tone, headline = _verdict(report, {name: _side(line, first) for name, line in differences.items() if compared})
-    values = [arm[first][end] for arm in report["arms"] for end in ("low", "high")]
+    tone, headline = _verdict(report, {arm: _side(line, first) for arm, line in comparisons.items()})
+    values = [value for arm in report.arms for value in _ends(arm, first)]
     return ReportSummary(
         tone=tone,
         headline=headline,
@@ -48,34 +47,37 @@ def summarize_report(report: Mapping[str, Any]) -> ReportSummary:
         compared=compared,
         first=first,
         scale=(min(0.0, *values), max(1.0, *values) if first != "target_loss" else max(values)),
-        ours=ours,
-        rows=[(arm, differences.get(arm["name"])) for arm in report["arms"]],
+        ours=next((arm.name for arm in report.arms if arm.name not in comparisons), ""),
+        rows=[(arm, comparisons.get(arm.name)) for arm in report.arms],
     )
 
 
-def _side(line: Comparison, metric: Metric) -> int:
-    """1 where the result is better than the other arm for certain, -1 where it is worse, 0 where the interval holds both."""
-    low, high = line[metric]["low"], line[metric]["high"]
+def _ends(figures: Arm | Comparison, metric: Metric) -> tuple[float, ...]:
+    estimate = figures.of(metric)
+    return (estimate.low, estimate.high) if estimate else ()
+
+
+def _side(comparison: Comparison, metric: Metric) -> int:
+    """1 where the result is certainly better than the arm, -1 where it is worse, 0 where the interval leaves that open."""
+    low, high = _ends(comparison, metric) or (0.0, 0.0)
     if metric == "target_loss":
         low, high = -high, -low
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def _verdict(report: Mapping[str, Any], sides: Mapping[str, int]) -> tuple[str, str]:
+def _verdict(report: Report, sides: Mapping[str, int]) -> tuple[Tone, str]:
     """(tone, headline). `sides`: by arm, whether the result is better."""
-    if report["held_out"] < ENOUGH_EXAMPLES:
-        return (
-            "",
-            f"Too few held-out examples to say whether it helped: {report['held_out']} of the {ENOUGH_EXAMPLES} needed.",
-        )
+    if report.held_out < ENOUGH_EXAMPLES:
+        needed = f"{report.held_out} of the {ENOUGH_EXAMPLES} needed"
+        return "", f"Too few held-out examples to say whether it helped: {needed}."
     against_base = sides.get("base", 0)
     if against_base < 0:
         return "bad", "It did harm: it is worse than the base alone."
     if against_base == 0:
         return "", "It is not shown to help: nothing tells it from the base alone."
-    rest = [side for name, side in sides.items() if name != "base"]
-    if all(side > 0 for side in rest):
-        return "good", "It helped." if not rest else "It helped, and is better than all it was set beside."
-    if any(side < 0 for side in rest):
+    others = [side for arm, side in sides.items() if arm != "base"]
+    if all(side > 0 for side in others):
+        return "good", "It helped." if not others else "It helped, and is better than all it was set beside."
+    if any(side < 0 for side in others):
         return "warn", "It is better than the base alone, but something simpler is better still."
     return "", "It is better than the base alone, but not shown to beat all that is simpler."

@@ -1,7 +1,7 @@
 """The routers of all pages."""
 
 from hub.web.pages import account, datasets, device, hub_addresses, library, reference, sign_in, system, teams
-from hub.web.pages.jobs import job, launch
+from hub.web.pages.jobs import job, launch, listing
 from hub.web.pages.modules import aliases, browse, overview, settings, share, tabs, try_out, upload
 
 MODULE = (overview, tabs, aliases, settings, try_out, share)
@@ -10,6 +10,7 @@ PAGE_ROUTERS = (
     *MODULE,
     upload,
     launch,
+    listing,
     job,
     library,
     datasets,

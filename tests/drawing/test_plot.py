@@ -1,8 +1,8 @@
-"""Plots: every point at its place, wild ones cut, nothing drawn of nothing."""
+"""Plots: every point at its place, outliers cut, nothing drawn of fewer than two points."""
 
 import re
 
-from hub.drawing.plot import loss_trace, training_curve
+from hub.drawing.plot import search_plot, training_plot
 
 
 def heights(svg: str) -> list[float]:
@@ -10,8 +10,7 @@ def heights(svg: str) -> list[float]:
 
 
 def test_a_training_shows_every_loss_and_the_validations() -> None:
-    curve = {"every": 5, "losses": [4.0, 2.0, 1.0], "validations": [(0, 5.0), (5, 3.0), (15, 1.5)]}
-    svg = str(training_curve(curve))
+    svg = str(training_plot(every=5, losses=[4.0, 2.0, 1.0], validations=[(0, 5.0), (5, 3.0), (15, 1.5)]))
     assert re.findall(r"<title>([^<]+)</title>", svg) == [
         "step 5: loss 4.000",
         "step 10: loss 2.000",
@@ -23,13 +22,13 @@ def test_a_training_shows_every_loss_and_the_validations() -> None:
     assert ">15 steps<" in svg
 
 
-def test_one_wild_loss_does_not_flatten_the_others() -> None:
-    tame = [{"step": step, "loss": 1.0 - step / 100, "best": 0.5} for step in range(1, 20)]
-    wild = [*tame, {"step": 20, "loss": 1e6, "best": 0.5}]
-    assert max(heights(str(loss_trace(wild)))) - sorted(heights(str(loss_trace(wild))))[1] > 10
-    assert ">20 evaluations<" in str(loss_trace(wild))
+def test_an_outlier_does_not_flatten_the_other_losses() -> None:
+    falling = [(step, 1.0 - step / 100, 0.5) for step in range(1, 20)]
+    svg = str(search_plot([*falling, (20, 1e6, 0.5)]))
+    assert max(heights(svg)) - sorted(heights(svg))[1] > 10
+    assert ">20 evaluations<" in svg
 
 
-def test_fewer_than_two_points_are_no_plot() -> None:
-    assert not training_curve({"every": 1, "losses": [1.0], "validations": []})
-    assert not loss_trace([{"step": 1, "loss": 1.0, "best": 1.0}, {"step": 2, "loss": None, "best": 1.0}])
+def test_fewer_than_two_points_are_not_plotted() -> None:
+    assert not training_plot(every=1, losses=[1.0], validations=[])
+    assert not search_plot([(1, 1.0, 1.0), (2, None, 1.0)])

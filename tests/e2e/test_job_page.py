@@ -13,15 +13,15 @@ import uvicorn
 from playwright.sync_api import Browser, Page, Route, expect
 
 from api.app import create_app
-from hub.registry.jobs import leases, queueing
+from hub.registry.jobs import leases
 from hub.registry.jobs.leases import Lease
-from hub.registry.jobs.queueing import Submission
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.e2e.browser import sign_in
 from tests.e2e.conftest import free_port, wait_for
-from tests.support.published import WORKER, AnyParams
+from tests.support.jobs import queue_job
+from tests.support.published import WORKER
 
 pytestmark = pytest.mark.e2e
 
@@ -59,12 +59,8 @@ def serving(services: Services, port: int) -> Iterator[None]:
 
 
 def begin(services: Services, person: Person) -> Lease:
-    result = {"result": f"{person.name}/woven", "l1": 0.05}
-    submission = Submission("compose", "gpu", AnyParams(**result), [], person.name, "private")
+    job_id = queue_job(services, person, "compose", result=f"{person.name}/woven", l1=0.05)
     with transaction(services.sessions) as session:
-        job_id = queueing.submit(
-            session, services.queue, person.viewer, submission, idempotency_key=None, request={}
-        ).id
         lease = leases.claim(session, job_id, WORKER, 300)
     assert lease is not None
     return lease

@@ -8,7 +8,6 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from hub.http.identity import COOKIE
-from hub.registry.jobs import queueing
 from hub.registry.library import scores
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
@@ -16,8 +15,8 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.files import examples_file, peft_folder
 from tests.support.http import upload, upload_adapter
+from tests.support.jobs import queue_job
 from tests.support.pages import EVIL, HTML, sign_in
-from tests.support.published import AnyParams
 
 
 def test_the_list_shows_what_the_visitor_may_see(client: TestClient, ann: Person) -> None:
@@ -101,13 +100,7 @@ def test_jobs_need_a_signed_in_user(client: TestClient) -> None:
 
 @pytest.fixture
 def queued(client: TestClient, services: Services, ann: Person) -> uuid.UUID:
-    submission = queueing.Submission(
-        "generate", "interactive", AnyParams(**{"prompt": EVIL, "result": "ann/x"}), [], "ann", "private"
-    )
-    with transaction(services.sessions) as session:
-        return queueing.submit(
-            session, services.queue, ann.viewer, submission, idempotency_key=None, request={"prompt": EVIL}
-        ).id
+    return queue_job(services, ann, "compose", optimizer=EVIL)
 
 
 def test_a_job_is_shown_to_its_owner_and_cancelled(
@@ -137,7 +130,8 @@ def test_a_finished_job_shows_its_report_and_trace(
         "verdict": f"It loses. {EVIL}",
         "held_out": 120,
     }
-    trace = [{"step": step, "loss": 3.0 / step, "best": 3.0 / step} for step in (1, 2, 3)]
+    at = {"weights": [0.25], "objective": None, "cached": False}
+    trace = [{"step": step, "loss": 3.0 / step, "best": 3.0 / step, **at} for step in (1, 2, 3)]
     result = {"report": report, "trace": trace, "weights": {"ann/a@1": 0.25}, "warnings": ["Mind the gap."]}
     with transaction(services.sessions) as session:
         session.execute(update(Job).where(Job.id == queued).values(state="succeeded", result=result))

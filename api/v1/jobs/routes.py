@@ -18,6 +18,7 @@ from api.v1.jobs.watch import Watcher
 from hub.http.identity import ServicesDep, SessionDep, SignedIn, ViewerDep
 from hub.http.permissions import CanUseJobs
 from hub.registry.jobs import job_queries, queueing
+from hub.registry.jobs.job_queries import Published
 from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.library import provenance
@@ -58,7 +59,9 @@ def list_jobs(
     found = job_queries.listing(
         session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit
     )
-    return [describe(session, job) for job, _ in found]
+    jobs = [job for job, _ in found]
+    results = job_queries.results(session, jobs)
+    return [_described(job, results.get(job.id)) for job in jobs]
 
 
 @router.get("/jobs/{job_id}")
@@ -132,8 +135,10 @@ def list_scores(session: SessionDep, viewer: ViewerDep) -> list[ScoreInfo]:
 
 
 def describe(session: Session, job: Job) -> schemas.Job:
-    found = job_queries.result_commit(session, job)
-    repo, commit = found or (None, None)
+    return _described(job, job_queries.results(session, [job]).get(job.id))
+
+
+def _described(job: Job, result: Published | None) -> schemas.Job:
     error = {"code": job.error_code, "message": job.error_message or ""} if job.error_code else None
     return schemas.Job(
         id=job.id,
@@ -144,8 +149,8 @@ def describe(session: Session, job: Job) -> schemas.Job:
         attempt=job.attempt,
         cancel_requested=job.cancel_requested,
         result=job.result,
-        result_repo=repo.full_name if repo else None,
-        result_commit=commit.id if commit else None,
+        result_repo=result.repo if result else None,
+        result_commit=result.commit if result else None,
         error=error,
         created_at=job.created_at,
         started_at=job.started_at,

@@ -3,18 +3,17 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries
-from hub.registry.models.jobs import Job, JobEvent
+from hub.registry.models.jobs import JobEvent
 from hub.registry.platform.db import transaction
 
 log = logging.getLogger(__name__)
@@ -66,22 +65,19 @@ class Watcher:
             await asyncio.sleep(POLL_SECONDS)
 
     def _read(self, watched: list[Subscription]) -> list[tuple[Subscription, list[News]]]:
-        """What is new for each stream. Access is asked anew each time: it may have been withdrawn."""
-        found: list[tuple[Subscription, list[News]]] = []
+        """What is new for each stream, in two statements for all of them. Access is checked each time: it may have been withdrawn."""
         with transaction(self._sessions) as session:
-            for subscription in watched:
-                # The state first: events written before a final state are then certain to be seen with it.
-                query = select(Job.state).where(
-                    Job.id == subscription.job_id, job_queries.readable(subscription.viewer)
-                )
-                state = session.scalar(query) or "gone"
-                events = job_queries.events(session, subscription.job_id, subscription.after) if state != "gone" else []
-                more_to_come = len(events) == 1000
-                news: list[News] = list(events)
-                if state != subscription.state and not more_to_come:
-                    news.append(state)
-                found.append((subscription, news))
-        return found
+            # The states first: events written before a final state are then certain to be seen with it.
+            states = job_queries.states(session, ((each.job_id, each.viewer) for each in watched))
+            open_streams = [each for each in watched if (each.job_id, each.viewer) in states]
+            events = job_queries.new_events(session, ((each.job_id, each.after) for each in open_streams))
+        return [
+            (
+                each,
+                _news(each, states.get((each.job_id, each.viewer), "gone"), events.get((each.job_id, each.after), [])),
+            )
+            for each in watched
+        ]
 
     def _deliver(self, subscription: Subscription, news: list[News]) -> None:
         for item in news:
@@ -93,3 +89,9 @@ class Watcher:
                 subscription.after = item.seq
             else:
                 subscription.state = item
+
+
+def _news(subscription: Subscription, state: str, events: Sequence[JobEvent]) -> list[News]:
+    """A new state comes after the events, so it waits where there may be more of them."""
+    more_to_come = len(events) == job_queries.EVENTS_A_PAGE
+    return [*events, *([state] if state != subscription.state and not more_to_come else [])]

@@ -18,6 +18,7 @@ from hub.registry.jobs.requests.common import Request, check_not_wider
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import Visibility
 
 
 def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_key: str | None = None) -> Job:
@@ -35,13 +36,15 @@ def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_
             repos.check_target(session, viewer, "dataset", repo_name)
     blobs.store(services.sessions, services.storage, repo_name.partition("/")[0], list(inline.values()))
     with transaction(services.sessions) as session:
+        modules = request.pin_modules(session, viewer)
         if inline:
-            _publish_inline(session, viewer, request, repo_name, inline)
+            visibility = request.examples_visibility(session, viewer, modules)
+            _publish_inline(session, viewer, request, repo_name, visibility, inline)
             stored = {path: Examples(dataset=repo_name, path=path) for path in inline}
             request = request.with_sources({**request.sources(), **stored})
         asked = 60 * (request.time_limit_minutes or math.inf)
         limit = min(asked, 3_600 * services.settings.job_hours)
-        submission = replace(request.resolve(session, viewer), time_limit=limit)
+        submission = replace(request.resolve(session, viewer, modules), time_limit=limit)
         job = queueing.submit(
             session, services.queue, viewer, submission, idempotency_key=idempotency_key, request=body
         )
@@ -55,9 +58,13 @@ def _jsonl(path: str, examples: Sequence[ExampleText]) -> Incoming:
 
 
 def _publish_inline(
-    session: Session, viewer: Viewer, request: Request, repo_name: str, files: Mapping[str, Incoming]
+    session: Session,
+    viewer: Viewer,
+    request: Request,
+    repo_name: str,
+    visibility: Visibility,
+    files: Mapping[str, Incoming],
 ) -> None:
-    visibility = request.examples_visibility(session, viewer)
     repo = repos.ensure(session, viewer, "dataset", repo_name, visibility)
     check_not_wider(repo, visibility)
     entries = [history.Entry(file.path, file.sha256, file.size, file.git_oid) for file in files.values()]

@@ -8,14 +8,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from hub.registry.jobs import leases
+from hub.registry.jobs import leases, queueing
+from hub.registry.jobs.queueing import Submission
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
 from hub.vocabulary import JOB_KINDS, JOB_STATES
 from tests.conftest import Person
 from tests.support.files import TINY
 from tests.support.http import upload_adapter
-from tests.support.published import WORKER, base
+from tests.support.published import WORKER, AnyParams, base
+from tests.support.statements import statements
 
 ASK = {"kind": "generate", "prompt": "hi", "base": TINY}
 
@@ -163,6 +165,17 @@ def test_a_kind_or_state_that_there_is_not_is_refused(
     assert field in answer.text
     for known in JOB_KINDS if field == "kind" else JOB_STATES:
         assert client.get("/v1/jobs", headers=ann.headers, params={field: known}).json() == []
+
+
+def test_fifty_jobs_take_as_many_statements_as_one(client: TestClient, services: Services, ann: Person) -> None:
+    """Today 3: the token's, the jobs and where their results are."""
+    with transaction(services.sessions) as session:
+        for _ in range(50):
+            submission = Submission("generate", "interactive", AnyParams(), [], ann.name, "private")
+            queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={})
+    with statements(services) as sent:
+        assert len(client.get("/v1/jobs", headers=ann.headers).json()) == 50
+    assert len(sent) <= 8, sent
 
 
 def test_your_jobs_newest_first(client: TestClient, ann: Person) -> None:

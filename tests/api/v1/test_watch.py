@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from api.v1.jobs.watch import Subscription, Watcher
 from hub.registry.jobs import leases, queueing
 from hub.registry.jobs.leases import Lease
 from hub.registry.jobs.queueing import Submission
@@ -19,6 +20,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.published import WORKER, AnyParams
+from tests.support.statements import statements
 
 Start = Callable[[], Lease]
 
@@ -57,6 +59,28 @@ def parsed(text: str) -> list[dict[str, Any]]:
         if fields:
             events.append({**fields, "data": json.loads(fields["data"])})
     return events
+
+
+def test_one_poll_is_two_statements_however_many_watch(
+    services: Services, ann: Person, bob: Person, start: Start
+) -> None:
+    first, second = start(), start()
+    for lease in (first, second):
+        record(services, lease, 1, 2, 3)
+    succeed(services, second)
+    streams = [
+        Subscription(first.job_id, ann.viewer, 0),
+        Subscription(first.job_id, ann.viewer, 2),
+        Subscription(second.job_id, ann.viewer, 3),
+        Subscription(second.job_id, bob.viewer, 0),
+    ]
+    with statements(services) as sent:
+        news = [
+            [item if isinstance(item, str) else item.seq for item in items]
+            for _, items in Watcher(services.sessions)._read(streams)
+        ]
+    assert news == [[1, 2, 3, "running"], [3, "running"], ["succeeded"], ["gone"]]
+    assert len(sent) == 2, sent
 
 
 def watch(client: TestClient, person: Person, job_id: uuid.UUID, **options: Any) -> list[dict[str, Any]]:

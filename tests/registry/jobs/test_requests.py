@@ -12,8 +12,9 @@ from hub.registry.bases.base_models import BaseNotFound
 from hub.registry.datasets.examples import AmbiguousFile
 from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs.kinds import JobRequest
-from hub.registry.jobs.queueing import Input, Submission
+from hub.registry.jobs.queueing import Input
 from hub.registry.jobs.requests import common as requests
+from hub.registry.jobs.requests.common import Request
 from hub.registry.jobs.requests.train import UnknownTarget
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import FileNotInRepo, Forbidden, InvalidInput, RepoNotFound
@@ -48,7 +49,8 @@ def resolve(services: Services, ann: Person) -> Resolve:
 
     def resolve(body: dict[str, Any], person: Person = ann) -> Stored:
         with transaction(services.sessions) as session:
-            made: Submission = REQUESTS.validate_python(body).resolve(session, person.viewer)
+            request: Request = REQUESTS.validate_python(body)
+            made = request.resolve(session, person.viewer, request.pin_modules(session, person.viewer))
         params = made.params.model_dump(mode="json")
         return Stored(params, made.inputs, made.namespace, made.visibility, made.kind, made.queue)
 

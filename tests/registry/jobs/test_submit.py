@@ -23,6 +23,7 @@ from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.support.published import adapter, base, dataset
+from tests.support.statements import statements
 
 REQUESTS: TypeAdapter[Any] = TypeAdapter(JobRequest)
 ROWS = [{"input": "Oslo is in", "target": "Norway"}, {"input": "2 + 2", "target": "4", "choices": ["4", "fünf"]}]
@@ -168,3 +169,12 @@ def test_many_at_once_with_one_key_are_one_job(services: Services, send: Send) -
     assert len(set(made)) == 1
     assert count(services, Job) == 1
     assert services.queue.depth("gpu") == 1
+
+
+def test_modules_are_pinned_once(services: Services, ann: Person) -> None:
+    """Also where inline examples are published, which need to know how visible the modules are."""
+    base(services)
+    adapter(services, ann, "ann/a")
+    with statements(services) as sent:
+        submit(services, ann.viewer, REQUESTS.validate_python(compose(modules=[{"repo": "ann/a"}])))
+    assert sum("FROM adapter_facts" in statement for statement in sent) == 1

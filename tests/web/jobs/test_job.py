@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from html import unescape
 from typing import Any
 
@@ -12,33 +13,24 @@ import pytest
 from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
-from hub.registry.jobs import leases, queueing, usage
+from hub.formats.report import Report
+from hub.registry.jobs import leases, usage
 from hub.registry.jobs.leases import Lease
-from hub.registry.jobs.queueing import Submission
 from hub.registry.models.jobs import Job, WorkerProcess
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from hub.vocabulary import JobKind, QueueName
 from hub.web.report import ReportSummary, summarize_report
 from tests.conftest import Person
+from tests.support.jobs import RECIPE, queue_job
 from tests.support.pages import EVIL, HTML, sign_in
-from tests.support.published import WORKER, AnyParams
+from tests.support.published import WORKER
 
 Submit = Callable[..., uuid.UUID]
 
 
 @pytest.fixture
 def submit(services: Services) -> Submit:
-    def submit(person: Person, kind: JobKind = "train", queue: QueueName = "gpu", **params: Any) -> uuid.UUID:
-        submission = Submission(
-            kind, queue, AnyParams(**{"result": f"{person.name}/x"} | params), [], person.name, "private"
-        )
-        with transaction(services.sessions) as session:
-            return queueing.submit(
-                session, services.queue, person.viewer, submission, idempotency_key=None, request={}
-            ).id
-
-    return submit
+    return partial(queue_job, services)
 
 
 def run(services: Services, job_id: uuid.UUID, *events: tuple[str, int, int, Mapping[str, float]]) -> Lease:
@@ -150,7 +142,7 @@ def test_what_was_asked_is_readable_and_pinned(client: TestClient, ann: Person, 
         "tune": {"steps": 20, "learning_rate": 0.001},
         "rank": None,
         "per_layer": False,
-        "template": EVIL,
+        "optimizer": EVIL,
     }
     job_id = submit(ann, kind="compose", **params)
     sign_in(client, ann)
@@ -221,7 +213,8 @@ def test_whether_it_helped_is_said_in_words(
             {"against": "base", metric: difference(*against_base)},
             {"against": "lora", metric: difference(*against_other)},
         ]
-        return summarize_report({"arms": arms, "comparisons": lines, "held_out": held_out, "verdict": ""})
+        report = {"arms": arms, "comparisons": lines, "held_out": held_out, "verdict": ""}
+        return summarize_report(Report.model_validate(report))
 
     for metric, sign in (("exact_match", 1), ("target_loss", -1)):  # of a loss, less is better
         found = summary(metric, sign)
@@ -247,7 +240,7 @@ def test_weights_are_bars_the_largest_first(
 def test_a_training_tells_both_rates_and_those_tried(
     client: TestClient, services: Services, ann: Person, submit: Submit
 ) -> None:
-    settings = {"learning_rate": 0.001, "ratio": 4.0, "steps": 30, "learnt": 36, "validated": 4}
+    settings = {**RECIPE, "learning_rate": 0.001, "ratio": 4.0, "steps": 30, "learnt": 36, "validated": 4}
     trials = [{"learning_rate": 0.001, "validation_loss": 0.25}, {"learning_rate": 0.1, "validation_loss": None}]
     result = {
         "settings": settings,
@@ -274,12 +267,12 @@ def test_a_partition_is_a_map_of_layers_by_kinds(
         {"matrix": f"model.layers.{layer}.mlp.up_proj {factor}", "system1": share, "system2": 0.0, "common": 0.1, "none": 0.9 - share}
         for layer, factor, share in ((0, "A", 0.4), (0, "B", 0.0), (10, "A", 0.2), (2, "A", 0.1))
     ]  # fmt: skip
-    partition = {"elements": 1000, "stage1": 0.3, "stage2": 0.2, "active": 0.4, "jaccard": 0.5, "matrices": matrices}
+    sizes = {"stage1": 0.3, "stage2": 0.2, "system1": 0.3, "system2": 0.2, "active": 0.4, "jaccard": 0.5}
+    partition = {"elements": 1000, **sizes, "matrices": matrices}
     result = {
         "partition": partition,
         "split": {"by": "labels", "system1": 5, "system2": 6, "validated": 1},
         "accuracy": {"measure": "exact_match", "arms": {}},
-        "settings": {},
     }
     job_id = submit(ann, kind="par")
     end(services, job_id, state="succeeded", result=result)

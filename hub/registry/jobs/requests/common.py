@@ -56,7 +56,8 @@ class Adapter:
 
 
 class Request(Strict):
-    """One kind of job. `resolve` pins what it names; before that, `submit` puts inline examples into a data set and refers to it."""
+    """One kind of job. `pin_modules` and then `resolve` pin what it names; between them `submit` puts inline examples into a data set
+    and refers to it."""
 
     kind: JobKind
     time_limit_minutes: float | None = Field(
@@ -77,8 +78,11 @@ class Request(Strict):
         """The same request with other sources under the same file names."""
         raise NotImplementedError
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        """Pin every input and check that they fit. Raises what is wrong with them."""
+    def pin_modules(self, session: Session, viewer: Viewer) -> Sequence[Adapter]:
+        return [pin_module(session, viewer, module) for module in self.named_modules()]
+
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
+        """Pin the examples, and check that they fit the pinned modules. Raises what is wrong with them."""
         raise NotImplementedError
 
     def examples_repo(self, viewer: Viewer) -> str:
@@ -86,7 +90,7 @@ class Request(Strict):
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
         return f"{viewer.namespace}/{self.kind}-{digest[:12]}"
 
-    def examples_visibility(self, session: Session, viewer: Viewer) -> Visibility:
+    def examples_visibility(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Visibility:
         return "private"
 
     def check_name(self, session: Session, viewer: Viewer) -> None:
@@ -105,11 +109,8 @@ class ResultRequest(Request):
     def check_name(self, session: Session, viewer: Viewer) -> None:
         repos.check_target(session, viewer, "model", self.name)
 
-    def pinned_modules(self, session: Session, viewer: Viewer) -> list[Adapter]:
-        return [pin_module(session, viewer, module) for module in self.named_modules()]
-
-    def examples_visibility(self, session: Session, viewer: Viewer) -> Visibility:
-        commits = [module.pinned.commit for module in self.pinned_modules(session, viewer)]
+    def examples_visibility(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Visibility:
+        commits = [module.pinned.commit for module in modules]
         named = [source for source in self.sources().values() if source.dataset]
         commits += [pin_examples(session, viewer, source).commit for source in named]
         return result_visibility(session, commits, self.visibility)

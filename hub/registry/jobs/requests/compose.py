@@ -103,10 +103,13 @@ class ComposeRequest(ResultRequest):
             raise ValueError("only search nevergrad evaluates a population")
         return self
 
-    def pinned_modules(self, session: Session, viewer: Viewer) -> list[Adapter]:
+    def named_modules(self) -> Sequence[Module]:
+        return [] if isinstance(self.modules, Candidates) else self.modules
+
+    def pin_modules(self, session: Session, viewer: Viewer) -> Sequence[Adapter]:
         if isinstance(self.modules, Candidates):
             return pin_candidates(session, viewer, self.modules, self.base, self.seed)
-        return [pin_module(session, viewer, module) for module in self.modules]
+        return super().pin_modules(session, viewer)
 
     def sources(self) -> Mapping[str, Examples]:
         given = {"examples.jsonl": self.examples, "held_out.jsonl": self.held_out}
@@ -117,8 +120,7 @@ class ComposeRequest(ResultRequest):
             update={"examples": sources.get("examples.jsonl"), "held_out": sources.get("held_out.jsonl")}
         )
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = self.pinned_modules(session, viewer)
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
         base = resolve_base(session, modules, self.base)
         check_composable(modules, self.form)
         examples, held_out = (pin_optional(session, viewer, source) for source in (self.examples, self.held_out))

@@ -14,7 +14,7 @@ from hub.registry.datasets.examples import AmbiguousFile, Examples, Strict
 from hub.registry.inspection.folder import PICKLE_ENDINGS
 from hub.registry.jobs.contracts.convert import ConvertParams, PinnedWeights
 from hub.registry.jobs.queueing import Input, Submission
-from hub.registry.jobs.requests.common import Module, NotAnAdapter, ResultRequest
+from hub.registry.jobs.requests.common import Adapter, Module, NotAnAdapter, ResultRequest
 
 # Where a folder holds more than one file of weights, the adapter's: named by its tool, not a checkpoint's or an optimizer's.
 USUAL = (
@@ -64,7 +64,7 @@ class ConvertRequest(ResultRequest):
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
         return self
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
         repo = repos.find(session, viewer, "model", self.source.repo)
         commit = repos.resolve(session, repo, self.source.revision)
         folder = PurePosixPath(self.source.folder)

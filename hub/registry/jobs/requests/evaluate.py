@@ -10,7 +10,14 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.datasets.examples import Examples, pin_examples
 from hub.registry.jobs.contracts.evaluate import EvaluateParams
 from hub.registry.jobs.queueing import Submission
-from hub.registry.jobs.requests.common import Module, Request, common_template, inputs, pin_module, resolve_base
+from hub.registry.jobs.requests.common import (
+    Adapter,
+    Module,
+    Request,
+    common_template,
+    inputs,
+    resolve_base,
+)
 from hub.vocabulary import Metric, Template
 
 
@@ -39,8 +46,7 @@ class EvaluateRequest(Request):
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
         return self.model_copy(update={"datasets": list(sources.values())})
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = [pin_module(session, viewer, module) for module in self.modules]
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
         datasets = [pin_examples(session, viewer, source) for source in self.datasets]
         params = EvaluateParams(
             base=resolve_base(session, modules, self.base),

@@ -10,7 +10,14 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.datasets.examples import Examples
 from hub.registry.jobs.contracts.generate import GenerateParams
 from hub.registry.jobs.queueing import Submission
-from hub.registry.jobs.requests.common import Module, Request, common_template, inputs, pin_module, resolve_base
+from hub.registry.jobs.requests.common import (
+    Adapter,
+    Module,
+    Request,
+    common_template,
+    inputs,
+    resolve_base,
+)
 from hub.vocabulary import Template
 
 
@@ -33,8 +40,7 @@ class GenerateRequest(Request):
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
         return self
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = [pin_module(session, viewer, module) for module in self.named_modules()]
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
         params = GenerateParams(
             base=resolve_base(session, modules, self.base),
             module=modules[0].pinned if modules else None,

@@ -20,7 +20,7 @@ from hub.registry.jobs.contracts.par import (
     SupervisedSettings,
 )
 from hub.registry.jobs.queueing import Submission
-from hub.registry.jobs.requests.common import Module, ResultRequest, inputs, pin_optional, resolve_base
+from hub.registry.jobs.requests.common import Adapter, Module, ResultRequest, inputs, pin_optional, resolve_base
 from hub.registry.jobs.requests.train import check_targets
 from hub.vocabulary import ParControl, Template
 
@@ -100,8 +100,8 @@ class ParRequest(ResultRequest):
             changed["split"] = self.split.model_copy(update={"gold": sources["gold.jsonl"]})
         return self.model_copy(update=changed)
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        base = resolve_base(session, [], self.base)
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
+        base = resolve_base(session, modules, self.base)
         if self.sft.target_modules:
             check_targets(base_models.find(session, base.id).shapes, self.sft.target_modules, base.id)
         vote = self.split if isinstance(self.split, Vote) else None
@@ -109,7 +109,7 @@ class ParRequest(ResultRequest):
         held_out, gold = (
             pin_optional(session, viewer, source) for source in (self.held_out, vote.gold if vote else None)
         )
-        needed = inputs([], examples, held_out, gold)
+        needed = inputs(modules, examples, held_out, gold)
         namespace, visibility = self.target(session, viewer, [item.commit_id for item in needed])
         params = ParParams(
             result=self.name,

@@ -11,6 +11,7 @@ from hub.registry.datasets.examples import Examples, pin_examples
 from hub.registry.jobs.contracts.reduce import ReduceParams
 from hub.registry.jobs.queueing import Submission
 from hub.registry.jobs.requests.common import (
+    Adapter,
     Module,
     ResultRequest,
     check_plain,
@@ -88,8 +89,7 @@ class ReduceRequest(ResultRequest):
         changed = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
         return self.model_copy(update=changed)
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = self.pinned_modules(session, viewer)
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
         base = resolve_base(session, modules, self.base)
         for module in modules:
             check_plain(module)

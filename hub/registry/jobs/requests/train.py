@@ -13,6 +13,7 @@ from hub.registry.jobs.contracts.common import RecipeSettings
 from hub.registry.jobs.contracts.train import TrainParams
 from hub.registry.jobs.queueing import Submission
 from hub.registry.jobs.requests.common import (
+    Adapter,
     Module,
     ResultRequest,
     common_template,
@@ -126,8 +127,7 @@ class TrainRequest(ResultRequest):
         changed = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
         return self.model_copy(update=changed)
 
-    def resolve(self, session: Session, viewer: Viewer) -> Submission:
-        modules = self.pinned_modules(session, viewer)
+    def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
         base = resolve_base(session, modules, self.base)
         check_targets(base_models.find(session, base.id).shapes, self.targets, base.id)
         examples = pin_examples(session, viewer, self.examples)
