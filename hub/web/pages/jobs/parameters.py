@@ -11,9 +11,10 @@ from hub.registry.jobs.contracts.common import Params, PinnedBase, PinnedModule
 from hub.registry.jobs.contracts.convert import PinnedWeights
 from hub.registry.jobs.contracts.evaluate import EvaluateParams
 from hub.registry.jobs.contracts.generate import GenerateParams
+from hub.registry.jobs.contracts.par import ParParams
 from hub.registry.jobs.kinds import KINDS
 from hub.vocabulary import JobKind
-from hub.web.model_forms import text_of
+from hub.web.model_forms import JsonObject, text_of
 
 # What an input is called where that is not the name of its field.
 ROLES = {"modules": "module", "start": "starts from", "held_out": "held-out", "datasets": "data set"}
@@ -82,7 +83,10 @@ def settings_in_words(params: Params | None) -> list[tuple[str, str]]:
     if params is None:
         return []
     pinned = {field for field, value in params if _is_pinned(value)}
-    return sorted(_in_words(params.model_dump(mode="json", exclude=pinned | SHOWN_ELSEWHERE)))
+    settings: JsonObject = params.model_dump(mode="json", exclude=pinned | SHOWN_ELSEWHERE)
+    if isinstance(params, ParParams):
+        settings["teachers"] = [teacher.base.id if teacher.base else teacher.server for teacher in params.teachers]
+    return sorted(_in_words(settings))
 
 
 def _is_pinned(value: object) -> bool:
