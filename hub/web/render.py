@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
@@ -144,12 +144,6 @@ class Page:
 def render(page: Page, viewer: Viewer | None, *, status: int = 200) -> HTMLResponse:
     """The page as HTML. Checks no permission: its route has done that."""
     html = TEMPLATES.get_template(page.template).render(page.variables(), viewer=viewer)
-    return HTMLResponse(html, status_code=status, headers=HEADERS)
-
-
-def page(name: str, viewer: Viewer | None, /, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Render a template without a typed context, until the last page has one."""
-    html = TEMPLATES.get_template(name).render(viewer=viewer, status=status, **values)
     return HTMLResponse(html, status_code=status, headers=HEADERS)
 
 

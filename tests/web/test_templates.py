@@ -17,6 +17,12 @@ FOLDER = Path(render.__file__).parent / "templates"
 TEMPLATES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.html"))
 MOST = 160  # characters in a line
 
+# What a template includes by a name that its context holds.
+BY_NAME = {
+    "new/form.html": [f"new/{kind}.html" for kind in JOB_KINDS],
+    "jobs/job.html": [name for name in TEMPLATES if name.startswith("jobs/sections/")],
+}
+
 
 def pages(base: type[Page] = Page) -> Iterator[type[Page]]:
     for page in base.__subclasses__():
@@ -43,13 +49,13 @@ def family(name: str) -> list[str]:
     for node in nodes:
         if isinstance(node.template, jinja2.nodes.Const):
             found += family(node.template.value)
-        else:  # the part of a form that each kind of job has
-            found += [inner for kind in JOB_KINDS for inner in family(f"new/{kind}.html")]
+        else:
+            found += [inner for included in BY_NAME[name] for inner in family(included)]
     return found
 
 
 def defined_in(name: str) -> set[str]:
-    """Macros, imported macros, and variables that a template sets."""
+    """Macros, imported macros, and variables that a template sets or counts through."""
     template = parsed(name)
     macros = {node.name for node in template.find_all(jinja2.nodes.Macro)}
     imports = {
@@ -57,7 +63,8 @@ def defined_in(name: str) -> set[str]:
         for node in template.find_all(jinja2.nodes.FromImport)
         for alias in node.names
     }
-    targets = [node.target for node in template.find_all(jinja2.nodes.Assign)]
+    assigned = [node.target for node in template.find_all(jinja2.nodes.Assign)]
+    targets = assigned + [node.target for node in template.find_all(jinja2.nodes.For)]
     return macros | imports | {inner.name for target in targets for inner in _names(target)}
 
 
@@ -84,12 +91,9 @@ def test_a_context_has_the_variables_of_its_template(page: type[Page]) -> None:
     assert fields - used == set(), "fields that the template does not use"
 
 
-UNTYPED = {"jobs/job.html", "jobs/list.html"}  # until they have contexts
-
-
 def test_each_page_is_rendered_with_its_own_context() -> None:
     bases = {name for template in TEMPLATES for name in family(template)[1:]}
-    whole = [name for name in TEMPLATES if "layout.html" in family(name)[1:] and name not in bases | UNTYPED]
+    whole = [name for name in TEMPLATES if "layout.html" in family(name)[1:] and name not in bases]
     assert sorted(page.template for page in PAGES if page.template in whole) == whole
 
 

@@ -65,6 +65,8 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobPage(Page, template="jobs/job.html"):
+    """A job as it runs, or how it has ended."""
+
     job: Job
     title: str
     owner: str

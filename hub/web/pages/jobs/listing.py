@@ -37,6 +37,8 @@ class JobRow:
 
 @dataclass(frozen=True)
 class JobListPage(Page, template="jobs/list.html"):
+    """One page of the jobs that match the filters."""
+
     rows: Sequence[JobRow]
     filters: Mapping[str, str]
     kinds: Sequence[JobKind]
