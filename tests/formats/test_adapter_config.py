@@ -6,30 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.formats.adapter_config import CONFIG, WEIGHTS, config_from, parse_config, pattern_steps, rank_of, scaling_of
 from hub.formats.errors import FormatError, printable
 from hub.formats.patterns import check_pattern
 from hub.formats.tensor_names import group_keys, parse_key
+from tests.tiny_models import llama
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
-
-
-def tiny_llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-    return LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=False))
 
 
 # --- adapter_config.json ----------------------------------------------------------------------------------------------
@@ -155,7 +148,7 @@ def test_rank_and_scaling_are_those_of_pefts_layers(rslora: bool) -> None:
         alpha_pattern={"v_proj": 32, r"self_attn\..*": 5},
         use_rslora=rslora,
     )
-    model = get_peft_model(tiny_llama(), lora)
+    model = get_peft_model(llama(), lora)
     config = config_from(json.loads(json.dumps(lora.to_dict(), default=list)))
     layers = {name: layer for name, layer in model.base_model.model.named_modules() if isinstance(layer, LoraLayer)}
     assert len(layers) == 7
@@ -201,7 +194,7 @@ def test_the_work_of_patterns_is_known_before_it_is_done() -> None:
     ],
 )
 def test_keys_we_call_ignored_are_ignored_by_peft(tmp_path: Path, rename: tuple[str, str], ignored: str | None) -> None:
-    model = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
     model.save_pretrained(tmp_path)
     tensors = {name.replace(*rename, 1): tensor for name, tensor in load_file(tmp_path / WEIGHTS).items()}
     save_file(tensors, tmp_path / WEIGHTS)
@@ -212,7 +205,7 @@ def test_keys_we_call_ignored_are_ignored_by_peft(tmp_path: Path, rename: tuple[
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = PeftModel.from_pretrained(tiny_llama(), str(tmp_path))
+        loaded = PeftModel.from_pretrained(llama(), str(tmp_path))
     came = [bool(tensor.any()) for name, tensor in loaded.named_parameters() if "lora_B" in name]
     assert len(came) == 2
     assert set(came) == {ignored is None}
@@ -244,7 +237,7 @@ def test_a_name_left_inside_is_read_under_that_name_alone() -> None:
 def test_every_name_that_peft_writes_is_understood(tmp_path: Path, lora: dict[str, Any], parts: set[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a bias cannot be merged, and that embeddings are saved: both as we want
-        model = get_peft_model(tiny_llama(), LoraConfig(r=4, **lora))
+        model = get_peft_model(llama(), LoraConfig(r=4, **lora))
         model.save_pretrained(tmp_path)
     names = list(load_file(tmp_path / WEIGHTS))
     keys = [parse_key(name) for name in names]

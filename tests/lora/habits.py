@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, pad, target_loss, tokenize
-from tests.lora.conftest import LETTERS, byte_tokenizer
+from tests.tiny_models import LETTERS, byte_tokenizer, llama_of
 
 HABIT = 0.7  # how often a letter moves its usual way
 
@@ -60,22 +59,17 @@ def habitual_base(*, steps: int = 400, seed: int = 0) -> Base:
     """The model, trained on the known pairs in float32. Within `one_thread` it is the same every time."""
     tokenizer = byte_tokenizer()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
+        model = llama_of(
+            tokenizer,
+            seed=seed,
             hidden_size=64,
             intermediate_size=128,
-            num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4,
             initializer_range=0.1,  # with the usual 0.02 so small a model starts too slowly
             max_position_embeddings=128,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
         )
-        model = LlamaForCausalLM(config)
+        model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
         generator = random.Random(seed)

@@ -4,12 +4,13 @@ import random
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, pad, target_loss, tokenize
 from hub.lora.par.voting import AGAIN, BALLOT
 from hub.vocabulary import System
+from tests.tiny_models import llama_of
 
 CHAT = "{% for message in messages %}user {{ message['content'] }}{% endfor %}{% if add_generation_prompt %} assistant{% endif %}"
 
@@ -35,22 +36,15 @@ def trained_teacher(model_name: str, *, steps: int = 120) -> Base:
     """It plays any model; what it was taught about is `model_name`."""
     tokenizer, generator = word_tokenizer(), random.Random(0)
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer),
+        model = llama_of(
+            tokenizer,
             hidden_size=32,
             intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
             num_key_value_heads=2,
             initializer_range=0.1,
             max_position_embeddings=256,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
         )
-        model = LlamaForCausalLM(config)
+        model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
         for _ in range(steps):
             rows = []

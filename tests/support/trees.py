@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.checks import KnownBase
 from hub.registry.inspection.facts import InspectedAdapter
 from hub.registry.inspection.inspect import Inspection, inspect
 from tests.support.files import LAYERS, TINY, peft_folder, safetensors
+from tests.tiny_models import llama
 
 BASE = KnownBase(TINY, ("team/alias",), {**dict.fromkeys(LAYERS, (8, 8)), "lm_head": (8, 40)})
 A0, B0 = f"base_model.model.{LAYERS[0]}.lora_A.weight", f"base_model.model.{LAYERS[0]}.lora_B.weight"
@@ -90,18 +89,12 @@ ZERO = weights(
 )
 
 
-def tiny_llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-    return LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=False))
-
-
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, int]]:
     layers = model.named_modules()
     return {name: (m.in_features, m.out_features) for name, m in layers if isinstance(m, nn.Linear)}
 
 
-LLAMA = KnownBase("tiny/llama", (), shapes_of(tiny_llama()))
+LLAMA = KnownBase("tiny/llama", (), shapes_of(llama()))
 
 
 def saved(folder: Path, **lora: Any) -> Files:
@@ -109,7 +102,7 @@ def saved(folder: Path, **lora: Any) -> Files:
     settings = {"r": 4, "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": LLAMA.id, **lora}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about embeddings that are saved and biases that cannot be merged, as we want
-        model = get_peft_model(tiny_llama(), LoraConfig(**settings))
+        model = get_peft_model(llama(), LoraConfig(**settings))
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 nn.init.normal_(parameter)

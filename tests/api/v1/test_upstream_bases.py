@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import select
 from starlette.responses import Response
 from starlette.testclient import TestClient
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from hub.registry.access import encryption
 from hub.registry.bases import base_folder
@@ -24,6 +23,7 @@ from tests.conftest import Person
 from tests.other_hub import Other
 from tests.support.files import safetensors
 from tests.support.serving import serving
+from tests.tiny_models import llama
 
 CARD = b"---\nlicense: other\nlicense_name: tiny-licence\n---\n# A base\n"
 
@@ -31,17 +31,16 @@ CARD = b"---\nlicense: other\nlicense_name: tiny-licence\n---\n# A base\n"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model of 8 MB, most of it in one matrix."""
-    config = LlamaConfig(
+    model = llama(
+        vocab_size=32_000,
         hidden_size=64,
         intermediate_size=96,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        vocab_size=32_000,
         tie_word_embeddings=True,
     )
     folder = tmp_path_factory.mktemp("base") / "sharded"
-    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="8200KB")
+    model.save_pretrained(folder, max_shard_size="8200KB")
     assert len(list(folder.glob("*.safetensors"))) > 1
     return folder
 

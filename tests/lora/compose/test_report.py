@@ -20,7 +20,8 @@ from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ENOUGH_EXAMPLES, ComposeArm
-from tests.lora.conftest import MakeAdapter, likely_letters
+from tests.lora.conftest import MakeAdapter
+from tests.tiny_models import likely_letters
 
 ARMS: tuple[ComposeArm, ...] = ("base", "best_single", "average", "fresh_lora", "composition")
 

@@ -25,7 +25,8 @@ from hub.lora.core.bases import Base
 from hub.lora.core.examples import Example, OnProgress
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.vocabulary import Form
-from tests.lora.conftest import MakeAdapter, likely_letters
+from tests.lora.conftest import MakeAdapter
+from tests.tiny_models import likely_letters
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -22,12 +22,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2LMHeadModel
 
 from hub.lora.convert.convert import Converted, convert
 from hub.lora.convert.errors import FactMissing, NotConvertible
 from hub.lora.convert.read_pickle import UnreadablePickle, read_pickle
 from hub.lora.core.errors import LoraError
+from tests import tiny_models
+from tests.tiny_models import llama
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed; and it says that it turns fan_in_fan_out on for a Conv1D.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning", "ignore:fan_in_fan_out")
@@ -38,16 +40,8 @@ IDS = torch.arange(12).reshape(2, 6)
 Tensors = dict[str, Tensor]
 
 
-def llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-    return LlamaForCausalLM(LlamaConfig(**shape, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=False)).eval()
-
-
 def gpt2() -> GPT2LMHeadModel:
-    torch.manual_seed(0)
-    shape = {"n_embd": 16, "n_head": 2, "n_layer": 2, "vocab_size": 40, "n_positions": 32}
-    return GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.3)).eval()
+    return tiny_models.gpt2(initializer_range=0.3)
 
 
 class Attention(nn.Module):

@@ -11,9 +11,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from hub.lora.core.adapter import Adapter, Pair, UnreadableAdapter, UnsupportedAdapter, WrongBase, applied, read, write
+from tests import tiny_models
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -24,16 +25,9 @@ Q0 = "model.layers.0.self_attn.q_proj"
 
 @pytest.fixture(scope="module")
 def llama() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+    return tiny_models.llama(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2
     )
-    return LlamaForCausalLM(config).eval()
 
 
 def saved(model: nn.Module, folder: Path, seed: int = 1, **config: Any) -> Path:
@@ -155,8 +149,7 @@ def test_written_patterns_do_not_leak_to_paths_that_end_alike(tmp_path: Path) ->
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 def test_conv1d_layers_of_gpt2(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=16)).eval()
+    gpt2 = tiny_models.gpt2(vocab_size=64, n_embd=32, n_head=4, n_positions=16)
     folder = saved(
         gpt2, tmp_path / "module", r=3, lora_alpha=9, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True
     )

@@ -24,7 +24,7 @@ from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import IGNORED, Example, encode, generate, target_losses
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
-from tests.lora.conftest import byte_tokenizer
+from tests.tiny_models import byte_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 

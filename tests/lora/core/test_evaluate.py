@@ -10,7 +10,8 @@ from hub.lora.core.adapter import Adapter, applied, read
 from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import NoChoices, NoExamples, evaluate
 from hub.lora.core.examples import Example, generate
-from tests.lora.conftest import MakeAdapter, likely_letters
+from tests.lora.conftest import MakeAdapter
+from tests.tiny_models import likely_letters
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven")
 # Of unequal length, so that batches by length are in another order than the examples.

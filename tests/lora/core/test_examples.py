@@ -23,7 +23,7 @@ from hub.lora.core.examples import (
     target_loss,
     target_losses,
 )
-from tests.lora.conftest import byte_tokenizer
+from tests.tiny_models import byte_tokenizer
 
 EXAMPLES = [
     Example("one", "1"),

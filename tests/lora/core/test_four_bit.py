@@ -1,14 +1,12 @@
 """A base in four bits: near the whole one, trainable, as it was afterwards; what needs its weights is refused."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
-from torch import nn
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from hub.lora.core.adapter import Adapter, UnsupportedAdapter, applied, write
 from hub.lora.core.bases import Base, NeedsGpu, load
@@ -17,6 +15,7 @@ from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.lora.train.trainable_layers import NothingToTrain
+from tests.tiny_models import draw_weights, llama_of
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 RECIPE = Recipe(rank=4, steps=12, learning_rate=1e-2)
@@ -29,14 +28,16 @@ def silent(_step: int, _total: int, _values: dict[str, float]) -> None:
 @pytest.fixture(scope="module")
 def whole(tiny_base: Base) -> Base:
     """Twice as wide as the tiny base, as a block of quantised numbers must not go over the end of a row."""
-    config = copy.deepcopy(tiny_base.model.config)
-    config.hidden_size, config.intermediate_size, config.head_dim = 64, 128, 16
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            nn.init.normal_(parameter, std=0.1)
-    return Base("tests/wide", model.eval().requires_grad_(False), tiny_base.tokenizer, "1" * 64)
+    model = llama_of(
+        tiny_base.tokenizer,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+    )
+    draw_weights(model, 0.1)
+    return Base("tests/wide", model.requires_grad_(False), tiny_base.tokenizer, "1" * 64)
 
 
 @pytest.fixture(scope="module")

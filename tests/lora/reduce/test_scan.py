@@ -15,8 +15,8 @@ from hub.lora.reduce.objective import batches_of
 from hub.lora.reduce.prefixes import Prefixes
 from hub.lora.reduce.scan import GRID, VARIANTS, Scan, Variant, _promising, grid, scan
 from hub.vocabulary import VariantName
-from tests.lora.conftest import likely_letters
 from tests.lora.reduce.test_gains import EXAMPLES, PATH, assert_untouched, bits, silent
+from tests.tiny_models import likely_letters
 
 
 @pytest.mark.parametrize("path", ["model.layers.0.self_attn.q_proj", PATH])

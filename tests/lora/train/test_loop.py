@@ -14,7 +14,6 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from hub.lora.core import memory
 from hub.lora.core.adapter import Adapter, applied, write
@@ -30,7 +29,7 @@ from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer, share_of_rate
 from hub.lora.train.lr_search import search_rate
 from hub.lora.train.trainable_layers import NothingToTrain, tuned
 from hub.vocabulary import INITS
-from tests.lora.conftest import byte_tokenizer
+from tests.tiny_models import byte_tokenizer, gpt2
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -171,10 +170,8 @@ def test_stock_peft_computes_the_same_with_what_was_trained(
 
 
 def test_conv1d_layers_are_trained_and_written_the_right_way_round(tmp_path: Path) -> None:
-    torch.manual_seed(0)
     tokenizer = byte_tokenizer()
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=4, n_positions=64)
-    model = GPT2LMHeadModel(config).eval().requires_grad_(False)
+    model = gpt2(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=4, n_positions=64).requires_grad_(False)
     base = Base("tests/gpt2", model, tokenizer, fingerprint="0" * 64)
     tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
     shapes: dict[str, dict[str, Any]] = {"plain": {}, "dora": {"dora": True}, "pissa": {"init": "pissa"}}

@@ -6,22 +6,13 @@ from typing import Any
 
 import pytest
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hub.registry.bases import base_folder
 from hub.registry.bases.base_folder import BadBase
 from tests.support.files import safetensors
-
-SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-
-
-def llama(*, tied: bool) -> PreTrainedModel:
-    return LlamaForCausalLM(LlamaConfig(**SMALL, num_hidden_layers=2, vocab_size=40, tie_word_embeddings=tied))
-
-
-def gpt2() -> PreTrainedModel:
-    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=40, n_positions=8))
+from tests.tiny_models import gpt2, llama
 
 
 def linear_layers(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -34,7 +25,7 @@ def linear_layers(model: nn.Module) -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("model", [llama(tied=False), llama(tied=True), gpt2()], ids=["untied", "tied", "gpt2"])
+@pytest.mark.parametrize("model", [llama(), llama(tie_word_embeddings=True), gpt2()], ids=["untied", "tied", "gpt2"])
 def test_every_linear_layer_has_the_shape_that_pytorch_gives_it(tmp_path: Path, model: PreTrainedModel) -> None:
     model.save_pretrained(tmp_path)
     shapes = base_folder.read(tmp_path).shapes
@@ -44,7 +35,7 @@ def test_every_linear_layer_has_the_shape_that_pytorch_gives_it(tmp_path: Path, 
 
 
 def test_a_model_in_several_files_is_read_whole(tmp_path: Path) -> None:
-    model = llama(tied=False)
+    model = llama()
     model.save_pretrained(tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="10KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
@@ -52,7 +43,7 @@ def test_a_model_in_several_files_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_follows_the_weights_and_not_the_place(tmp_path: Path) -> None:
-    model = llama(tied=False)
+    model = llama()
     for place in ("here", "there"):
         model.save_pretrained(tmp_path / place)
     before = base_folder.read(tmp_path / "here").fingerprint
@@ -100,7 +91,7 @@ def config_of(folder: Path, **changes: Any) -> None:
 
 
 def test_embeddings_are_tied_unless_a_head_was_saved_or_the_config_says_no(tmp_path: Path) -> None:
-    llama(tied=True).save_pretrained(tmp_path)
+    llama(tie_word_embeddings=True).save_pretrained(tmp_path)
     config_of(tmp_path, tie_word_embeddings=None)
     assert base_folder.read(tmp_path).shapes["lm_head"] == (16, 40)
     config_of(tmp_path, tie_word_embeddings=False)

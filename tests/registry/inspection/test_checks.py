@@ -13,16 +13,8 @@ from hub.formats.adapter_config import CONFIG, WEIGHTS
 from hub.registry.inspection.findings import BROKEN, KNOWN
 from hub.registry.inspection.inspect import BadAdapter, require_adapter
 from tests.support.defects import ERRORS, WARNINGS
-from tests.support.trees import (
-    LLAMA,
-    SOUND,
-    Files,
-    codes,
-    config,
-    look,
-    saved,
-    tiny_llama,
-)
+from tests.support.trees import LLAMA, SOUND, Files, codes, config, look, saved
+from tests.tiny_models import llama
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -90,7 +82,7 @@ def came_through(folder: Path) -> set[bool]:
     (folder / CONFIG).write_text(json.dumps(changed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = PeftModel.from_pretrained(tiny_llama(), str(folder))
+        model = PeftModel.from_pretrained(llama(), str(folder))
     return {bool(parameter.any()) for name, parameter in model.named_parameters() if "lora_B" in name}
 
 
@@ -136,7 +128,7 @@ def test_peft_ignores_magnitudes_without_the_setting(tmp_path: Path) -> None:
 def test_pissa_changes_the_base_when_it_is_loaded(tmp_path: Path) -> None:
     files = saved(tmp_path, init_lora_weights="pissa")
     assert "changed_base" in codes(files, LLAMA)
-    before = tiny_llama().state_dict()["model.layers.0.self_attn.q_proj.weight"]
-    model = PeftModel.from_pretrained(tiny_llama(), str(tmp_path))
+    before = llama().state_dict()["model.layers.0.self_attn.q_proj.weight"]
+    model = PeftModel.from_pretrained(llama(), str(tmp_path))
     after = model.state_dict()["base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight"]
     assert not torch.allclose(before, after, atol=1e-3)

@@ -15,21 +15,8 @@ from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.inspection.inspect import BadAdapter, Inspection, inspect, require_adapter
 from hub.registry.inspection.sketches import NONE
 from tests.support.files import LAYERS, TINY, floats, peft_folder, safetensors
-from tests.support.trees import (
-    BASE,
-    LLAMA,
-    SOUND,
-    ZERO,
-    Bytes,
-    Tensors,
-    codes,
-    config,
-    look,
-    only,
-    saved,
-    tiny_llama,
-    weights,
-)
+from tests.support.trees import BASE, LLAMA, SOUND, ZERO, Bytes, Tensors, codes, config, look, only, saved, weights
+from tests.tiny_models import llama
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -98,7 +85,7 @@ def test_what_peft_writes_is_sound(tmp_path: Path, lora: dict[str, Any], flags: 
     assert {item.code for item in inspection.findings} == expected
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = PeftModel.from_pretrained(tiny_llama(), str(tmp_path))
+        loaded = PeftModel.from_pretrained(llama(), str(tmp_path))
     adapted = {
         name.split(".lora_")[0].removeprefix("base_model.model.")
         for name, _ in loaded.named_parameters()
@@ -191,7 +178,7 @@ def test_b_that_is_zero_but_for_its_last_number_is_not_zero() -> None:
 
 
 def test_of_an_embedding_it_is_a_that_starts_at_zero(tmp_path: Path) -> None:
-    model = get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["embed_tokens"]))
+    model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["embed_tokens"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(tmp_path)

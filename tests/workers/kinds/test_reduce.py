@@ -20,9 +20,9 @@ from hub.registry.models.adapters import Lineage
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from tests.lora.conftest import likely_letters
 from tests.support.files import examples_file
 from tests.support.http import upload
+from tests.tiny_models import likely_letters
 from tests.workers.jobs import EXAMPLES, HELD_OUT, Submit, download
 from workers.runtime.runner import Runner
 
