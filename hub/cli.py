@@ -2,13 +2,19 @@
 
 import argparse
 import contextlib
+import importlib
 import logging
+import os
 import signal
 import sys
 import threading
+import uuid
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from hub import demo, dev, logs, supervisor
+from hub.local import postgres
 from hub.local.children import LocalError
 from hub.local.stack import Stack
 from hub.registry.access import credentials, users
@@ -39,7 +45,29 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def run_dev(args: argparse.Namespace) -> None:
-    dev.serve(args.data, args.host, args.port, say)
+    dev.serve(args.data, args.host, args.port, say, without=args.without)
+
+
+def run_psql(args: argparse.Namespace) -> None:
+    """Become psql on the instance's database. The password goes by the environment, as everyone may read a command line."""
+    url = make_url(supervisor.settings_of(args.data).database_url)
+    names = {
+        "PGHOST": url.host,
+        "PGPORT": url.port,
+        "PGUSER": url.username,
+        "PGPASSWORD": url.password,
+        "PGDATABASE": url.database,
+    }
+    psql = str(postgres.programs() / "psql")
+    os.execve(psql, [psql, *args.argument], {**os.environ, **{name: str(value) for name, value in names.items()}})  # noqa: S606
+
+
+def run_work(args: argparse.Namespace) -> None:
+    """Run the next job of a job's queue in this process, where a debugger can stop it. Only workers load torch at their start."""
+    configure_logging()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as workers.app sets it, before torch is loaded
+    runner = importlib.import_module("workers.runtime.runner").Runner(supervisor.settings_of(args.data), "by hand")
+    runner.run(args.job)
 
 
 def run_logs(args: argparse.Namespace) -> None:
@@ -141,7 +169,18 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--data", type=Path, default=Path(".dev/data"), help="where everything is kept")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8000)
+    command.add_argument("--without", nargs="*", default=[], choices=dev.SOURCES, help="do not start these processes")
     command.set_defaults(run=run_dev)
+
+    command = commands.add_parser("psql", help="psql on an instance's database; -- and more words go to psql")
+    command.add_argument("argument", nargs="*", help="for psql")
+    add_data(command)
+    command.set_defaults(run=run_psql)
+
+    command = commands.add_parser("work", help="run a queued job in this process, for a debugger")
+    command.add_argument("job", type=uuid.UUID, help="the job's id; its queue decides whose turn it is")
+    add_data(command)
+    command.set_defaults(run=run_work)
 
     command = commands.add_parser("logs", help="the logs of an instance's processes as text")
     command.add_argument("name", nargs="*", help="only these processes: api, worker-gpu, sweep, postgres ...")

@@ -1,7 +1,7 @@
 """`python -m hub dev`: an instance for whoever changes the code. A process starts again when a file that it uses changes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hub import supervisor
@@ -29,11 +29,12 @@ def commands(host: str, port: int) -> dict[str, list[str]]:
     return {"api": own["api"], "worker": worker, "sweep": own["sweep"]}
 
 
-def serve(data: Path, host: str, port: int, say: Say) -> None:
-    """Serve until interrupted."""
+def serve(data: Path, host: str, port: int, say: Say, *, without: Sequence[str] = ()) -> None:
+    """Serve until interrupted, without some of the processes if you run them yourself."""
+    processes = {name: argv for name, argv in commands(host, port).items() if name not in without}
     with (
         supervisor.interruptible(),
-        supervisor.instance(data, host, port, say, processes=commands(host, port)) as (stack, running),
+        supervisor.instance(data, host, port, say, processes=processes) as (stack, running),
     ):
         say(f"ready at {running.url} (data in {stack.data}; logs: python -m hub logs --data {data})")
         reloader = Reloader(stack, say)
@@ -67,11 +68,12 @@ class Reloader:
 
     def __init__(self, stack: Stack, say: Say) -> None:
         self.stack, self.say = stack, say
-        self.seen = {name: stamps(paths) for name, paths in SOURCES.items()}
+        self.sources = {name: paths for name, paths in SOURCES.items() if name in stack.processes}
+        self.seen = {name: stamps(paths) for name, paths in self.sources.items()}
         self.ended: set[str] = set()
 
     def look(self) -> None:
-        for name, paths in SOURCES.items():
+        for name, paths in self.sources.items():
             now = stamps(paths)
             if now != self.seen[name]:
                 changed = sorted(str(path) for path, _ in now.items() ^ self.seen[name].items())
@@ -80,7 +82,7 @@ class Reloader:
                 self.ended.discard(name)
                 self.stack.restart(name)
         for name, code in self.stack.ended().items():
-            if name in SOURCES and name not in self.ended:
+            if name in self.sources and name not in self.ended:
                 self.ended.add(name)
                 self.say(f"{name} ended ({code}) and starts again at the next change:\n{self.stack.log_tail(name)}")
 

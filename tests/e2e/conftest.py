@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,22 @@ from tests.support.http import upload
 
 COMPOSE = yaml.safe_load((supervisor.ROOT / "docker-compose.yml").read_text())["services"]
 LEASE_SECONDS = 3.0
+SHOTS = supervisor.ROOT / "shots"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Take a picture of every page that is open when a test fails."""
+    report = yield
+    browser = getattr(item, "funcargs", {}).get("browser")
+    if report.when == "call" and report.failed and browser:
+        SHOTS.mkdir(exist_ok=True)
+        pages = [page for context in browser.contexts for page in context.pages]
+        for number, page in enumerate(pages, 1):
+            path = SHOTS / f"failed-{item.name}-{number}.png"
+            page.screenshot(path=path, full_page=True)
+            report.sections.append(("browser", f"{page.url}: {path}"))
+    return report
 
 
 def free_port() -> int:

@@ -10,14 +10,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from hub.supervisor import ROOT
 from tests.e2e.browser import problems_of, sign_in
-from tests.e2e.conftest import Running
+from tests.e2e.conftest import SHOTS, Running
 from tests.e2e.views import VIEWS, View
 
 pytestmark = pytest.mark.e2e
 
-SHOTS = ROOT / "shots"
 # Collected from the first moment, as the page itself may move before anybody asks.
 WATCH_SHIFTS = """
 window.shifts = [];
