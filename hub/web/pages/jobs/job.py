@@ -65,6 +65,8 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobPage(Page, template="jobs/job.html"):
+    """One job: what it was asked for, how far it is, what it found."""
+
     """A job as it runs, or how it has ended."""
 
     job: Job

@@ -37,6 +37,8 @@ class JobRow:
 
 @dataclass(frozen=True)
 class JobListPage(Page, template="jobs/list.html"):
+    """Jobs that the viewer may see, newest first."""
+
     """One page of the jobs that match the filters."""
 
     rows: Sequence[JobRow]
