@@ -21,6 +21,7 @@ from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ENOUGH_EXAMPLES, ComposeArm
 from tests.lora.conftest import MakeAdapter
+from tests.lora.runs import ignore_progress
 from tests.tiny_models import likely_letters
 
 ARMS: tuple[ComposeArm, ...] = ("base", "best_single", "average", "fresh_lora", "composition")
@@ -136,10 +137,6 @@ def test_a_lower_loss_is_told_but_is_no_win() -> None:
 
 
 # --- the whole report -------------------------------------------------------------------------------------------------
-
-
-def ignore_progress(step: int, total: int, values: dict[str, float]) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

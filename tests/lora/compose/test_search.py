@@ -26,6 +26,7 @@ from hub.lora.core.examples import Example, OnProgress
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.vocabulary import Form
 from tests.lora.conftest import MakeAdapter
+from tests.lora.runs import ignore_progress
 from tests.tiny_models import likely_letters
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
@@ -43,10 +44,6 @@ def assert_same_deltas(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> 
     assert ours.keys() == expected.keys()
     for path, delta in expected.items():
         torch.testing.assert_close(ours[path], delta, rtol=1e-5, atol=1e-6, msg=partial("{0}: {1}".format, path))
-
-
-def ignore_progress(step: int, total: int, values: dict[str, float]) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

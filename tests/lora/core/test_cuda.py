@@ -26,9 +26,9 @@ from hub.lora.reduce.shrink import Shrink, shrink
 from hub.vocabulary import Form, VariantName
 from tests.lora.conftest import MakeAdapter
 from tests.lora.habits import HELD_OUT, fast, habitual_base, one_thread, slow
-from tests.lora.par import test_grpo, test_masked_training
-from tests.lora.par.test_method import arm, right, settings
-from tests.lora.train.test_loop import EXAMPLES, Cancelled, Kept, digest, ignore_progress, loss_of, run, unchanged
+from tests.lora.par import masked_runs, reinforcement_runs
+from tests.lora.par.arms import arm, right, settings
+from tests.lora.runs import EXAMPLES, Cancelled, CheckpointFolder, digest, ignore_progress, loss_of, run, unchanged
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,8 +104,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     whole, again = (run(card, EXAMPLES[:3], **given) for _ in range(2))
     assert digest(again.adapter, tmp_path / "again") == digest(whole.adapter, tmp_path / "whole")
     with unchanged(card), pytest.raises(Cancelled):
-        run(card, EXAMPLES[:3], checkpoints=Kept(tmp_path, killed_after=5), **given)
-    rest = run(card, EXAMPLES[:3], checkpoints=Kept(tmp_path), **given)
+        run(card, EXAMPLES[:3], checkpoints=CheckpointFolder(tmp_path, killed_after=5), **given)
+    rest = run(card, EXAMPLES[:3], checkpoints=CheckpointFolder(tmp_path), **given)
     assert digest(rest.adapter, tmp_path / "rest") == digest(whole.adapter, tmp_path / "whole")
 
 
@@ -123,8 +123,8 @@ def test_many_unequal_examples_give_the_same_bytes_each_time(
 
 
 def test_a_masked_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(card: Base, tmp_path: Path) -> None:
-    test_masked_training.test_what_is_frozen_keeps_its_bits_and_the_memory_falls_with_the_share(card)
-    test_masked_training.test_a_masked_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(card, tmp_path)
+    masked_runs.check_frozen_elements_keep_their_bits(card)
+    masked_runs.check_a_stopped_run_ends_with_the_same_bits(card, tmp_path)
 
 
 def test_an_adapter_straight_from_training_gets_smaller(card: Base) -> None:
@@ -165,15 +165,15 @@ def test_a_scan_measures_what_it_measures_on_the_processor(tiny_base: Base, card
 
 @pytest.mark.parametrize("kl", [0.0, 0.04])
 def test_reinforcement_moves_the_mask_alone(card: Base, monkeypatch: pytest.MonkeyPatch, kl: float) -> None:
-    test_grpo.reward_vowels(monkeypatch)
-    test_grpo.test_only_the_mask_moves_and_the_base_is_as_it_was(card, kl)
+    reinforcement_runs.reward_vowels(monkeypatch)
+    reinforcement_runs.check_only_the_mask_moves(card, kl)
 
 
 def test_reinforcement_that_was_stopped_goes_on_with_the_same_bytes(
     card: Base, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    test_grpo.reward_vowels(monkeypatch)
-    test_grpo.test_the_reference_is_the_policy_on_entry_also_after_a_stop(card, tmp_path)
+    reinforcement_runs.reward_vowels(monkeypatch)
+    reinforcement_runs.check_the_reference_is_the_policy_on_entry(card, tmp_path)
 
 
 def test_the_partition_is_the_processors_and_both_stages_gain(habitual: Base) -> None:

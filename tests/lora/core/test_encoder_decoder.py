@@ -24,16 +24,13 @@ from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import IGNORED, Example, encode, generate, target_losses
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
+from tests.lora.runs import ignore_progress
 from tests.tiny_models import byte_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 EXAMPLES = [Example("one", "eins"), Example("twenty", "zwanzig"), Example("a longer one", "ja")]
 WEIGHTS = [0.7, -0.4]
-
-
-def silent(_step: int, _total: int, _values: dict[str, float]) -> None:
-    return
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +102,7 @@ def test_answers_are_those_of_each_prompt_alone(t5: Base) -> None:
         template="plain",
         metrics=("exact_match", "target_loss"),
         max_new_tokens=8,
-        on_progress=silent,
+        on_progress=ignore_progress,
     )
     assert scores.values["exact_match"] == [1.0, 1.0, 1.0]
 
@@ -136,14 +133,14 @@ def test_searches_lower_the_loss_and_stock_peft_loads_the_result(
     batches = encode_batches(t5, EXAMPLES, "plain")
     alone = mean_loss(t5, batches)
     searched = compose(
-        t5, modules, EXAMPLES, Search(form="sum", template="plain", budget=20, l1=0.0), on_progress=silent
+        t5, modules, EXAMPLES, Search(form="sum", template="plain", budget=20, l1=0.0), on_progress=ignore_progress
     )
     by_gradient = compose_by_gradient(
         t5,
         modules,
         EXAMPLES,
         GradientSearch(form="sum", template="plain", per_layer=True, budget=20, l1=0.0),
-        on_progress=silent,
+        on_progress=ignore_progress,
     )
     for found in (searched, by_gradient):
         assert found.loss is not None
@@ -164,7 +161,7 @@ def target_losses_with(base: Base, adapter: Adapter, examples: list[Example]) ->
 
 def test_training_learns(t5: Base) -> None:
     recipe = Recipe(rank=4, target_modules="all-linear", steps=60, learning_rate=2e-2)
-    trained = train(t5, EXAMPLES, recipe, template="plain", on_progress=silent)
+    trained = train(t5, EXAMPLES, recipe, template="plain", on_progress=ignore_progress)
     assert trained.losses[-1] < 0.9 * trained.losses[0]
     assert trained.adapter.config["task_type"] == "SEQ_2_SEQ_LM"
     batches = encode_batches(t5, EXAMPLES, "plain")

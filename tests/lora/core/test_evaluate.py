@@ -11,6 +11,7 @@ from hub.lora.core.bases import Base
 from hub.lora.core.evaluate import NoChoices, NoExamples, evaluate
 from hub.lora.core.examples import Example, generate
 from tests.lora.conftest import MakeAdapter
+from tests.lora.runs import ignore_progress
 from tests.tiny_models import likely_letters
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven")
@@ -20,10 +21,6 @@ EXAMPLES = [
     for index, word in enumerate(WORDS[:5])
 ]
 NEVER_RIGHT = Example("and last", "a text that no random model writes")
-
-
-def ignore_progress(step: int, total: int, values: dict[str, float]) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,11 @@ from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.train.loop import Recipe, train
 from hub.lora.train.trainable_layers import NothingToTrain
+from tests.lora.runs import ignore_progress
 from tests.tiny_models import draw_weights, llama_of
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 RECIPE = Recipe(rank=4, steps=12, learning_rate=1e-2)
-
-
-def silent(_step: int, _total: int, _values: dict[str, float]) -> None:
-    return
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +52,7 @@ def four_bit(folder: Path) -> Base:
 
 @pytest.fixture(scope="module")
 def trained(four_bit: Base) -> Adapter:
-    return train(four_bit, EXAMPLES, RECIPE, template="plain", on_progress=silent).adapter
+    return train(four_bit, EXAMPLES, RECIPE, template="plain", on_progress=ignore_progress).adapter
 
 
 @pytest.mark.gpu
@@ -74,13 +71,13 @@ def test_a_module_learns_on_it_and_it_is_as_it_was(four_bit: Base, folder: Path,
     before = {name: tensor.clone() for name, tensor in four_bit.model.state_dict().items()}
     batches = encode_batches(four_bit, EXAMPLES, "plain")
     alone = mean_loss(four_bit, batches)
-    made = train(four_bit, EXAMPLES, RECIPE, template="plain", on_progress=silent).adapter
+    made = train(four_bit, EXAMPLES, RECIPE, template="plain", on_progress=ignore_progress).adapter
     after = four_bit.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
     with applied(four_bit.model, made):
         assert mean_loss(four_bit, batches) < 0.7 * alone
-    scores = evaluate(four_bit, made, EXAMPLES, template="plain", metrics=("exact_match",), on_progress=silent)
+    scores = evaluate(four_bit, made, EXAMPLES, template="plain", metrics=("exact_match",), on_progress=ignore_progress)
     assert len(scores.answers) == 3
     write(made, tmp_path / "made", dtype=torch.float32)
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), tmp_path / "made")
@@ -99,7 +96,7 @@ def test_what_was_learnt_in_four_bits_helps_the_whole_base(trained: Adapter, who
 def test_what_needs_the_weights_is_refused(four_bit: Base, changes: dict[str, object]) -> None:
     recipe = Recipe(rank=4, steps=2, **changes)  # type: ignore[arg-type]
     with pytest.raises(NothingToTrain, match="Load the base whole"):
-        train(four_bit, EXAMPLES, recipe, template="plain", on_progress=silent)
+        train(four_bit, EXAMPLES, recipe, template="plain", on_progress=ignore_progress)
 
 
 @pytest.mark.gpu

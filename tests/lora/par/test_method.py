@@ -8,55 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from hub.lora.core.adapter import Adapter
 from hub.lora.core.bases import Base
 from hub.lora.core.checkpoint import CheckpointMismatch
-from hub.lora.core.evaluate import evaluate
-from hub.lora.core.examples import Example
-from hub.lora.par.grpo import Reinforcement
-from hub.lora.par.method import PRESETS, Arm, Settings, Systems, as_json, described, run_arm
+from hub.lora.par.method import PRESETS, Systems, as_json, described, run_arm
 from hub.lora.par.partition import NothingToPartition
-from hub.lora.train.loop import Recipe
-from hub.vocabulary import PAR_ARMS, ParArm
-from tests.lora.habits import HELD_OUT, KNOWN, fast, habitual_base, one_thread, slow
-from tests.lora.train.test_loop import Cancelled, Kept, ignore_progress, unchanged
-
-SYSTEMS = Systems(fast(KNOWN), slow(KNOWN))
+from hub.vocabulary import PAR_ARMS
+from tests.lora.habits import HELD_OUT, fast, habitual_base, one_thread, slow
+from tests.lora.par.arms import SYSTEMS, arm, right, settings
+from tests.lora.runs import Cancelled, CheckpointFolder, ignore_progress, unchanged
 
 
 @pytest.fixture(scope="module")
 def habitual() -> Iterator[Base]:
     with one_thread():
         yield habitual_base()
-
-
-def settings(steps: int = 40, **changes: Any) -> Settings:
-    return Settings(
-        sample=50,
-        supervised=Recipe(rank=8, alpha=16, learning_rate=1e-3, ratio=1.0, steps=20, batch_size=16),
-        reinforced=Reinforcement(learning_rate=1e-3, steps=steps, prompts=8, batch_size=64, max_answer=4, warmup=0.1),
-        **changes,
-    )
-
-
-def arm(base: Base, name: ParArm = "par", given: Settings | None = None, **keywords: Any) -> Arm:
-    return run_arm(
-        base, SYSTEMS, given or settings(), name, template="plain", **{"on_progress": ignore_progress, **keywords}
-    )
-
-
-def right(base: Base, examples: list[Example], adapter: Adapter | None) -> float:
-    scores = evaluate(
-        base,
-        adapter,
-        examples,
-        template="plain",
-        metrics=("exact_match",),
-        max_new_tokens=4,
-        batch_size=256,
-        on_progress=ignore_progress,
-    )
-    return scores.estimates["exact_match"].mean
 
 
 @pytest.mark.parametrize("start", ["pissa", "probe"])
@@ -109,10 +74,10 @@ def test_a_run_that_was_stopped_goes_on_at_its_stage_and_step(habitual: Base, tm
     whole = arm(habitual, given=quick).adapter
 
     def places(killed_after: int) -> Any:
-        def place(part: str) -> Kept:
+        def place(part: str) -> CheckpointFolder:
             folder = tmp_path / part.replace(" ", "-")
             folder.mkdir(exist_ok=True)
-            return Kept(folder, killed_after=killed_after if part == killed_in else 10**9)
+            return CheckpointFolder(folder, killed_after=killed_after if part == killed_in else 10**9)
 
         return place
 

@@ -23,8 +23,8 @@ from hub.lora.par.voting import (
     vote,
 )
 from hub.vocabulary import System
+from tests.lora.runs import ignore_progress
 from tests.lora.teacher import task, trained_teacher
-from tests.lora.train.test_loop import ignore_progress
 
 GOLD = [task(number, system) for number in range(150, 165) for system in (1, 2)]
 SYSTEMS: list[System] = [system for _ in range(15) for system in (1, 2)]

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from hub.lora.core.bases import Base
-from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.reduce.gains import (
     BLOCKS,
@@ -20,25 +18,7 @@ from hub.lora.reduce.gains import (
     slopes,
 )
 from hub.vocabulary import CutScore
-
-EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
-PATH = "model.layers.1.mlp.down_proj"
-
-
-def silent(_step: int, _total: int, _values: dict[str, float]) -> None:
-    return
-
-
-def bits(base: Base) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
-
-
-def assert_untouched(base: Base, before: dict[str, Tensor]) -> None:
-    after = base.model.state_dict()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in base.model.parameters())
-    assert not any(module._forward_pre_hooks for name, module in base.model.named_modules() if "layers" in name)
-    assert not any("forward" in vars(module) for module in base.model.modules())
+from tests.lora.reduce.edits import EXAMPLES, PATH, assert_untouched, bits
 
 
 def test_gradients_are_autograds_and_leave_the_base_alone(tiny_base: Base) -> None:

@@ -15,7 +15,8 @@ from hub.lora.reduce.objective import batches_of
 from hub.lora.reduce.prefixes import Prefixes
 from hub.lora.reduce.scan import GRID, VARIANTS, Scan, Variant, _promising, grid, scan
 from hub.vocabulary import VariantName
-from tests.lora.reduce.test_gains import EXAMPLES, PATH, assert_untouched, bits, silent
+from tests.lora.reduce.edits import EXAMPLES, PATH, assert_untouched, bits
+from tests.lora.runs import ignore_progress
 from tests.tiny_models import likely_letters
 
 
@@ -126,7 +127,7 @@ def test_a_variant_says_how_many_examples_give_the_gradient_and_measure_a_cut(
         return batches_of(base, examples, template, *rows)
 
     monkeypatch.setattr(module, "batches_of", counting)
-    found = scan(tiny_base, EXAMPLES, Scan(template="plain", variant=variant, budget=2), on_progress=silent)
+    found = scan(tiny_base, EXAMPLES, Scan(template="plain", variant=variant, budget=2), on_progress=ignore_progress)
     assert asked == [graded, tried]
     blocks = {cut.blocks for trial in found.trials for cut in trial.cuts}
     assert blocks == {1} or name.startswith("cl")

@@ -14,19 +14,16 @@ from hub.lora.reduce.gains import gradients, matrices
 from hub.lora.reduce.shrink import Shrink, cheapest_first, components, costs, example_slopes, shrink, without
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ComponentScore
+from tests.lora.runs import ignore_progress
 
 EXAMPLES = [Example("first", "one"), Example("a second one", "two"), Example("third", "three and more")]
 PLANTED = 4  # components a matrix that do next to nothing
 
 
-def silent(_step: int, _total: int, _values: dict[str, float]) -> None:
-    return
-
-
 @pytest.fixture(scope="module")
 def trained(tiny_base: Base) -> Adapter:
     recipe = Recipe(rank=6, target_modules=["q_proj", "up_proj"], steps=40, learning_rate=1e-2, ratio=1.0)
-    made = train(tiny_base, EXAMPLES, recipe, template="plain", on_progress=silent).adapter
+    made = train(tiny_base, EXAMPLES, recipe, template="plain", on_progress=ignore_progress).adapter
     generator = torch.Generator().manual_seed(4)
     pairs = {
         path: Pair(
@@ -70,7 +67,11 @@ def test_an_adapter_gets_smaller_within_its_loss_budget(
     with applied(tiny_base.model, trained):
         before = mean_loss(tiny_base, batches)
     found = shrink(
-        tiny_base, trained, EXAMPLES, Shrink(template="plain", order=order, loss_budget=0.1), on_progress=silent
+        tiny_base,
+        trained,
+        EXAMPLES,
+        Shrink(template="plain", order=order, loss_budget=0.1),
+        on_progress=ignore_progress,
     )
     assert (found.given, found.before) == (4 * (6 + PLANTED), before)
     assert found.components == sum(pair.rank for pair in found.adapter.pairs.values()) <= 4 * 6, (
@@ -96,10 +97,12 @@ def test_the_curvature_is_the_mean_of_squared_slopes_and_the_slope_their_sum(tin
 
 
 def test_nothing_goes_without_a_budget_and_all_but_one_with_a_large_one(tiny_base: Base, trained: Adapter) -> None:
-    tight = shrink(tiny_base, trained, EXAMPLES, Shrink(template="plain", loss_budget=-1.0), on_progress=silent)
+    tight = shrink(
+        tiny_base, trained, EXAMPLES, Shrink(template="plain", loss_budget=-1.0), on_progress=ignore_progress
+    )
     assert tight.components == tight.given
     assert tight.loss == tight.before
-    loose = shrink(tiny_base, trained, EXAMPLES, Shrink(template="plain", loss_budget=1e6), on_progress=silent)
+    loose = shrink(tiny_base, trained, EXAMPLES, Shrink(template="plain", loss_budget=1e6), on_progress=ignore_progress)
     (pair,) = loose.adapter.pairs.values()
     assert (loose.components, pair.rank) == (1, 1)
 

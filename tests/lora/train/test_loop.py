@@ -2,11 +2,8 @@
 and the base never notices."""
 
 import copy
-import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 
 from hub.lora.core import memory
-from hub.lora.core.adapter import Adapter, applied, write
+from hub.lora.core.adapter import applied, write
 from hub.lora.core.bases import Base
 from hub.lora.core.batches import plan, split
 from hub.lora.core.checkpoint import CheckpointMismatch
@@ -24,63 +21,16 @@ from hub.lora.core.examples import Example, encode, generate, target_loss
 from hub.lora.core.losses import encode_batches, mean_loss
 from hub.lora.core.memory import NotEnoughMemory
 from hub.lora.train import loop as module
-from hub.lora.train.loop import Recipe, Trained, TrainingDiverged, train
+from hub.lora.train.loop import Recipe, Trained, TrainingDiverged
 from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer, share_of_rate
 from hub.lora.train.lr_search import search_rate
 from hub.lora.train.trainable_layers import NothingToTrain, tuned
 from hub.vocabulary import INITS
+from tests.lora.runs import EXAMPLES, Cancelled, CheckpointFolder, adapter_of, digest, loss_of, run, unchanged
 from tests.tiny_models import byte_tokenizer, gpt2
 
 # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-KEYWORDS = {"template", "validation", "start", "checkpoints", "on_progress"}
-EXAMPLES = [Example(f"say {word}", word[:2]) for word in ("alpha", "beta", "gamma", "delta", "epsilon")]
-
-
-def ignore_progress(step: int, total: int, values: dict[str, float]) -> None:
-    pass
-
-
-def run(base: Base, examples: Sequence[Example] = EXAMPLES, **changes: Any) -> Trained:
-    keywords: dict[str, Any] = {"template": "plain", "on_progress": ignore_progress}
-    keywords |= {key: changes.pop(key) for key in KEYWORDS & changes.keys()}
-    settings: dict[str, Any] = {"rank": 4, "alpha": 8, "steps": 6, "learning_rate": 1e-2, "ratio": 1.0, "batch_size": 3}
-    return train(base, examples, Recipe(**settings | changes), **keywords)
-
-
-def adapter_of(base: Base, examples: Sequence[Example] = EXAMPLES, **changes: Any) -> Adapter:
-    return run(base, examples, **changes).adapter
-
-
-def loss_of(base: Base, adapter: Adapter | None) -> float:
-    with applied(base.model, adapter):
-        return mean_loss(base, encode_batches(base, EXAMPLES, "plain"))
-
-
-def digest(adapter: Adapter, folder: Path) -> str:
-    write(adapter, folder, dtype=torch.float32)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
-
-
-@contextmanager
-def unchanged(base: Base) -> Iterator[None]:
-    """Fails if after the block the base differs in anything: weights, layers, hooks, modes, random state, what it computes."""
-    tokens = torch.tensor([[1, 2, 3]], device=base.device)
-    before = {key: tensor.clone() for key, tensor in base.model.state_dict().items()}
-    layers = dict(base.model.named_modules())
-    logits = base.model(tokens).logits
-    random_state = torch.get_rng_state()
-    yield
-    after = base.model.state_dict()
-    assert after.keys() == before.keys()
-    assert all(torch.equal(tensor, before[key]) for key, tensor in after.items())
-    assert dict(base.model.named_modules()) == layers
-    assert not any(layer._forward_hooks or layer.training for layer in layers.values())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in base.model.parameters())
-    assert not hasattr(base.model, "peft_config")
-    assert torch.equal(base.model(tokens).logits, logits)
-    assert torch.equal(torch.get_rng_state(), random_state)
 
 
 def test_it_learns_the_examples_and_leaves_the_base_as_it_was(tiny_base: Base) -> None:
@@ -317,31 +267,6 @@ def test_training_goes_on_from_a_module(tiny_base: Base) -> None:
         }
 
 
-@dataclass
-class Kept:
-    """Checkpoints in a folder; `killed_after` files the run is stopped."""
-
-    folder: Path
-    killed_after: int = 10**9
-    seconds: float = 0.0
-    saved: int = 0
-
-    def load(self) -> Path | None:
-        return self.place() if self.place().exists() else None
-
-    def place(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
-
-    def save(self, path: Path) -> None:
-        self.saved += 1
-        if self.saved == self.killed_after:
-            raise Cancelled
-
-
-class Cancelled(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "shape",
     [{"dropout": 0.3, "accumulation": 2}, {"init": "pissa"}, {"dora": True, "patience": 4}],
@@ -352,7 +277,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
 ) -> None:
     settings = {"steps": 12, "validation": EXAMPLES[3:], "validate_every": 3, "ratio": 4.0, **shape}
     whole = run(tiny_base, EXAMPLES[:3], **settings)
-    kept = Kept(tmp_path, killed_after=5)
+    kept = CheckpointFolder(tmp_path, killed_after=5)
     heard: list[int] = []
     with unchanged(tiny_base), pytest.raises(Cancelled):
         run(tiny_base, EXAMPLES[:3], checkpoints=kept, **settings)
@@ -360,7 +285,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
         rest = run(
             tiny_base,
             EXAMPLES[:3],
-            checkpoints=Kept(tmp_path),
+            checkpoints=CheckpointFolder(tmp_path),
             on_progress=lambda step, *_: heard.append(step),
             **settings,
         )
@@ -369,18 +294,22 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     assert (rest.losses, rest.validations, rest.step) == (whole.losses, whole.validations, whole.step)
     heard.clear()
     run(
-        tiny_base, EXAMPLES[:3], checkpoints=Kept(tmp_path), on_progress=lambda step, *_: heard.append(step), **settings
+        tiny_base,
+        EXAMPLES[:3],
+        checkpoints=CheckpointFolder(tmp_path),
+        on_progress=lambda step, *_: heard.append(step),
+        **settings,
     )
     assert heard == [], "a finished run is only read"
 
 
 def test_a_checkpoint_of_another_run_is_refused(tiny_base: Base, tmp_path: Path) -> None:
-    run(tiny_base, checkpoints=Kept(tmp_path))
+    run(tiny_base, checkpoints=CheckpointFolder(tmp_path))
     for change in ({"seed": 1}, {"template": "chat"}, {"start": adapter_of(tiny_base)}):
         with unchanged(tiny_base), pytest.raises(CheckpointMismatch):
-            run(tiny_base, checkpoints=Kept(tmp_path), **change)
+            run(tiny_base, checkpoints=CheckpointFolder(tmp_path), **change)
     with pytest.raises(CheckpointMismatch):
-        run(tiny_base, EXAMPLES[1:], checkpoints=Kept(tmp_path))
+        run(tiny_base, EXAMPLES[1:], checkpoints=CheckpointFolder(tmp_path))
 
 
 def test_cancelling_leaves_the_base_as_it_was(tiny_base: Base) -> None:
