@@ -13,22 +13,22 @@ LETTERS = 27  # that fit into a node
 
 
 def family_graph(family: Family) -> Markup:
-    """Empty where there is nobody but the commit itself."""
+    """Empty where the commit has no relatives."""
     if len(family.members) < 2:
         return Markup()
     generations = sorted({member.generation for member in family.members})
-    columns = [[member for member in family.members if member.generation == each] for each in generations]
+    columns = [[member for member in family.members if member.generation == generation] for generation in generations]
     tallest = max(len(column) for column in columns)
     width = len(columns) * (WIDTH + ACROSS) - ACROSS + 2 * MARGIN
     height = tallest * (HEIGHT + DOWN) - DOWN + 2 * MARGIN
-    places: dict[str, tuple[float, float]] = {}
+    positions: dict[str, tuple[float, float]] = {}
     for number, column in enumerate(columns):
         top = (height - len(column) * (HEIGHT + DOWN) + DOWN) / 2
         for row, member in enumerate(column):
-            places[member.key] = (MARGIN + number * (WIDTH + ACROSS), top + row * (HEIGHT + DOWN))
+            positions[member.key] = (MARGIN + number * (WIDTH + ACROSS), top + row * (HEIGHT + DOWN))
     below = {member.key for member in family.members if member.generation > 0}
-    lines = Markup().join(_line(line, places, line.child in below) for line in family.lines)
-    nodes = Markup().join(_node(member, *places[member.key]) for member in family.members)
+    lines = Markup().join(_line(line, positions, line.child in below) for line in family.lines)
+    nodes = Markup().join(_node(member, *positions[member.key]) for member in family.members)
     return Markup(
         '<svg class="family" viewBox="0 0 {} {}" width="{}" height="{}" role="group" aria-label="Lineage graph">{}{}</svg>'
     ).format(width, f"{height:.0f}", width, f"{height:.0f}", lines, nodes)
@@ -49,9 +49,9 @@ def title(member: Member) -> str:
     return member.repo
 
 
-def _line(line: Line, places: dict[str, tuple[float, float]], downwards: bool) -> Markup:
-    """Its weight stands where lines lie apart: many go to one child, and from one parent many go down."""
-    (x1, y1), (x2, y2) = places[line.parent], places[line.child]
+def _line(line: Line, positions: dict[str, tuple[float, float]], downwards: bool) -> Markup:
+    """The weight stands at the end where lines lie apart: many lead to one child, and many leave one parent."""
+    (x1, y1), (x2, y2) = positions[line.parent], positions[line.child]
     x1, y1, y2 = x1 + WIDTH, y1 + HEIGHT / 2, y2 + HEIGHT / 2
     bend = (x2 - x1) / 2
     path = Markup('<path d="M{:.0f} {:.1f}C{:.0f} {:.1f} {:.0f} {:.1f} {:.0f} {:.1f}"/>').format(
@@ -92,5 +92,5 @@ def _under(member: Member) -> str:
 
 
 def _short(name: str) -> str:
-    """The end of a long name tells more than its beginning."""
+    """The end of a long name, which tells more than its beginning."""
     return name if len(name) <= LETTERS else f"…{name[-LETTERS + 1 :]}"

@@ -61,56 +61,56 @@ def library_map(session: SessionDep, viewer: ViewerDep, base_model: Text = "", o
     """Of the base with the most modules if the address names none."""
     bases = similar.bases_of(session, viewer)
     chosen = base_model or (bases[0][0] if bases else "")
-    found, problem = None, ""
+    library, problem = None, ""
     try:
-        found = similar.library_map(session, viewer, chosen, namespaces=[owner] if owner else []) if chosen else None
+        library = similar.library_map(session, viewer, chosen, namespaces=[owner] if owner else []) if chosen else None
     except TooManyModules as error:
         problem = error.message
     page = MapPage(
         base_model=chosen,
         owner=owner,
         bases=bases,
-        map=found,
-        pictures=_pictures(found) if found else None,
+        map=library,
+        pictures=_pictures(library) if library else None,
         problem=problem,
         address=address,
     )
     return render(page, viewer, status=422 if problem else 200)
 
 
-def _pictures(found: Map) -> MapPictures:
+def _pictures(library: Map) -> MapPictures:
     """Dots whose distances are those of the updates, coloured by cluster; and the grid of all cosines, where it can be read."""
-    groups = [group for group in found.clusters if len(group) > 1]
+    groups = [group for group in library.clusters if len(group) > 1]
     colours = {index: number for number, group in enumerate(groups[:GROUPS], 1) for index in group}
-    places, share = layout(found.cosines)
+    positions, share = layout(library.cosines)
     dots = [
         Dot(float(x), float(y), module.name, address(module), f"group{colours.get(index, 0)}")
-        for index, (module, (x, y)) in enumerate(zip(found.modules, places, strict=True))
+        for index, (module, (x, y)) in enumerate(zip(library.modules, positions, strict=True))
     ]
-    clusters = [[found.modules[index] for index in group] for group in groups]
+    clusters = [[library.modules[index] for index in group] for group in groups]
     return MapPictures(
         scatter=scatter(dots, "Modules by likeness: the nearer two are, the more alike"),
         share=share,
         clusters=clusters[:GROUPS],
         small_clusters=clusters[GROUPS:],
-        grid=_grid(found) if 1 < len(found.modules) <= GRID else Markup(),
-        order=[index for group in found.clusters for index in group],
+        grid=_grid(library) if 1 < len(library.modules) <= GRID else Markup(),
+        order=[index for group in library.clusters for index in group],
     )
 
 
-def _grid(found: Map) -> Markup:
+def _grid(library: Map) -> Markup:
     """Every cosine, the modules of a cluster beside each other; what is unlike or opposed stays blank."""
-    order = [index for group in found.clusters for index in group]
-    names = [found.modules[index].name for index in order]
+    order = [index for group in library.clusters for index in group]
+    names = [library.modules[index].name for index in order]
     cells = []
     for row, i in enumerate(order):
         for column, j in enumerate(order):
-            cosine = float(found.cosines[i, j])
+            cosine = float(library.cosines[i, j])
             words = "itself" if i == j else f"cosine {cosine:.2f} ± {similar.standard_error(cosine):.2f}"
             cells.append(Cell(row, column, max(0.0, cosine), f"{names[row]} and {names[column]}: {words}"))
     numbers = [str(number) for number in range(1, len(order) + 1)]
     rows = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
-    links = [address(found.modules[index]) for index in order]
+    links = [address(library.modules[index]) for index in order]
     return draw(Grid("Cosine of every two modules", "cosine", rows, numbers, cells, links))
 
 
@@ -191,24 +191,24 @@ def scores(
 ) -> Response:
     names = base_models.names(session)
     base_id = names.get(base_model, base_model) or None
-    found = provenance.scores(session, viewer, metric=metric, base_id=base_id, owner=owner or None, limit=FIGURES)
+    newest = provenance.scores(session, viewer, metric=metric, base_id=base_id, owner=owner or None, limit=FIGURES)
     lower_is_better = metric == "target_loss"
     page = ScoresPage(
         metric=metric,
         base_model=base_model,
         owner=owner,
         sort=sort,
-        bases=sorted(set(names.values()) | {score.base_id for score in found}),
-        table=_table(found, sort, least=lower_is_better),
-        cut=len(found) == FIGURES,
+        bases=sorted(set(names.values()) | {score.base_id for score in newest}),
+        table=_table(newest, sort, least=lower_is_better),
+        cut=len(newest) == FIGURES,
         lower_is_better=lower_is_better,
     )
     return render(page, viewer)
 
 
-def _table(found: Sequence[Measured], sort: str, *, least: bool) -> Table:
+def _table(scores: Sequence[Measured], sort: str, *, least: bool) -> Table:
     figures: dict[Row, dict[Column, Measured]] = {}
-    for score in found:
+    for score in scores:
         column = Column(score.dataset, score.dataset_commit, score.dataset_path, score.template)
         figures.setdefault(Row(score.repo, score.commit, score.base_id), {}).setdefault(column, score)
     columns = sorted({column for row in figures.values() for column in row}, key=lambda column: column.key)

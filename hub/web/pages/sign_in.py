@@ -1,6 +1,5 @@
 """Signing in and out in the browser: by password, by token, and by an OpenID Connect provider."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from httpx2 import HTTPError
 from joserfc.errors import JoseError
+from pydantic import BaseModel, ValidationError
 
 from hub.http.addresses import address_of, root_url
 from hub.http.identity import COOKIE, ServicesDep, SessionDep, ViewerDep, refuse_cross_site, set_session_cookie
@@ -34,6 +34,16 @@ Next = Annotated[str, Query(max_length=2_000)]
 OIDC_COOKIE = "loraloom_oidc"
 OIDC_PATH = "/login/oidc"
 OIDC_SECONDS = 600
+
+
+class OidcAttempt(BaseModel, frozen=True):
+    """A sign-in by the provider, from when it begins: the provider's answer must fit it. A cookie holds it as JSON."""
+
+    state: str
+    nonce: str
+    code_verifier: str
+    address: str  # to which the provider sends the browser back
+    next: str  # where to go afterwards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +68,7 @@ def _form(
 
 
 def _own_address(next: str) -> str:
-    """Where to go after signing in: an address of this hub, whatever a link to the form asked for."""
+    """Where to go after signing in: only ever an address of this hub, as anybody can write a link to the form."""
     return next if re.fullmatch(r"/(?![/\\])[^\\\x00-\x20]*", next) else "/"
 
 
@@ -127,18 +137,24 @@ def _provider(settings: Settings) -> StarletteOAuth2App:
 
 @router.get(OIDC_PATH)
 async def start_oidc(request: Request, services: ServicesDep, next: Next = "") -> Response:
-    """To the provider. What its answer must fit is kept in a cookie, so that only this browser can bring it back."""
+    """Lead to the provider. The attempt is in a cookie, so that only this browser can bring back the answer."""
     provider: Any = _provider(services.settings)  # its stubs leave much untyped
     address = f"{root_url(request)}{OIDC_PATH}/callback"
     try:
-        begun = await provider.create_authorization_url(address)
+        authorization = await provider.create_authorization_url(address)
     except HTTPError as error:
         raise Unavailable(f"The OpenID Connect provider does not answer: {error}; try again in a minute.") from error
-    response = RedirectResponse(begun["url"], status_code=303)
-    kept = {key: begun[key] for key in ("state", "nonce", "code_verifier")}
+    attempt = OidcAttempt(
+        state=authorization["state"],
+        nonce=authorization["nonce"],
+        code_verifier=authorization["code_verifier"],
+        address=address,
+        next=next,
+    )
+    response = RedirectResponse(authorization["url"], status_code=303)
     response.set_cookie(
         OIDC_COOKIE,
-        json.dumps({**kept, "address": address, "next": next}),
+        attempt.model_dump_json(),
         max_age=OIDC_SECONDS,
         path=OIDC_PATH,
         httponly=True,
@@ -150,21 +166,21 @@ async def start_oidc(request: Request, services: ServicesDep, next: Next = "") -
 
 @router.get(f"{OIDC_PATH}/callback", dependencies=[public("signs in whom the provider names")])
 async def finish_oidc(request: Request, services: ServicesDep, code: str = "", state: str = "") -> Response:
-    """From the provider: the code is exchanged, the ID token's signature, issuer, audience, time and nonce are checked."""
+    """Exchange the provider's code, and check the ID token's signature, issuer, audience, time and nonce."""
     provider: Any = _provider(services.settings)  # its stubs leave much untyped
-    kept = _kept(request)
-    if not state or state != kept.get("state"):
+    attempt = _attempt(request)
+    if attempt is None or not state or state != attempt.state:
         return _form(
             services.settings,
             None,
             status=401,
-            problem="The sign-in was not begun here, or took too long; begin again.",
+            problem="The sign-in did not begin in this browser, or took too long; begin again.",
         )
     try:
         token = await provider.fetch_access_token(
-            redirect_uri=kept["address"], code=code, code_verifier=kept["code_verifier"]
+            redirect_uri=attempt.address, code=code, code_verifier=attempt.code_verifier
         )
-        claims = await provider.parse_id_token(token, nonce=kept["nonce"])
+        claims = await provider.parse_id_token(token, nonce=attempt.nonce)
     except HTTPError as error:
         raise Unavailable(f"The OpenID Connect provider does not answer: {error}; try again in a minute.") from error
     except (OAuthError, JoseError) as error:
@@ -173,17 +189,16 @@ async def finish_oidc(request: Request, services: ServicesDep, code: str = "", s
         return _form(
             services.settings, None, status=401, problem="The provider sent no ID token; its setup lacks openid."
         )
-    response = await run_in_threadpool(_admitted, request, services, claims, kept["next"])
+    response = await run_in_threadpool(_admitted, request, services, claims, attempt.next)
     response.delete_cookie(OIDC_COOKIE, path=OIDC_PATH)
     return response
 
 
-def _kept(request: Request) -> dict[str, Any]:
+def _attempt(request: Request) -> OidcAttempt | None:
     try:
-        found = json.loads(request.cookies.get(OIDC_COOKIE, "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return OidcAttempt.model_validate_json(request.cookies.get(OIDC_COOKIE, ""))
+    except ValidationError:
+        return None
 
 
 def _admitted(request: Request, services: Services, claims: dict[str, Any], next: str) -> Response:

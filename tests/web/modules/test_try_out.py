@@ -31,8 +31,8 @@ def test_a_prompt_is_answered_side_by_side(client: TestClient, services: Service
     with transaction(services.sessions) as session:
         job = session.scalars(select(Job)).one()
         assert (job.params["prompt"], job.params["max_new_tokens"]) == (form["prompt"], 8)
-        said = {"answers": {"base": "one", "adapter": EVIL}}
-        values = {"state": "succeeded", "result": said, "started_at": func.now(), "finished_at": func.now()}
+        result = {"answers": {"base": "one", "adapter": EVIL}, "template": "chat"}
+        values = {"state": "succeeded", "result": result, "started_at": func.now(), "finished_at": func.now()}
         session.execute(update(Job).values(**values))
     page = client.get(answer.headers["Location"]).text
     assert "<pre>one</pre>" in page

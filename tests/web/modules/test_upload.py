@@ -115,8 +115,8 @@ def test_no_other_bytes_are_published_than_were_shown(
 ) -> None:
     adapter(services, ann, "ann/other", seed=5)  # bytes that the namespace holds
     form = shown(send(signed_in, peft_folder(seed=1))[1])
-    kept = json.loads(form["kept"])
-    for change in ({"kept": json.dumps(kept[:-1])}, {"namespace": "bob"}, {"expires": "9999999999"}):
+    entries = json.loads(form["entries"])
+    for change in ({"entries": json.dumps(entries[:-1])}, {"namespace": "bob"}, {"expires": "9999999999"}):
         assert signed_in.post("/upload/publish", data={**form, "name": "x", **change}).status_code == 403
     client = sign_in(signed_in, bob)
     assert client.post("/upload/publish", data={**form, "name": "x"}).status_code == 403, "shown to somebody else"

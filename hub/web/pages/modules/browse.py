@@ -141,11 +141,11 @@ def modules(
     session: SessionDep, viewer: ViewerDep, listing: ListingDep, cursor: str = "", filters: bool = False
 ) -> Response:
     """`filters`: with the facets in the page itself, for browsers that run no scripts, which load them apart."""
-    found = search(session, viewer, listing.filters, sort=listing.sort, limit=LISTED, cursor=cursor or None)
+    matches = search(session, viewer, listing.filters, sort=listing.sort, limit=LISTED, cursor=cursor or None)
     page = ModulesPage(
         listing=listing,
-        hits=found.hits,
-        following=found.cursor,
+        hits=matches.hits,
+        following=matches.cursor,
         first=not cursor,
         facets=facets(session, viewer, listing.filters) if filters else None,
     )

@@ -15,6 +15,9 @@ from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.http.permissions import CanUseJobs
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries
+from hub.registry.jobs.contracts.common import PinnedModule
+from hub.registry.jobs.contracts.generate import GenerateParams, GenerateResult
+from hub.registry.jobs.kinds import params_of, result_of
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.generate import GenerateRequest
 from hub.registry.jobs.submit import submit
@@ -23,7 +26,7 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
 from hub.vocabulary import FINISHED, MAIN
-from hub.web.forms import RefusedForm, run_form
+from hub.web.forms import NO_FORM, RefusedForm, run_form
 from hub.web.pages.modules.frame import ModulePage, ModuleRevision, open_module
 from hub.web.render import query_string, render
 
@@ -76,12 +79,12 @@ def form(
     module = open_module(session, viewer, namespace, name, revision)
     if job is None:
         return _page(module, viewer, Prompt())
-    found = job_queries.find(session, viewer, job)
-    asked = found.params.get("module") if found.kind == "generate" else None
-    if not asked or asked["repo"] != module.repo.full_name:
-        raise job_queries.JobNotFound(f"There is no try of {module.repo.full_name} in the job {job}.")
-    prompt = Prompt(found.params["prompt"], found.params["max_new_tokens"], asked["folder"])
-    return _page(module, viewer, prompt, found)
+    generation = job_queries.find(session, viewer, job)
+    params = params_of(generation)
+    if not isinstance(params, GenerateParams) or not params.module or params.module.repo != module.repo.full_name:
+        raise job_queries.JobNotFound(f"The job {job} does not try {module.repo.full_name}.")
+    prompt = Prompt(params.prompt, params.max_new_tokens, params.module.folder)
+    return _page(module, viewer, prompt, generation, _answers(generation, params.module))
 
 
 @router.post("")
@@ -125,27 +128,28 @@ def _page(
     viewer: Viewer | None,
     prompt: Prompt,
     job: Job | None = None,
-    form: RefusedForm | None = None,
+    answers: Answers | None = None,
+    form: RefusedForm = NO_FORM,
 ) -> Response:
     page = TryPage(
         module=module,
         prompt=prompt,
         job=job,
         waiting=job is not None and job.state not in FINISHED,
-        answers=_answers(job) if job else None,
-        problem=form.problem if form else "",
+        answers=answers,
+        problem=form.problem,
     )
-    return render(page, viewer, status=form.status if form else 200)
+    return render(page, viewer, status=form.status)
 
 
-def _answers(job: Job) -> Answers | None:
-    answers = (job.result or {}).get("answers")
-    if not answers or job.started_at is None or job.finished_at is None:
+def _answers(job: Job, module: PinnedModule) -> Answers | None:
+    result = result_of(job)
+    if not isinstance(result, GenerateResult) or job.started_at is None or job.finished_at is None:
         return None
     return Answers(
-        base=answers["base"],
-        adapter=answers["adapter"],
-        template=job.params["template"],
-        commit=job.params["module"]["commit"],
+        base=result.answers.base,
+        adapter=result.answers.adapter or "",
+        template=result.template,
+        commit=module.commit,
         seconds=(job.finished_at - job.started_at).total_seconds(),
     )

@@ -137,7 +137,7 @@ def publish(
     services: ServicesDep,
     writer: CanWriteSomewhere,
     namespace: Annotated[str, Form(max_length=96)],
-    kept: Annotated[str, Form(max_length=1_000_000)],
+    entries: Annotated[str, Form(max_length=1_000_000)],
     expires: Annotated[int, Form()],
     signature: Annotated[str, Form(max_length=64)],
     name: Annotated[str, Form(max_length=200)] = "",
@@ -147,9 +147,9 @@ def publish(
     """Publish what was shown, for nobody else than the person to whom it was shown."""
     viewer = writer.viewer
     with transaction(services.sessions) as session:
-        signing.check(instance_keys.key(session), signature, expires, *_signed(viewer, namespace, kept))
-    entries = [Entry(*entry) for entry in json.loads(kept)]
-    preview = publishing.reload_preview(services, viewer, namespace, entries)
+        signing.check(instance_keys.key(session), signature, expires, *_signed(viewer, namespace, entries))
+    signed = [Entry(*entry) for entry in json.loads(entries)]
+    preview = publishing.reload_preview(services, viewer, namespace, signed)
 
     def change() -> Response:
         repo = publishing.publish_preview(
