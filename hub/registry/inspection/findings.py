@@ -45,6 +45,9 @@ BROKEN = frozenset(
 # What a job of the kind convert may make an adapter of, so that a tree with no other errors is worth keeping.
 CONVERTIBLE = frozenset({"diffusers_names", "loralib_names", "merged_linear", "mlx_names", "pickle_weights"})
 
+# Findings whose remedy is such a job: these errors, and two warnings about an adapter that PEFT does load.
+REMEDIED_BY_CONVERT = CONVERTIBLE | {"ignored_keys", "inert_pickle"}
+
 _SAVE_AGAIN = "Load it where it was trained and save it again with PEFT's save_pretrained."
 
 # code -> severity and remedy, for findings that do not come from a FormatError (those are errors and bring their own).

@@ -11,7 +11,7 @@ from hub.registry.platform.services import Services
 from hub.vocabulary import JOB_KINDS, JOB_STATES
 from hub.web.pages.jobs.forms.kinds import FORMS, STARTED_ELSEWHERE
 from tests.conftest import Person
-from tests.support.files import TINY
+from tests.support.files import TINY, peft_folder
 from tests.support.pages import sign_in
 from tests.support.published import adapter, base, dataset, incoming
 
@@ -66,3 +66,14 @@ def test_a_job_of_a_kind_is_listed_shown_and_run_again(
 def test_jobs_are_filtered_by_each_state(client: TestClient, ann: Person, state: str) -> None:
     sign_in(client, ann)
     assert f"<option selected>{state}</option>" in client.get(f"/jobs?state={state}").text
+
+
+def test_a_module_leads_to_its_conversion_where_that_would_help(
+    client: TestClient, services: Services, ann: Person, library: None
+) -> None:
+    adapter(services, ann, "ann/pickled", files={**peft_folder(), "adapter_model.bin": b"pickled"})
+    sign_in(client, ann)
+    for name in ("ann/pickled", "ann/old"):
+        (link,) = re.findall(r'href="(/new/convert[^"]+)"', client.get(f"/adapters/{name}").text)
+        assert f'name="source.repo" value="{name}"' in client.get(link).text
+    assert "/new/convert?" not in client.get("/adapters/ann/a").text

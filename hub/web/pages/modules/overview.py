@@ -11,6 +11,7 @@ from hub.http.addresses import root_url
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import repos, trees
+from hub.registry.inspection.findings import REMEDIED_BY_CONVERT
 from hub.registry.inspection.folder import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library import manifest, provenance
@@ -46,6 +47,7 @@ class OverviewPage(ModulePage, template="modules/overview.html"):
     children: Sequence[Relative]
     listed_relatives: int = 5  # parents, and children, that the page lists
     missing_inputs: int  # of what it was made from, which are deleted
+    convertible: bool  # its findings say that a conversion would help
     snippets: Mapping[str, Sequence[Snippet]]  # by folder
 
 
@@ -75,6 +77,9 @@ def overview(
         parents=provenance.parents(session, viewer, commit),
         children=provenance.children(session, viewer, commit),
         missing_inputs=provenance.missing_inputs(session, commit),
+        convertible=any(
+            finding["code"] in REMEDIED_BY_CONVERT for folder in module.folders for finding in folder.findings
+        ),
         snippets={
             facts.folder: _snippets(request, services, session, viewer, module, facts) for facts in module.folders
         },
