@@ -10,7 +10,7 @@ from fastapi import Depends
 
 from hub.http.identity import SessionDep, SignedIn
 from hub.registry.access import organizations
-from hub.registry.access.organizations import AdministerOrganization
+from hub.registry.access.organizations import AdministerOrganization, RemoveMember
 from hub.registry.access.permissions import (
     Administer,
     AdministerHub,
@@ -58,7 +58,7 @@ def write_dataset(session: SessionDep, viewer: SignedIn, namespace: str, name: s
     return repos.writable(session, viewer, "dataset", f"{namespace}/{name}")
 
 
-def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> Administer:
+def remove_member(session: SessionDep, viewer: SignedIn, organization: str, user: str) -> RemoveMember:
     return organizations.authorize_removal(session, viewer, organization, user)
 
 
@@ -70,7 +70,7 @@ CanAdminister = Annotated[Administer, Depends(administer_namespace)]
 CanAdministerOrganization = Annotated[AdministerOrganization, Depends(administer_organization)]
 CanWriteAdapter = Annotated[WriteRepo, Depends(write_adapter)]
 CanWriteDataset = Annotated[WriteRepo, Depends(write_dataset)]
-CanRemoveMember = Annotated[Administer, Depends(remove_member)]
+CanRemoveMember = Annotated[RemoveMember, Depends(remove_member)]
 
 
 class Public:

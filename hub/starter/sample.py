@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from hub.local.files import write_private
 from hub.registry.access import credentials, organizations, permissions, users
-from hub.registry.access.permissions import OPERATOR, ManageAccount
+from hub.registry.access.permissions import OPERATOR, ManageAccount, UseJobs
 from hub.registry.access.viewer import Viewer, viewer_of
 from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
@@ -37,7 +37,7 @@ def fill(services: Services, data: Path) -> dict[str, str]:
     publish_module(services, bob, MODULES / "plurals", f"{TEAM}/plurals", "internal")
     for name, body in jobs().items():
         request = TypeAdapter(JobRequest).validate_python(body)
-        submit(services, bob, request, idempotency_key=f"sample-{name}")
+        submit(services, permissions.authorize(bob, UseJobs), request, idempotency_key=f"sample-{name}")
     return tokens
 
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.registry.access import credentials, users
+from hub.registry.access.permissions import UseJobs, authorize
 from hub.registry.access.viewer import viewer_of
 from hub.registry.jobs import queueing
 from hub.registry.jobs.kinds import JobRequest
@@ -60,9 +61,9 @@ class Instance:
             "modules": [{"repo": repo}],
             "examples": examples,
         }
-        job = submit(self.services, owner.viewer, TypeAdapter(JobRequest).validate_python(body))
+        job = submit(self.services, authorize(owner.viewer, UseJobs), TypeAdapter(JobRequest).validate_python(body))
         with transaction(self.services.sessions) as session:
-            queueing.cancel(session, owner.viewer, job.id)
+            queueing.cancel(session, authorize(owner.viewer, UseJobs), job.id)
         return str(job.id)
 
 

@@ -67,6 +67,9 @@ ANSWERS: Mapping[str, Mapping[str, int | tuple[int, int, int]]] = {
     "nobody": dict.fromkeys(ROLES, OK),  # not offered: says so to all alike
 }
 
+# What is read and changes something all the same: it signs in, or grants a token to write with.
+CHANGING_GETS = {"/login/oidc/callback", "/api/{kind}/{namespace}/{name}/xet-write-token/{revision}"}
+
 
 @dataclass(frozen=True)
 class Row:

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from api import huggingface, v1
 from api.huggingface import auth, cards, commit, info, lfs, refs, resolve, tree, unsupported, xet
@@ -18,7 +19,7 @@ from hub.registry.models.access import AuditEvent
 from hub.registry.platform.db import transaction
 from hub.web.site import CATCH_ALL_ROUTERS, PAGE_ROUTERS
 from tests.access_matrix.conftest import ORGANIZATION, Instance
-from tests.access_matrix.table import ANSWERS, OK, ROLES, TABLE, VISIBILITIES, Row
+from tests.access_matrix.table import ANSWERS, CHANGING_GETS, OK, ROLES, TABLE, VISIBILITIES, Row
 from tests.support.files import examples_file, peft_folder
 from tests.support.http import upload
 
@@ -60,6 +61,23 @@ def audit_lines(instance: Instance) -> int:
         return session.scalar(events) or 0
 
 
+@contextmanager
+def writes(instance: Instance) -> Iterator[list[str]]:
+    """The statements meanwhile that change rows."""
+    statements: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE")):
+            statements.append(statement)
+
+    engine = instance.services.sessions.kw["bind"]
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
 def check_record(row: Row, status: int, lines: int) -> None:
     """An act leaves its line in the audit log; what was refused, or only read, leaves none."""
     acts = status < 400 and row.method not in ("GET", "HEAD") and not row.silent
@@ -79,7 +97,10 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
             expected[role, visibility] = code if code != OK else row.ok
             instance.named(visibility)  # made before lines of the audit log are counted
             before = audit_lines(instance)
-            found[role, visibility] = answer(instance, row, role, visibility)
+            with writes(instance) as statements:
+                found[role, visibility] = answer(instance, row, role, visibility)
+            if row.method in ("GET", "HEAD") and row.path not in CHANGING_GETS:
+                assert statements == []
             check_record(row, found[role, visibility], audit_lines(instance) - before)
             if row.spends and found[role, visibility] < 400:
                 instance.spend(visibility)
@@ -98,7 +119,11 @@ def api_routes() -> Iterator[APIRoute]:
 def routes() -> Iterator[tuple[str, str]]:
     for route in api_routes():
         for method in route.methods or ():
-            yield method, re.sub(r":\w+\}", "}", route.path)
+            yield method, row_path(route)
+
+
+def row_path(route: APIRoute) -> str:
+    return re.sub(r":\w+\}", "}", route.path)
 
 
 def test_every_route_has_its_row_and_no_row_is_of_a_route_that_is_gone(instance: Instance) -> None:

@@ -31,11 +31,11 @@ from hub.lora.core.memory import NotEnoughMemory
 from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
+from hub.registry.content.repo_visibility import check_not_wider
 from hub.registry.inspection.inspect import inspect, require_adapter
 from hub.registry.jobs import leases
 from hub.registry.jobs.kinds import KINDS, Kind
 from hub.registry.jobs.leases import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
-from hub.registry.jobs.requests.common import check_not_wider
 from hub.registry.library import scores
 from hub.registry.library.publishing import entries
 from hub.registry.models.access import User

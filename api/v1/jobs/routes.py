@@ -39,7 +39,7 @@ def submit_job(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> schemas.Job:
     """Queue a job. With an Idempotency-Key the same request can be sent again and gives the same job."""
-    job = submit(services, permit.viewer, body, idempotency_key=idempotency_key)
+    job = submit(services, permit, body, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     with transaction(services.sessions) as session:
         return describe(session, session.get_one(Job, job.id))
@@ -72,7 +72,7 @@ def get_job(session: SessionDep, viewer: SignedIn, job_id: uuid.UUID) -> schemas
 @router.post("/jobs/{job_id}/cancel")
 def cancel_job(session: SessionDep, permit: CanUseJobs, job_id: uuid.UUID) -> schemas.Job:
     """A queued job ends at once, a running one within one evaluation. 409 once it has succeeded or failed."""
-    return describe(session, queueing.cancel(session, permit.viewer, job_id))
+    return describe(session, queueing.cancel(session, permit, job_id))
 
 
 @router.get("/jobs/{job_id}/events")

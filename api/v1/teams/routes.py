@@ -58,9 +58,9 @@ def set_role(session: SessionDep, organization: CanAdministerOrganization, user:
 
 
 @router.delete("/organizations/{organization}/members/{user}", status_code=204)
-def remove_member(session: SessionDep, permit: CanRemoveMember, user: str) -> None:
+def remove_member(session: SessionDep, permit: CanRemoveMember) -> None:
     """By its administrators, or to leave."""
-    organizations.remove_member(session, permit, user)
+    organizations.remove_member(session, permit)
 
 
 @router.get("/organizations/{organization}/invitations")

@@ -2,13 +2,14 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from hub.registry.access import credentials, permissions, users
-from hub.registry.access.permissions import Administer, Leave, ManageAccount, authorize, authorize_in
+from hub.registry.access.permissions import Administer, ManageAccount, NamespacePermit, authorize, authorize_in
 from hub.registry.access.secret_hashes import expires_after, is_live, new_secret, opens
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.access import Invitation, Membership, Namespace, Token, User
@@ -44,13 +45,22 @@ def administer(session: Session, viewer: Viewer, name: str) -> AdministerOrganiz
     return permit
 
 
-def authorize_removal(session: Session, viewer: Viewer, name: str, user_name: str) -> Administer:
+@dataclass(frozen=True)
+class RemoveMember(NamespacePermit):
+    """To end this user's membership. Made by `authorize_removal` alone."""
+
+    scope, roles = "admin", ROLES
+
+    user: str
+
+
+def authorize_removal(session: Session, viewer: Viewer, name: str, user: str) -> RemoveMember:
     """The permit to remove a member: administrators remove others, and everybody may leave."""
     require_member(session, viewer, name)
     authorize(viewer, ManageAccount)
-    if user_name == viewer.name:
-        return authorize_in(session, viewer, Leave, name)
-    return administer(session, viewer, name)
+    if user != viewer.name:
+        administer(session, viewer, name)
+    return RemoveMember(viewer, name, user)
 
 
 def create(session: Session, account: ManageAccount, name: str) -> None:
@@ -88,13 +98,13 @@ def set_role(session: Session, organization: AdministerOrganization, user_name: 
     member.role = role
 
 
-def remove_member(session: Session, organization: Administer, user_name: str) -> None:
-    """With a permit of `authorize_removal`. Raises LastAdministrator."""
-    member = _member(session, organization.namespace, user_name)
+def remove_member(session: Session, permit: RemoveMember) -> None:
+    """Raises LastAdministrator."""
+    member = _member(session, permit.namespace, permit.user)
     if member.role == "admin":
-        _leave_one_admin(session, organization.namespace)
+        _leave_one_admin(session, permit.namespace)
     session.delete(member)
-    organization.record(session, "member.removed", user_name)
+    permit.record(session, "member.removed", permit.user)
 
 
 def _member(session: Session, name: str, user_name: str) -> Membership:

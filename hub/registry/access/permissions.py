@@ -17,7 +17,7 @@ from hub.registry.models.access import Membership, Namespace
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Repo
 from hub.registry.platform.errors import Forbidden, HubError, NotFound, NotSignedIn
-from hub.vocabulary import ROLES, Role, Scope
+from hub.vocabulary import Role, Scope
 
 
 class ScopeMissing(Forbidden):
@@ -100,12 +100,6 @@ class Administer(NamespacePermit):
         if held is None:
             return NotFound(f"There is no organization {namespace!r} that you are a member of.")
         return Forbidden(f"Only an administrator of {namespace!r} may do this; you have the role {held!r}.")
-
-
-class Leave(Administer):
-    """To end one's own membership, whatever the role."""
-
-    roles = ROLES
 
 
 class Write(NamespacePermit):

@@ -16,6 +16,21 @@ class WouldReveal(Conflict):
     code = "would_reveal"
 
 
+class MoreVisible(Conflict):
+    """The repo is there already, and more people see it than may see what shall go into it."""
+
+    code = "more_visible"
+
+
+def check_not_wider(target: Repo | None, visibility: Visibility | None) -> None:
+    """A repo that is there already keeps its visibility. Raises MoreVisible if it is wider than `visibility`."""
+    if target and visibility and VISIBILITIES.index(target.visibility) > VISIBILITIES.index(visibility):
+        raise MoreVisible(
+            f"{target.full_name} is {target.visibility}, but what goes into it may only be {visibility}: "
+            "choose another name, or change the visibility of the repo or of its inputs first."
+        )
+
+
 def parse_visibility(text: str) -> Visibility:
     """Raises InvalidInput."""
     for visibility in VISIBILITIES:

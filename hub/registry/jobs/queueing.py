@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.access import audit, permissions, quota
+from hub.registry.access.permissions import UseJobs
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import webhooks
 from hub.registry.jobs.contracts.common import Params
@@ -110,11 +111,10 @@ def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
     return job.owner_id == viewer.id or permissions.role(session, viewer, job.namespace) in ("write", "admin")
 
 
-def cancel(session: Session, viewer: Viewer, job_id: uuid.UUID) -> Job:
+def cancel(session: Session, permit: UseJobs, job_id: uuid.UUID) -> Job:
     """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
-    job = find(session, viewer, job_id)
-    permit = permissions.authorize(viewer, permissions.UseJobs)
-    if not may_cancel(session, viewer, job):
+    job = find(session, permit.viewer, job_id)
+    if not may_cancel(session, permit.viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")
     job = session.get_one(Job, job.id, with_for_update=True, populate_existing=True)
     if job.state == "cancelled":

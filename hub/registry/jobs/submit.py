@@ -8,22 +8,23 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from hub.registry.access import permissions
+from hub.registry.access.permissions import UseJobs
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
+from hub.registry.content.repo_visibility import check_not_wider
 from hub.registry.datasets.examples import Examples, ExampleText
 from hub.registry.jobs import queueing
-from hub.registry.jobs.requests.common import Request, check_not_wider
+from hub.registry.jobs.requests.common import Request
 from hub.registry.models.jobs import Job
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 
 
-def submit(services: Services, viewer: Viewer, request: Request, *, idempotency_key: str | None = None) -> Job:
+def submit(services: Services, permit: UseJobs, request: Request, *, idempotency_key: str | None = None) -> Job:
     """Queue the job that a request asks for. No database session is open while inline examples travel to storage."""
-    permissions.authorize(viewer, permissions.UseJobs)
+    viewer = permit.viewer
     body = request.model_dump(mode="json")
     inline = {path: _jsonl(path, source.inline) for path, source in request.sources().items() if source.inline}
     repo_name = request.examples_repo(viewer)

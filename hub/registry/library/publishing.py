@@ -12,6 +12,7 @@ from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.history import Entry
+from hub.registry.content.repo_visibility import check_not_wider
 from hub.registry.content.repos import StoredFile
 from hub.registry.inspection.archive import MAC_EXTRAS, without_top
 from hub.registry.inspection.findings import Finding
@@ -19,19 +20,13 @@ from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
 from hub.registry.library import similar
 from hub.registry.models.content import Commit, Repo
 from hub.registry.platform.db import transaction
-from hub.registry.platform.errors import Conflict, InvalidInput
+from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
-from hub.vocabulary import VISIBILITIES, RepoType, Visibility
+from hub.vocabulary import RepoType, Visibility
 
 
 class NoExamples(InvalidInput):
     code = "no_examples"
-
-
-class MoreVisible(Conflict):
-    """The repo is there already and more people see it than the upload asks for."""
-
-    code = "more_visible"
 
 
 @dataclass(frozen=True)
@@ -177,12 +172,7 @@ def publish_dataset(
 def _check_target(
     session: Session, viewer: Viewer, repo_type: RepoType, name: str, visibility: Visibility | None
 ) -> None:
-    repo = repos.check_target(session, viewer, repo_type, name)
-    if repo and visibility and VISIBILITIES.index(repo.visibility) > VISIBILITIES.index(visibility):
-        raise MoreVisible(
-            f"{name} is {repo.visibility} already, so what goes into it cannot be {visibility}: "
-            "change its visibility first, or choose another name."
-        )
+    check_not_wider(repos.check_target(session, viewer, repo_type, name), visibility)
 
 
 def entries(files: Sequence[Incoming]) -> list[Entry]:

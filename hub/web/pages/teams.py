@@ -165,13 +165,15 @@ def set_role(
 
 
 @router.post("/teams/{organization}/members/{user}/remove")
-def remove_member(session: SessionDep, team: CanRemoveMember, user: str) -> Response:
+def remove_member(session: SessionDep, permit: CanRemoveMember) -> Response:
     def change() -> Response:
-        organizations.remove_member(session, team, user)
-        return RedirectResponse("/teams" if user == team.viewer.name else f"/teams/{team.namespace}", status_code=303)
+        organizations.remove_member(session, permit)
+        return RedirectResponse(
+            "/teams" if permit.user == permit.viewer.name else f"/teams/{permit.namespace}", status_code=303
+        )
 
     def show_again(form: RefusedForm) -> Response:
-        return _team(session, team.viewer, team.namespace, form)
+        return _team(session, permit.viewer, permit.namespace, form)
 
     return run_form(change, show_again, name="members", session=session)
 

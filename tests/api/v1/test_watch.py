@@ -12,6 +12,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from api.v1.jobs.watch import Subscription, Watcher
+from hub.registry.access.permissions import UseJobs, authorize
 from hub.registry.jobs import leases, queueing
 from hub.registry.jobs.leases import Lease
 from hub.registry.jobs.queueing import Submission
@@ -187,7 +188,7 @@ def test_a_job_with_more_events_than_one_reading_holds_is_told_whole(
 def test_a_cancelled_job_ends_its_stream(client: TestClient, services: Services, ann: Person, start: Start) -> None:
     lease = start()
     with transaction(services.sessions) as session:
-        queueing.cancel(session, ann.viewer, lease.job_id)
+        queueing.cancel(session, authorize(ann.viewer, UseJobs), lease.job_id)
         leases.end_cancelled(session, lease)
     assert states(watch(client, ann, lease.job_id)) == ["cancelled"]
 

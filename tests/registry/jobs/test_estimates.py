@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, update
 
+from hub.registry.access.permissions import UseJobs, authorize
 from hub.registry.jobs.estimates import Estimate, estimate, scaled
 from hub.registry.jobs.kinds import KINDS
 from hub.registry.jobs.submit import submit
@@ -64,7 +65,10 @@ def test_jobs_that_succeeded_on_the_base_are_what_it_is_from(services: Services,
     adapter(services, ann, "ann/a")
     rows = [{"input": "x" * 100, "target": "y"}] * 4
     body = {"kind": "compose", "name": "ann/w", "modules": [{"repo": "ann/a"}], "examples": {"inline": rows}}
-    jobs = [submit(services, ann.viewer, REQUESTS.validate_python({**body, "seed": seed})) for seed in range(3)]
+    jobs = [
+        submit(services, authorize(ann.viewer, UseJobs), REQUESTS.validate_python({**body, "seed": seed}))
+        for seed in range(3)
+    ]
     asked = {"search": "gradient", "tune": {"steps": 20}}
 
     def now(base_id: str = TINY) -> Estimate | None:

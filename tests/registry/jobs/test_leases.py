@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
+from hub.registry.access.permissions import UseJobs, authorize
 from hub.registry.jobs import job_queries, leases, queueing
 from hub.registry.jobs.leases import Lease
 from hub.registry.jobs.queueing import Submission
@@ -109,7 +110,7 @@ def test_the_same_key_gives_the_same_job_and_another_request_is_refused(services
 def test_a_queued_job_is_cancelled_at_once(services: Services, submit: Submit, ann: Person) -> None:
     job_id = submit()
     with transaction(services.sessions) as session:
-        assert queueing.cancel(session, ann.viewer, job_id).state == "cancelled"
+        assert queueing.cancel(session, authorize(ann.viewer, UseJobs), job_id).state == "cancelled"
     assert claim(services, job_id) is None
 
 
@@ -120,7 +121,7 @@ def test_a_running_job_learns_of_its_cancellation_at_its_next_step(
     lease = claim(services, job_id)
     assert lease is not None
     with transaction(services.sessions) as session:
-        assert queueing.cancel(session, ann.viewer, job_id).state == "running"
+        assert queueing.cancel(session, authorize(ann.viewer, UseJobs), job_id).state == "running"
     with pytest.raises(leases.CancelRequested), transaction(services.sessions) as session:
         leases.record(session, lease, 1, "search", 1, 2, {})
     with transaction(services.sessions) as session:
@@ -135,16 +136,17 @@ def test_a_job_that_succeeded_cannot_be_cancelled(services: Services, submit: Su
     with transaction(services.sessions) as session:
         leases.succeed(session, lease, {})
     with pytest.raises(queueing.AlreadyFinished) as refused, transaction(services.sessions) as session:
-        queueing.cancel(session, ann.viewer, job_id)
+        queueing.cancel(session, authorize(ann.viewer, UseJobs), job_id)
     assert refused.value.status == 409
 
 
 def test_others_neither_see_nor_cancel_a_job(services: Services, submit: Submit, bob: Person) -> None:
     job_id = submit()
     with transaction(services.sessions) as session:
-        for attempt in (job_queries.find, queueing.cancel):
-            with pytest.raises(job_queries.JobNotFound):
-                attempt(session, bob.viewer, job_id)
+        with pytest.raises(job_queries.JobNotFound):
+            job_queries.find(session, bob.viewer, job_id)
+        with pytest.raises(job_queries.JobNotFound):
+            queueing.cancel(session, authorize(bob.viewer, UseJobs), job_id)
 
 
 def test_three_dead_attempts_fail_the_job(services: Services, submit: Submit) -> None:
@@ -172,7 +174,7 @@ def test_a_dead_worker_s_job_that_was_to_be_cancelled_is(services: Services, sub
     job_id = submit()
     claim(services, job_id)
     with transaction(services.sessions) as session:
-        queueing.cancel(session, ann.viewer, job_id)
+        queueing.cancel(session, authorize(ann.viewer, UseJobs), job_id)
     expire(services, job_id)
     sweep.sweep(services)
     assert state(services, job_id).state == "cancelled"

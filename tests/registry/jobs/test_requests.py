@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from hub.registry.bases.base_models import BaseNotFound
+from hub.registry.content.repo_visibility import MoreVisible
 from hub.registry.datasets.examples import AmbiguousFile
 from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs.kinds import JobRequest
@@ -395,7 +396,7 @@ def test_a_result_of_hidden_inputs_does_not_go_into_a_repo_that_more_can_see(
     adapter(services, ann, "ann/shown", visibility="internal")
     adapter(services, ann, "ann/hidden", visibility="private", seed=2)
     dataset(services, ann, "ann/task")
-    with pytest.raises(requests.WiderThanInputs, match="ann/shown is internal"):
+    with pytest.raises(MoreVisible, match="ann/shown is internal"):
         resolve(compose("ann/a", name="ann/shown"))
     assert resolve(compose("ann/a", name="ann/hidden")).visibility == "private"
 

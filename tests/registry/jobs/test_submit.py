@@ -9,8 +9,10 @@ import pytest
 from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
+from hub.registry.access.permissions import UseJobs, authorize
 from hub.registry.access.users import BadName
 from hub.registry.content import repo_visibility, repos
+from hub.registry.content.repo_visibility import MoreVisible
 from hub.registry.jobs import queueing
 from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.requests import common as requests
@@ -37,7 +39,7 @@ def send(services: Services, ann: Person) -> Send:
     adapter(services, ann, "ann/a")
 
     def send(body: dict[str, Any], person: Person = ann, key: str | None = None) -> Job:
-        return submit(services, person.viewer, REQUESTS.validate_python(body), idempotency_key=key)
+        return submit(services, authorize(person.viewer, UseJobs), REQUESTS.validate_python(body), idempotency_key=key)
 
     return send
 
@@ -120,7 +122,7 @@ def test_hidden_examples_do_not_go_into_a_data_set_that_more_can_see(
     services: Services, ann: Person, send: Send
 ) -> None:
     shown = dataset(services, ann, "ann/result-examples")
-    with pytest.raises(requests.WiderThanInputs, match="ann/result-examples is internal"):
+    with pytest.raises(MoreVisible, match="ann/result-examples is internal"):
         send(compose(visibility="private"))
     with transaction(services.sessions) as session:
         assert repos.resolve(session, session.get_one(Repo, shown.repo_id)).id == shown.id
@@ -176,5 +178,5 @@ def test_modules_are_pinned_once(services: Services, ann: Person) -> None:
     base(services)
     adapter(services, ann, "ann/a")
     with statements(services) as sent:
-        submit(services, ann.viewer, REQUESTS.validate_python(compose(modules=[{"repo": "ann/a"}])))
+        submit(services, authorize(ann.viewer, UseJobs), REQUESTS.validate_python(compose(modules=[{"repo": "ann/a"}])))
     assert sum("FROM adapter_facts" in statement for statement in sent) == 1

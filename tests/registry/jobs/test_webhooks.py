@@ -19,7 +19,7 @@ from sqlalchemy import func, select, text, update
 from starlette.testclient import TestClient
 
 from hub import supervisor
-from hub.registry.access.permissions import Administer, authorize_in
+from hub.registry.access.permissions import Administer, UseJobs, authorize, authorize_in
 from hub.registry.content import history, repos
 from hub.registry.jobs import leases, queueing, webhooks
 from hub.registry.jobs.leases import Lease
@@ -118,7 +118,7 @@ def claim(services: Services, job_id: uuid.UUID) -> Lease:
 def ended(services: Services, person: Person) -> uuid.UUID:
     job_id = submit(services, person)
     with transaction(services.sessions) as session:
-        queueing.cancel(session, person.viewer, job_id)
+        queueing.cancel(session, authorize(person.viewer, UseJobs), job_id)
     return job_id
 
 
@@ -195,7 +195,7 @@ def test_however_a_job_ends_there_is_one_event(
             case "succeeds":
                 leases.succeed(session, lease, {})
             case "is cancelled while it waits":
-                queueing.cancel(session, ann.viewer, job_id)
+                queueing.cancel(session, authorize(ann.viewer, UseJobs), job_id)
             case "is cancelled while it runs":
                 leases.end_cancelled(session, lease)
             case "lost its workers":

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import func, select
 
-from hub.registry.content import repos
+from hub.registry.content import repo_visibility, repos
 from hub.registry.inspection.inspect import BadAdapter
 from hub.registry.library import publishing
 from hub.registry.models.content import Blob, Commit, Repo
@@ -23,7 +23,7 @@ def test_what_is_to_be_private_is_not_put_where_others_read(
 ) -> None:
     first = publish(services, ann, "ann/shown")
     files = {"a.jsonl": b'{"input": "a", "target": "b"}\n'} if publish is dataset else peft_folder(seed=9)
-    with pytest.raises(publishing.MoreVisible, match="ann/shown is internal"):
+    with pytest.raises(repo_visibility.MoreVisible, match="ann/shown is internal"):
         publish(services, ann, "ann/shown", files=files, visibility="private")
     with transaction(services.sessions) as session:
         repo = session.get_one(Repo, first.repo_id)

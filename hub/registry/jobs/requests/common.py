@@ -118,7 +118,7 @@ class ResultRequest(Request):
     def target(self, session: Session, viewer: Viewer, commit_ids: Sequence[str]) -> tuple[str, Visibility]:
         """The namespace of the result and its visibility, after checking that the viewer may put it there."""
         visibility = result_visibility(session, commit_ids, self.visibility)
-        check_not_wider(repos.check_target(session, viewer, "model", self.name), visibility)
+        repo_visibility.check_not_wider(repos.check_target(session, viewer, "model", self.name), visibility)
         return repos.split_name(self.name)[0], visibility
 
 
@@ -200,15 +200,6 @@ def inputs(modules: Sequence[Adapter], *sources: PinnedExamples | None) -> list[
 
 def pin_optional(session: Session, viewer: Viewer, source: Examples | None) -> PinnedExamples | None:
     return pin_examples(session, viewer, source) if source else None
-
-
-def check_not_wider(target: Repo | None, visibility: Visibility) -> None:
-    """A repo that is there already keeps its visibility, so a result of less visible inputs cannot go into it."""
-    if target is not None and VISIBILITIES.index(target.visibility) > VISIBILITIES.index(visibility):
-        raise WiderThanInputs(
-            f"{target.full_name} is {target.visibility}, but the result may only be {visibility}: "
-            "choose another name, or make the inputs as visible first."
-        )
 
 
 def result_visibility(session: Session, commit_ids: Sequence[str], wanted: Visibility | None) -> Visibility:

@@ -100,7 +100,7 @@ def show_job(session: SessionDep, viewer: ViewerDep, job_id: uuid.UUID) -> Respo
 
 @router.post("/jobs/{job_id}/cancel")
 def cancel(session: SessionDep, permit: CanUseJobs, job_id: uuid.UUID) -> Response:
-    queueing.cancel(session, permit.viewer, job_id)
+    queueing.cancel(session, permit, job_id)
     return RedirectResponse(f"/jobs/{job_id}", status_code=303)
 
 

@@ -125,7 +125,7 @@ def start_job(services: ServicesDep, permit: CanUseJobs, kind: str, typed: Typed
     try:
         body = form.to_json(typed)
         request = form.model.model_validate(body)
-        job = submit(services, viewer, request, idempotency_key=_key(typed, body))
+        job = submit(services, permit, request, idempotency_key=_key(typed, body))
     except Unreadable as error:
         return _page(services, viewer, form, typed, problems=error.problems, status=422)
     except ValidationError as error:

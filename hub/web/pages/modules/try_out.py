@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.http.permissions import CanUseJobs
+from hub.registry.access.permissions import UseJobs
 from hub.registry.access.viewer import Viewer
 from hub.registry.jobs import job_queries
 from hub.registry.jobs.contracts.common import PinnedModule
@@ -102,7 +103,7 @@ def ask(
 
     def change() -> Response:
         module = Module(repo=full_name, revision=revision, folder=folder)
-        job_id = _submit(services, permit.viewer, module, prompt, tokens)
+        job_id = _submit(services, permit, module, prompt, tokens)
         pinned = {} if revision == MAIN else {"revision": revision}
         return RedirectResponse(f"/adapters/{full_name}/try?{query_string({**pinned, 'job': job_id})}", status_code=303)
 
@@ -114,13 +115,13 @@ def ask(
     return run_form(change, show_again, name="prompt")
 
 
-def _submit(services: Services, viewer: Viewer, module: Module, prompt: str, tokens: int) -> uuid.UUID:
+def _submit(services: Services, permit: UseJobs, module: Module, prompt: str, tokens: int) -> uuid.UUID:
     try:
         request = GenerateRequest(kind="generate", prompt=prompt, module=module, max_new_tokens=tokens)
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(f"The {first['loc'][-1]} cannot be used: {first['msg']}.") from error
-    return submit(services, viewer, request).id
+    return submit(services, permit, request).id
 
 
 def _page(
