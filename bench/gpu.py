@@ -23,7 +23,7 @@ from hub.lora.par.grpo import Reinforcement, reinforce
 from hub.lora.par.importance import layout, score
 from hub.lora.par.partition import partition
 from hub.lora.train.loop import Recipe
-from hub.lora.train.trainable_layers import tuned
+from hub.lora.train.trainable_layers import trainable_layers
 
 LARGE = Setting(KEPT / "random-llama-1b", 30, 16)
 SIZE = "random Llama of 1.07 billion parameters"
@@ -151,7 +151,7 @@ def _stages() -> tuple[float, float, float]:
     def mean_of(count: int) -> float:
         return (times[-1] - times[-1 - count]) / count
 
-    with tuned(base, recipe.shape, None, 0) as layers:
+    with trainable_layers(base, recipe.shape, None, 0) as layers:
         found = layout(layers).joined(score(layers, rows, "pissa", now))
         scored = mean_of(len(rows) - 1)
         mask = partition(layout(layers), found, found, theta=0.9, alpha=1.0, beta=1.0).stage2

@@ -74,9 +74,9 @@ class CheckpointFolder:
     saved: int = 0
 
     def load(self) -> Path | None:
-        return self.place() if self.place().exists() else None
+        return self.local_path() if self.local_path().exists() else None
 
-    def place(self) -> Path:
+    def local_path(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
     def save(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from hub.registry.platform.services import Services
 
 
 @dataclass(frozen=True)
-class StoredPlace:
+class StoredCheckpoints:
     """One stage of a job: read what an earlier attempt has kept, keep what this one does."""
 
     services: Services
@@ -21,11 +21,13 @@ class StoredPlace:
     def seconds(self) -> float:
         return self.services.settings.checkpoint_seconds
 
-    def place(self) -> Path:
+    def local_path(self) -> Path:
         return self.folder / f"{self.stage}.safetensors"
 
     def load(self) -> Path | None:
-        return self.place() if checkpoints.fetch(self.services, self.lease, self.stage, self.place()) else None
+        return (
+            self.local_path() if checkpoints.fetch(self.services, self.lease, self.stage, self.local_path()) else None
+        )
 
     def save(self, path: Path) -> None:
         checkpoints.keep(self.services, self.lease, self.stage, path)

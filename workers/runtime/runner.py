@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.core.bases import Base, WarmBases
 from hub.lora.core.built_in import convert_built_in
-from hub.lora.core.decompose import Kept
+from hub.lora.core.decompose import CachedSVD
 from hub.lora.core.errors import LoraError
 from hub.lora.core.memory import NotEnoughMemory
 from hub.registry.access.viewer import viewer_of
@@ -47,7 +47,7 @@ from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from workers.runtime.base_files import BaseChanged, BaseFiles
 from workers.runtime.cache import Cache
-from workers.runtime.checkpoint_store import StoredPlace
+from workers.runtime.checkpoint_store import StoredCheckpoints
 from workers.runtime.teachers import dtype_of
 from workers.runtime.work import Outcome, Work
 
@@ -192,10 +192,10 @@ class Runner:
         base: Any = self._base(job, folder) if "base" in job.params else None
         with tempfile.TemporaryDirectory() as scratch:
 
-            def place(stage: str) -> StoredPlace:
-                return StoredPlace(self.services, progress.lease, stage.replace(" ", "-"), Path(scratch))
+            def place(stage: str) -> StoredCheckpoints:
+                return StoredCheckpoints(self.services, progress.lease, stage.replace(" ", "-"), Path(scratch))
 
-            kept = Kept(self.cache.decompositions)
+            kept = CachedSVD(self.cache.decompositions)
             settings = self.services.settings
             work = Work(
                 job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, folder, settings

@@ -94,7 +94,7 @@ def _content(name: str, answer: httpx.Response) -> str:
 
 
 @dataclass(frozen=True)
-class OnDemand:
+class LazyBaseTeacher:
     """A base that is loaded only when a reply is not known yet; of those beside the job's own, one at a time is in memory."""
 
     work: Work
@@ -114,7 +114,7 @@ class OnDemand:
 
 
 @dataclass(frozen=True)
-class Remembering:
+class CachedTeacher:
     """A teacher whose replies are kept in files, each named by who was asked (`identity`) and what."""
 
     teacher: Teacher
@@ -156,10 +156,10 @@ def teachers_of(work: Work, wanted: Sequence[Mapping[str, Any]]) -> list[Teacher
                 raise UnknownTeacher(f"There is no teacher {each['server']!r}; the administrator has named: {known}.")
             server = servers[each["server"]]
             identity = f"{server.url} {server.model} {server.max_tokens}"
-            found.append(Remembering(ServerTeacher(each["server"], server), identity, folder))
+            found.append(CachedTeacher(ServerTeacher(each["server"], server), identity, folder))
         else:
             identity = f"{each['base']['fingerprint']} {dtype_of(each['base']) or work.base.dtype}"
-            found.append(Remembering(OnDemand(work, each["base"], others), identity, folder))
+            found.append(CachedTeacher(LazyBaseTeacher(work, each["base"], others), identity, folder))
     return found
 
 

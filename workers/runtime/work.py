@@ -12,7 +12,7 @@ from hub.lora.core.bases import Base
 from hub.lora.core.decompose import Decompose
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, parse_jsonl
-from hub.lora.train.loop import Checkpoints
+from hub.lora.train.loop import CheckpointStore
 from hub.registry.content.history import Parent
 from hub.registry.platform.settings import Settings
 
@@ -38,7 +38,7 @@ class Work:
     fetch: Callable[[str], Path]  # commit id -> its files as a folder
     hashes: Callable[[str], Mapping[str, str]]  # commit id -> path -> SHA-256
     progress: Progress
-    place: Callable[[str], Checkpoints]  # name of a stage -> where it keeps its place between attempts
+    place: Callable[[str], CheckpointStore]  # name of a stage -> where it keeps its place between attempts
     decompose: Decompose  # keeps what it found on this worker's disk
     folder_of: Callable[[Mapping[str, Any]], Path]  # a pinned base -> its folder
     settings: Settings

@@ -49,18 +49,7 @@ def merge_modules(
     if not 0 < density < 1:
         raise UnusableDensity(f"The density {density} keeps everything or nothing; choose one between 0 and 1.")
     check_base(base, modules)
-    combine = _combination(merge.removesuffix("_svd"), density)
-    adapted = {path for module in modules for path in module.pairs}
-    pairs = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for path in (path for path, _ in base.model.named_modules() if path in adapted):
-            members = [
-                (module.pairs[path], weight)
-                for module, weight in zip(modules, weights, strict=True)
-                if path in module.pairs
-            ]
-            pairs[path] = (_of_factors if on_factors else _of_deltas)(members, combine)
+    pairs = _merged_pairs(base, modules, weights, merge, density, seed)
     config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
     for field in ("base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
         config[field] = modules[0].config.get(field)
@@ -81,6 +70,22 @@ def merge_modules(
         settings=settings,
         truncation_error=error,
     )
+
+
+def _merged_pairs(
+    base: Base, modules: Sequence[Adapter], weights: Sequence[float], merge: Merge, density: float, seed: int
+) -> dict[str, Pair]:
+    combine = _combination(merge.removesuffix("_svd"), density)
+    merge_layer = _of_deltas if merge.endswith("_svd") else _of_factors
+    adapted = {path for module in modules for path in module.pairs}
+    pairs = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for path in (path for path, _ in base.model.named_modules() if path in adapted):
+            weighted = zip(modules, weights, strict=True)
+            members = [(module.pairs[path], weight) for module, weight in weighted if path in module.pairs]
+            pairs[path] = merge_layer(members, combine)
+    return pairs
 
 
 Combine = Callable[[list[Tensor], Tensor], Tensor]

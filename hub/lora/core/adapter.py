@@ -1,9 +1,9 @@
-"""One LoRA module in memory: read from and written to what PEFT reads, and applied to a warm base by forward hooks.
+"""One LoRA adapter in memory: read from and written to PEFT's files, and applied to a loaded base by forward hooks.
 
 LoRA (arXiv 2106.09685, section 4.1) adds `scaling * B @ A` to the weight of a linear layer; DoRA (arXiv 2402.09353, section 4.1) then
 gives every row of the sum a trained length, its magnitude. Anything else that a PEFT file can hold (trained biases, an
-initialisation that rewrote the base) is refused by name, because what is computed with it would be silently wrong. What a config
-means (patterns, rsLoRA) is decided in `hub.formats.adapter_config`, once for the whole project.
+initialisation that rewrote the base) is refused by name, because its results would be silently wrong. The meaning of a config
+(patterns, rsLoRA) is defined in `hub.formats.adapter_config`, once for the whole project.
 """
 
 import json
@@ -36,9 +36,9 @@ _BASE_KEEPING_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 _NDIM = {"A": 2, "B": 2, "magnitude": 1}  # of the tensors that a linear layer's pair may have
 
-# What a written config keeps of the one that was read: where the adapter belongs and which modules it names. Everything that
-# decides the arithmetic is derived from the pairs instead.
-_KEPT = (
+# Fields that a written config copies from the one that was read: where the adapter belongs and which modules it names. Everything
+# that decides the arithmetic is derived from the pairs instead.
+_COPIED = (
     "auto_mapping",
     "base_model_name_or_path",
     "exclude_modules",
@@ -56,7 +56,7 @@ class UnreadableAdapter(LoraError):
 
 
 class UnsupportedAdapter(LoraError):
-    """A sound adapter that does more than low-rank pairs on linear layers do, or more than the work at hand can use."""
+    """A valid adapter with features beyond low-rank pairs on linear layers, or beyond what this computation can use."""
 
     code = "unsupported_adapter"
 
@@ -96,8 +96,8 @@ class Adapter:
 def read(folder: Path, name: str | None = None) -> Adapter:
     """Read `adapter_config.json` and `adapter_model.safetensors`; tensors stay on the CPU in the dtype they were stored in.
 
-    Raises UnreadableAdapter when the files are missing, broken or contradict each other, UnsupportedAdapter (naming the feature) when
-    the adapter does more than add low-rank pairs to linear layers.
+    Raises UnreadableAdapter when the files are missing, broken or contradict each other, and UnsupportedAdapter, which names the
+    feature, when the adapter does more than add low-rank pairs to linear layers.
     """
     name = name or folder.name
     path = folder / CONFIG
@@ -178,9 +178,9 @@ def _pair(path: str, half: Mapping[str, Tensor], settings: AdapterConfig, name: 
         )
     a, b = half["A"], half["B"]
     if settings.use_dora != (magnitude is not None) or (magnitude is not None and len(magnitude) != len(b)):
-        shown = "no magnitude" if magnitude is None else f"a magnitude of shape {tuple(magnitude.shape)}"
+        what = "no magnitude" if magnitude is None else f"a magnitude of shape {tuple(magnitude.shape)}"
         raise UnreadableAdapter(
-            f"{name}: layer {path} has {shown}, with use_dora {str(settings.use_dora).lower()} and {len(b)} rows. Weights and config "
+            f"{name}: layer {path} has {what}, with use_dora {str(settings.use_dora).lower()} and {len(b)} rows. Weights and config "
             "do not belong together."
         )
     rank = rank_of(settings, path)
@@ -196,12 +196,12 @@ def write(adapter: Adapter, folder: Path, *, dtype: torch.dtype) -> None:
     """Write the two files that stock PEFT loads, tensors in `dtype`; the same adapter gives the same bytes.
 
     The config is derived from the pairs: alpha = scaling * rank, plain scaling alpha/r, patterns only where layers differ. So rsLoRA
-    and initialisation flags of an ancestor are never inherited (PEFT's own add_weighted_adapter does, and is sqrt(r) off).
+    and initialisation flags of a parent are never inherited (PEFT's own add_weighted_adapter inherits them, and is sqrt(r) off).
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for path, pair in adapter.pairs.items():
-        # A clone each, because safetensors refuses tensors that share storage, as the stacked ones of a composition may.
+        # Cloned, because safetensors refuses tensors that share storage, as those of a composition may.
         tensors[f"{PREFIX}{path}{_A}"] = pair.a.detach().to("cpu", dtype, copy=True).contiguous()
         tensors[f"{PREFIX}{path}{_B}"] = pair.b.detach().to("cpu", dtype, copy=True).contiguous()
         if pair.magnitude is not None:
@@ -212,13 +212,13 @@ def write(adapter: Adapter, folder: Path, *, dtype: torch.dtype) -> None:
 
 
 def peft_config(adapter: Adapter) -> dict[str, Any]:
-    """What stock PEFT must be told to compute with these pairs."""
+    """The adapter_config.json with which stock PEFT computes the same as these pairs."""
     ranks = {path: pair.rank for path, pair in adapter.pairs.items()}
     alphas = {path: _integral(pair.scaling * pair.rank) for path, pair in adapter.pairs.items()}
-    # The largest is the default, because serving engines size their buffers by `r` and know no patterns.
+    # The largest is the default, because serving engines size their buffers by `r` and ignore patterns.
     rank = max(ranks.values())
     alpha = next(alphas[path] for path in ranks if ranks[path] == rank)
-    config = {field: adapter.config.get(field) for field in _KEPT}
+    config = {field: adapter.config.get(field) for field in _COPIED}
     config |= {
         "bias": "none",
         "fan_in_fan_out": bool(adapter.config.get("fan_in_fan_out")),
@@ -246,7 +246,7 @@ def _exceptions(values: Mapping[str, float], default: float) -> dict[str, float]
 
 
 def _integral(value: float) -> float:
-    # PEFT documents lora_alpha as an integer; it stays one wherever the scaling allows, against the rounding of scaling * rank.
+    # PEFT documents lora_alpha as an integer. Rounding errors of scaling * rank must not make it a float.
     return round(value) if abs(value - round(value)) < 1e-9 * max(1.0, abs(value)) else value
 
 
@@ -281,10 +281,10 @@ def target_names(model: nn.Module, paths: Collection[str]) -> list[str]:
 
 @contextmanager
 def applied(model: nn.Module, adapter: Adapter | None) -> Iterator[None]:
-    """Within the block `model` computes with the adapter; None is the base alone. Its weights are never touched.
+    """Within the block `model` computes with the adapter; None is the base alone. The base's weights are never changed.
 
-    Each adapted layer gets a forward hook that adds `scaling * B(A x)` in the layer's own dtype, on its device, and with a magnitude
-    rescales the sum. The hooks are gone after the block however it ends. Raises WrongBase before the first hook is set.
+    Each adapted layer gets a forward hook that adds `scaling * B(A x)` in the layer's own dtype, on its device; with a magnitude it also
+    rescales the sum. The hooks are removed after the block however it ends. Raises WrongBase before the first hook is set.
     """
     handles = []
     if adapter is not None:
@@ -328,7 +328,7 @@ def _layer(model: nn.Module, path: str, pair: Pair, name: str) -> nn.Linear | Co
 
 
 def _adding(layer: nn.Linear | Conv1D, pair: Pair) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-    # Weights in four bits are stored as bytes.
+    # Four-bit weights are stored as bytes.
     dtype: torch.dtype = layer.weight.dtype if layer.weight.is_floating_point() else layer.compute_dtype  # type: ignore[assignment]
     a = pair.a.to(layer.weight.device, dtype)
     b = (pair.b.float() * pair.scaling).to(layer.weight.device, dtype)

@@ -1,7 +1,7 @@
-"""Where a training run stands, in one file: what is needed to go on as if it had never stopped.
+"""Checkpoints: the state of a training run in one file, so that it resumes as if it had never stopped.
 
-Batches and rates are functions of the recipe and the step, so parameters, AdamW's moments, the random state (of dropout) and the record of
-losses are all that must be kept. The file is safetensors, because what comes back from storage is not to be unpickled.
+Batches and learning rates are functions of the recipe and the step. So a checkpoint holds the parameters, AdamW's moments, the random
+state (of dropout) and the recorded losses. The file is safetensors, because a file from storage must not be unpickled.
 """
 
 import json
@@ -24,9 +24,11 @@ class CheckpointMismatch(LoraError):
 
 
 @dataclass
-class Standing:
-    """What has happened up to `step`: each step's loss, or its other numbers, (step, loss) of each validation, the step and parameters
-    of the best one."""
+class TrainingState:
+    """The history of a run up to `step`: the loss of each step, or other numbers (`curve`), and (step, loss) of each validation.
+
+    `best_step` and `best` are step and parameters of the best validation.
+    """
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -44,11 +46,11 @@ class Standing:
 def save(
     path: Path,
     digest: str,
-    standing: Standing,
+    state: TrainingState,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write the file beside its place and move it there whole. `digest` says what run it belongs to."""
+    """Write the checkpoint atomically. `digest` identifies the run that it belongs to."""
     tensors = {"random": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["random_cuda"] = torch.cuda.get_rng_state()
@@ -57,15 +59,17 @@ def save(
         for moment in ("exp_avg", "exp_avg_sq"):
             if optimizer.state[parameter]:
                 tensors[f"{moment} {name}"] = optimizer.state[parameter][moment].cpu()
-    tensors |= {f"best {name}": tensor for name, tensor in standing.best.items()}
-    record = {each.name: getattr(standing, each.name) for each in fields(standing) if each.name != "best"}
+    tensors |= {f"best {name}": tensor for name, tensor in state.best.items()}
+    record = {item.name: getattr(state, item.name) for item in fields(state) if item.name != "best"}
     fresh = path.with_suffix(".fresh")
     save_file(tensors, fresh, metadata={"digest": digest, "standing": json.dumps(record)})
     fresh.replace(path)
 
 
-def load(path: Path, digest: str, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> Standing:
-    """Set parameters, moments and random state to what the file holds. Raises CheckpointMismatch if it belongs to another run."""
+def load(
+    path: Path, digest: str, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> TrainingState:
+    """Restore parameters, moments and random state from the file. Raises CheckpointMismatch if it belongs to another run."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         if metadata.get("digest") != digest:
@@ -75,7 +79,7 @@ def load(path: Path, digest: str, parameters: Mapping[str, nn.Parameter], optimi
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     record = json.loads(metadata["standing"])
     record["validations"] = [(step, loss) for step, loss in record["validations"]]
-    standing = Standing(**record)
+    state = TrainingState(**record)
     torch.set_rng_state(tensors["random"])
     if "random_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random_cuda"])
@@ -83,10 +87,10 @@ def load(path: Path, digest: str, parameters: Mapping[str, nn.Parameter], optimi
         parameter.data.copy_(tensors[f"parameter {name}"])
         if f"exp_avg {name}" in tensors:
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(standing.step)),
+                "step": torch.tensor(float(state.step)),
                 "exp_avg": tensors[f"exp_avg {name}"].to(parameter.device),
                 "exp_avg_sq": tensors[f"exp_avg_sq {name}"].to(parameter.device),
             }
         if f"best {name}" in tensors:
-            standing.best[name] = tensors[f"best {name}"]
-    return standing
+            state.best[name] = tensors[f"best {name}"]
+    return state

@@ -1,7 +1,7 @@
-"""Pairs of text: the prompts made of them, the loss of their targets, a model's answers, and how answers are scored.
+"""Examples (pairs of text): prompts, the loss of targets, generated answers, and how answers are scored.
 
-A prompt template is known by its name and recorded with whatever was made with it, because a module that learned to answer in one
-template answers badly in another: "chat" is the tokenizer's chat template with the input as the user's turn, "plain" is the input,
+A prompt template has a name, which is recorded with every result, because an adapter that was trained with one template answers
+badly in another: "chat" is the tokenizer's chat template with the input as the user's turn, "plain" is the input,
 a line break and "Answer:".
 """
 
@@ -23,11 +23,9 @@ from hub.lora.core.bases import Base
 from hub.lora.core.errors import LoraError
 from hub.vocabulary import TEMPLATES
 
-OnProgress = Callable[
-    [int, int, dict[str, float]], None
-]  # step, total, named numbers; whatever it raises stops the work
+OnProgress = Callable[[int, int, dict[str, float]], None]  # step, total, named numbers; an exception stops the work
 
-IGNORED = -100  # the label of positions that are no target, as everywhere in torch
+IGNORED = -100  # the label of positions outside the target, as everywhere in torch
 
 
 class BadExample(LoraError):
@@ -44,7 +42,7 @@ class UnusableTemplate(LoraError):
 
 @dataclass(frozen=True)
 class Example:
-    """What is asked and what should be answered; `choices` are the answers to choose from, the target among them, if there are such."""
+    """An input and its target. `choices` are the answers to choose from, the target among them; empty if the question is open."""
 
     input: str
     target: str
@@ -81,7 +79,7 @@ class Tokens:
 def encode(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], template: str, *, max_length: int = 2048
 ) -> Batch:
-    """Prompt, target and end of sequence of each example. Raises ExampleTooLong rather than cut one, or UnusableTemplate."""
+    """Encode prompt, target and end of sequence of each example. Raises ExampleTooLong rather than truncate one, or UnusableTemplate."""
     rows = []
     for number, example in enumerate(examples, 1):
         row = tokenize(tokenizer, example, template)
@@ -95,14 +93,14 @@ def encode(
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, example: Example, template: str) -> Tokens:
-    """Prompt and target are tokenized apart, so that the prompt's tokens are those that `generate` will see."""
+    """Tokenize prompt and target separately, so that the prompt's tokens are those that `generate` uses."""
     spaced = f" {example.target}" if template == "plain" else example.target
     target = [*tokenizer(spaced, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     return Tokens(_prompt(tokenizer, example.input, template), target)
 
 
 def pad(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tokens]) -> Batch:
-    """The rows as one batch, as long as the longest of them."""
+    """The rows as one batch, padded to the longest."""
     shape = (len(rows), max(len(row) for row in rows))
     input_ids = torch.full(shape, tokenizer.pad_token_id)
     attention_mask = torch.zeros(shape, dtype=torch.long)
@@ -142,40 +140,40 @@ def target_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def _token_losses(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss of every target token and the row it belongs to, both (targets,), in float32. An encoder-decoder reads the prompts and
-    writes the targets; any other model reads both in one row.
+    """The loss of every target token and the row it belongs to, both (targets,), in float32.
 
-    With a vocabulary of 49,152 the logits over a prompt would cost more than the rest of the network and are never looked at. So
-    only the hidden states that predict a target are let through to the output layer, by a hook in front of it: whatever an
-    architecture does to its logits after that (soft-capping, scaling) is still done.
+    An encoder-decoder gets the prompts in its encoder and the targets in its decoder; any other model gets both in one row.
+    With a vocabulary of 49,152 the logits over a prompt would cost more than the rest of the network and are never used. So a hook
+    passes only the hidden states that predict a target to the output layer. Whatever an architecture does to its logits after that
+    (soft-capping, scaling) is unaffected.
     """
-    given, labels = _decoded(model, batch) if model.config.is_encoder_decoder else _in_one(model, batch)
+    inputs, labels = _decoded(model, batch) if model.config.is_encoder_decoder else _in_one(model, batch)
     rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
 
-    def only_targets(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (inputs[0][rows, columns].unsqueeze(0),)
+    def only_targets(_layer: nn.Module, hidden: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (hidden[0][rows, columns].unsqueeze(0),)
 
     handle = model.get_output_embeddings().register_forward_pre_hook(only_targets)
     try:
-        logits = model(**given, use_cache=False).logits.squeeze(0)
+        logits = model(**inputs, use_cache=False).logits.squeeze(0)
     finally:
         handle.remove()
     return functional.cross_entropy(logits.float(), labels[rows, columns], reduction="none"), rows
 
 
 def _in_one(model: PreTrainedModel, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """(what the model is called with, the token that each position shall predict)."""
-    given = {"input_ids": batch.input_ids.to(model.device), "attention_mask": batch.attention_mask.to(model.device)}
-    return given, batch.labels.to(model.device)[:, 1:]
+    """(the model's inputs, the token that each position shall predict)."""
+    inputs = {"input_ids": batch.input_ids.to(model.device), "attention_mask": batch.attention_mask.to(model.device)}
+    return inputs, batch.labels.to(model.device)[:, 1:]
 
 
 def _decoded(model: PreTrainedModel, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """The same with the prompts for the encoder and the targets, moved one to the right, for the decoder."""
+    """The same for an encoder-decoder: the prompts for the encoder, and the targets, shifted right by one, for the decoder."""
     is_target = batch.labels != IGNORED
     prompts = [row[mask] for row, mask in zip(batch.input_ids, batch.attention_mask.bool() & ~is_target, strict=True)]
     targets = [row[mask] for row, mask in zip(batch.labels, is_target, strict=True)]
     config = model.config
-    given = {
+    inputs = {
         "input_ids": pad_sequence(prompts, batch_first=True, padding_value=config.pad_token_id),
         "attention_mask": pad_sequence([torch.ones_like(row) for row in prompts], batch_first=True),
         "decoder_input_ids": pad_sequence(
@@ -185,16 +183,16 @@ def _decoded(model: PreTrainedModel, batch: Batch) -> tuple[dict[str, Tensor], T
         ),
     }
     labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
-    return {name: tensor.to(model.device) for name, tensor in given.items()}, labels.to(model.device)
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}, labels.to(model.device)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def generate(base: Base, inputs: Sequence[str], template: str, *, max_new_tokens: int, batch_size: int) -> list[str]:
-    """The most likely next token until the end of sequence, `max_new_tokens` at most; answers in the order of `inputs`, stripped.
+    """Greedy decoding until the end of sequence, at most `max_new_tokens`; stripped answers in the order of `inputs`.
 
-    Inputs of like length share a batch, padded where an answer does not follow; a batch ends when all its answers have ended.
+    Inputs of similar length share a batch, padded on the side away from the answer. A batch ends when all its answers have ended.
     """
     tokenizer = base.tokenizer
     greedy = _greedy(base, max_new_tokens)
@@ -224,7 +222,7 @@ def generate(base: Base, inputs: Sequence[str], template: str, *, max_new_tokens
 
 
 def _greedy(base: Base, max_new_tokens: int) -> GenerationConfig:
-    # A base may name more ends than its tokenizer does, the end of a turn for one.
+    # A base may name more end tokens than its tokenizer does, such as the end of a turn.
     ends = base.model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     return GenerationConfig(
@@ -239,25 +237,25 @@ def _greedy(base: Base, max_new_tokens: int) -> GenerationConfig:
 
 
 def exact_match(prediction: str, target: str) -> bool:
-    """Equal but for outer and repeated white space, the width of characters (NFKC), and one full stop at the end, also an ideographic one.
+    """Equality that ignores outer and repeated white space, the width of characters (NFKC), and one final full stop (also ideographic).
 
-    Case counts: it may be what was asked for.
+    Case matters, as it may be part of the task.
     """
     return _normal(prediction) == _normal(target)
 
 
 def contains(prediction: str, target: str) -> bool:
-    """Whether the target stands in the answer as whole words ("no" is not in "not"), whatever the case.
+    """Whether the answer contains the target as whole words ("no" is not in "not"), in any case.
 
-    Chinese and Japanese are written without spaces, so a character of theirs may stand on either side.
+    Chinese and Japanese are written without spaces, so their characters may precede or follow the target.
     """
-    wanted = _normal(target).casefold()
-    before = rf"(?<!{_SPACED})" if re.match(_SPACED, wanted) else ""
-    after = rf"(?!{_SPACED})" if re.search(rf"{_SPACED}\Z", wanted) else ""
-    return re.search(f"{before}{re.escape(wanted)}{after}", _normal(prediction).casefold()) is not None
+    words = _normal(target).casefold()
+    before = rf"(?<!{_SPACED})" if re.match(_SPACED, words) else ""
+    after = rf"(?!{_SPACED})" if re.search(rf"{_SPACED}\Z", words) else ""
+    return re.search(f"{before}{re.escape(words)}{after}", _normal(prediction).casefold()) is not None
 
 
-# A character of a word in a script that separates words: any but kana, ideographs and the marks that go with them.
+# A word character of a script that separates words by spaces: any but kana, ideographs and their marks.
 _SPACED = r"[^\W\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 
 
@@ -271,8 +269,8 @@ _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 def numeric_match(prediction: str, target: str) -> bool:
     """Whether the last number of the answer is the last number of the target; commas may group thousands, and 7.0 is 7."""
-    given, wanted = (_NUMBER.findall(unicodedata.normalize("NFKC", text)) for text in (prediction, target))
-    return bool(given and wanted) and _number(given[-1]) == _number(wanted[-1])
+    predicted, expected = (_NUMBER.findall(unicodedata.normalize("NFKC", text)) for text in (prediction, target))
+    return bool(predicted and expected) and _number(predicted[-1]) == _number(expected[-1])
 
 
 def _number(text: str) -> Decimal:
@@ -283,12 +281,12 @@ def _number(text: str) -> Decimal:
 
 
 def parse_jsonl(text: str) -> list[Example]:
-    """One example a line: {"input", "target"} with "choices" if there are any, or chat {"messages"} of one question and its answer.
+    """Parse one example per line: {"input", "target"} with optional "choices", or chat {"messages"} of one question and its answer.
 
-    Other fields are left alone. Raises BadExample naming the line.
+    Other fields are ignored. Raises BadExample, which names the line.
     """
     examples = []
-    # Not splitlines(), which also ends lines at characters that JSON allows inside a string.
+    # splitlines() would also split at characters that JSON allows inside a string.
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if line.strip():
             examples.append(_example(number, line))

@@ -1,4 +1,4 @@
-"""Too little memory, foreseen where it can be and said with what to lower where it could not."""
+"""Memory checks: refuse work that cannot fit, and translate an allocation that fails into advice on what to lower."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ from hub.formats.safetensors_header import read_header
 from hub.lora.core.errors import LoraError
 
 if TYPE_CHECKING:
-    from hub.lora.core.bases import Base  # which asks here whether it fits
+    from hub.lora.core.bases import Base  # bases imports this module
 
-# Values that each token keeps per layer until its backward pass, in widths of the layer: a floor (inputs of norms and products, the
-# halves of the gated product), so that what is refused could not have worked.
+# Values per token and layer that are kept for the backward pass, in widths of the layer. A lower bound (inputs of norms and products,
+# the halves of the gated product), so that nothing is refused that could have worked.
 _WIDTHS = 8
 _INNER_WIDTHS = 4
 
@@ -27,7 +27,7 @@ class NotEnoughMemory(LoraError):
 
 
 def weights_bytes(weights: Sequence[Path], dtype: torch.dtype | None, *, four_bit: bool) -> int:
-    """What these safetensors files take in memory at the least: in this dtype, or as they are stored, or in four bits."""
+    """The least memory that these safetensors files need, in bytes: in this dtype, as they are stored, or in four bits."""
     tensors = [tensor for path in weights for tensor in read_header(LocalFile(path)).tensors.values()]
     values = sum(math.prod(tensor.shape) for tensor in tensors)
     stored = sum(tensor.end - tensor.start for tensor in tensors)
@@ -35,7 +35,7 @@ def weights_bytes(weights: Sequence[Path], dtype: torch.dtype | None, *, four_bi
 
 
 def check_weights(needed: int, device: torch.device) -> None:
-    """Raise NotEnoughMemory if weights of so many bytes certainly do not fit."""
+    """Raise NotEnoughMemory if weights of this many bytes certainly do not fit."""
     free = available(device)
     if needed > free:
         raise NotEnoughMemory(
@@ -59,19 +59,19 @@ def check_memory(base: "Base", length: int, batch_size: int) -> None:
 
 
 def available(device: torch.device) -> int:
-    """Bytes that are free for this process."""
+    """Free memory in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 @contextmanager
-def said_with_what_to_lower(batch_size: int, max_length: int) -> Iterator[None]:
-    """Within the block an allocation that fails becomes NotEnoughMemory."""
+def translate_out_of_memory(batch_size: int, max_length: int) -> Iterator[None]:
+    """Within the block, raise NotEnoughMemory in place of a failed allocation."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # On the CPU torch has no class of its own for it.
+        # On the CPU torch raises a plain RuntimeError.
         if (
             isinstance(error, RuntimeError)
             and "allocate memory" not in str(error)

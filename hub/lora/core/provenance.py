@@ -1,4 +1,4 @@
-"""What a result's bytes depend on besides its inputs."""
+"""The environment that a result's bytes depend on besides its inputs."""
 
 import platform
 from importlib.metadata import version
@@ -12,7 +12,7 @@ LIBRARIES = ("torch", "transformers", "peft", "nevergrad", "numpy", "safetensors
 
 
 def surroundings(base: Base) -> dict[str, object]:
-    """The base, the device and the libraries that a computation used, for a result's manifest."""
+    """The base, the device and the versions of libraries that a computation used, for a manifest."""
     versions = {"loraloom": VERSION, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     return {
         "base": {"id": base.id, "fingerprint": base.fingerprint, "task_type": base.task_type},

@@ -1,9 +1,9 @@
-"""Attention that trains to the same bits every time, on a card as on the processor.
+"""Deterministic attention: a training gives the same bits every time, on a GPU as on the CPU.
 
-On a card torch's fused attention adds the parts of a gradient in whatever order they are ready, unless it is told to use only what is
-deterministic. Told so for everything, torch refuses operations that have no such way, and matrix products altogether where an environment
-variable was not set before the first one; so it is told so for the backward pass of attention alone. cuDNN's attention, which torch
-prefers on Hopper, has no such way, and plans anew for each length of batch, of which there are many here.
+On a GPU, torch's fused attention sums the parts of a gradient in any order unless deterministic algorithms are on. With them on for all
+operations, torch refuses those that have no deterministic algorithm, and all matrix products unless an environment variable was set
+before the first one. So they are on for the backward pass of attention only. cuDNN's attention, which torch prefers on Hopper, has no
+deterministic algorithm, and plans again for each of the many batch lengths here.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from torch import nn
 from torch.backends import cuda
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_KIND = "sdpa"  # what transformers calls torch's attention
+_KIND = "sdpa"  # transformers' name of torch's attention
 
 
 @contextmanager
 def repeatable_attention(device: torch.device) -> Iterator[None]:
-    """Within the block every model on a card trains so; on the processor it does anyway."""
+    """Within the block, attention on a GPU is deterministic; on the CPU it always is."""
     if device.type != "cuda":
         yield
         return
@@ -30,8 +30,8 @@ def repeatable_attention(device: torch.device) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
 
-    def attend(module: nn.Module, *given: Any, **options: Any) -> Any:
-        output, weights = usual(module, *given, **options)
+    def attend(module: nn.Module, *inputs: Any, **options: Any) -> Any:
+        output, weights = usual(module, *inputs, **options)
         if (fused := _fused(output.grad_fn)) is not None:
             fused.register_prehook(lambda _: torch.use_deterministic_algorithms(True))
             fused.register_hook(lambda *_: torch.use_deterministic_algorithms(strict, warn_only=lenient))
@@ -48,7 +48,7 @@ def repeatable_attention(device: torch.device) -> Iterator[None]:
 
 
 def _fused(node: Any) -> Any:
-    """The backward pass of the fused attention that gave an output; between them its shape was changed, no more. None of any other."""
+    """The node of fused attention that produced an output, up to changes of shape. None if another operation did."""
     while node is not None and not node.name().startswith("ScaledDotProduct"):
         node = node.next_functions[0][0] if len(node.next_functions) == 1 else None
     return node

@@ -1,8 +1,8 @@
-"""Reinforcement of a LoRA by GRPO (arXiv 2402.03300, section 4), with TRL's trainer on layers that are trained already.
+"""Reinforcement of a LoRA by GRPO (arXiv 2402.03300, section 4), with TRL's trainer on existing trainable layers.
 
-The loss, the sampling and the advantages are TRL's. Ours is what TRL does not do: only the elements of a mask move, with optimiser state
-for those alone; a run that was killed goes on where it was, from a file that needs no unpickling; and nothing is sent anywhere. Every
-step draws from a random state of its own, so that a run which went on ends with the same bytes.
+The loss, the sampling and the advantages are TRL's. This module adds what TRL lacks: only the elements of a mask are trained, with
+optimiser state for those only; a killed run resumes from a checkpoint that needs no unpickling; and no telemetry is sent. Every
+step has a random state of its own, so that a resumed run ends with the same bytes.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from hub.lora.core import checkpoint
-from hub.lora.core.checkpoint import Standing
+from hub.lora.core.checkpoint import TrainingState
 from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, tokenize
-from hub.lora.core.memory import said_with_what_to_lower
+from hub.lora.core.memory import translate_out_of_memory
 from hub.lora.core.repeatable import repeatable_attention
 from hub.lora.par.rewards import FUNCTIONS, Answer
-from hub.lora.train.loop import Checkpoints, TrainingDiverged
+from hub.lora.train.loop import CheckpointStore, TrainingDiverged
 from hub.lora.train.loraplus import make_optimizer, share_of_rate
 from hub.lora.train.masked_optimizer import PackedAdamW, masks_of, state_bytes, without_gradient_outside
 from hub.lora.train.masks import Mask
-from hub.lora.train.trainable_layers import NothingToTrain, Tuned
+from hub.lora.train.trainable_layers import NothingToTrain, TrainableLayers
 from hub.vocabulary import GrpoLoss, Reward, Schedule
 
 
@@ -42,11 +42,11 @@ class NotReinforceable(LoraError):
 
 @dataclass(frozen=True)
 class Reinforcement:
-    """Everything that decides a run besides layers and examples. The defaults are TRL 1.16's, but for the learning rate.
+    """Everything that decides a run besides layers and examples. The defaults are TRL 1.16's, except the learning rate.
 
-    TRL's 1e-6 is for whole models; a LoRA wants ten times as much. `kl` is the weight of the divergence from the policy that the run
-    began with, `temperature` that of the samples. An update sees `prompts` prompts with `generations` answers each, `batch_size` answers at
-    a time. Prompts of more than `max_prompt` tokens are left out and counted, answers end after `max_answer`.
+    TRL's 1e-6 is for whole models; a LoRA needs ten times as much. `kl` is the weight of the divergence from the initial policy,
+    `temperature` that of sampling. An update takes `prompts` prompts with `generations` answers each, in batches of `batch_size` answers.
+    Prompts of more than `max_prompt` tokens are left out and counted. Answers end after `max_answer` tokens.
     """
 
     rewards: Mapping[Reward, float] = field(default_factory=lambda: {"exact_match": 1.0})
@@ -71,8 +71,8 @@ class Reinforcement:
 
 @dataclass(frozen=True)
 class Reinforced:
-    """`curve` has one row a step: the mean total reward, each reward's own mean, the divergence from the start if it counts, the
-    answers' mean length in tokens, and the share of prompts whose answers were all rewarded alike, from which nothing is learnt."""
+    """`curve` has one row per step: the mean total reward, the mean of each reward, the divergence from the start if it has a weight,
+    the mean length of answers in tokens, and the share of prompts whose answers all have the same reward, which give no gradient."""
 
     curve: list[dict[str, float]]
     steps: int
@@ -81,16 +81,16 @@ class Reinforced:
 
 
 def reinforce(
-    layers: Tuned,
+    layers: TrainableLayers,
     examples: Sequence[Example],
     settings: Reinforcement,
     *,
     template: str,
     mask: Mask | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: CheckpointStore | None = None,
     on_progress: OnProgress,
 ) -> Reinforced:
-    """Train the layers further by the rewards of what they answer; the policy they hold on entry is the reference.
+    """Train the layers further by the rewards of their answers. The policy on entry is the reference.
 
     After each step `on_progress(step, steps, numbers)` may raise to stop. Raises NothingToTrain, NotReinforceable, TrainingDiverged,
     CheckpointMismatch, NotEnoughMemory.
@@ -109,14 +109,14 @@ def reinforce(
     fit = [example for example, length in zip(examples, lengths, strict=True) if length <= settings.max_prompt]
     if not fit:
         raise NothingToTrain(f"None of {len(examples)} prompts has at most {settings.max_prompt} tokens.")
-    run = _Run(layers, fit, settings, template, mask, checkpoints, on_progress)
-    with said_with_what_to_lower(settings.batch_size, settings.max_prompt + settings.max_answer):
-        run.to_the_end()
-    return Reinforced(run.standing.curve, run.steps, len(examples) - len(fit), state_bytes(run.optimizer))
+    run = _ReinforcementRun(layers, fit, settings, template, mask, checkpoints, on_progress)
+    with translate_out_of_memory(settings.batch_size, settings.max_prompt + settings.max_answer):
+        run.run()
+    return Reinforced(run.state.curve, run.steps, len(examples) - len(fit), state_bytes(run.optimizer))
 
 
 def _order(count: int, settings: Reinforcement) -> list[int]:
-    """Which prompt comes when: rounds over all of them, each in an order of its own, as many as the steps take."""
+    """The order of prompts: as many shuffled passes over all of them as the steps take."""
     steps = settings.steps or math.ceil(settings.epochs * count / settings.prompts)
     generator = torch.Generator().manual_seed(settings.seed)
     order: list[int] = []
@@ -125,17 +125,17 @@ def _order(count: int, settings: Reinforcement) -> list[int]:
     return order[: steps * settings.prompts]
 
 
-class _Run:
-    """One run from its first step, or from its last checkpoint, to its end."""
+class _ReinforcementRun:
+    """One run of GRPO from its first step, or its last checkpoint, to its end."""
 
     def __init__(
         self,
-        layers: Tuned,
+        layers: TrainableLayers,
         examples: Sequence[Example],
         settings: Reinforcement,
         template: str,
         mask: Mask | None,
-        checkpoints: Checkpoints | None,
+        checkpoints: CheckpointStore | None,
         on_progress: OnProgress,
     ) -> None:
         self.layers, self.examples, self.settings, self.template = layers, examples, settings, template
@@ -146,7 +146,7 @@ class _Run:
         self.masks = masks_of(self.parameters, mask) if mask is not None else {}
         self.optimizer = self._optimizer()
         self.digest = self._digest(mask)
-        self.standing, self.saved_at = Standing(), time.monotonic()
+        self.state, self.saved_at = TrainingState(), time.monotonic()
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings = self.settings
@@ -156,14 +156,14 @@ class _Run:
         return PackedAdamW(dense.param_groups, self.masks) if self.masks else dense
 
     def _digest(self, mask: Mask | None) -> str:
-        """Of what decides this run; the policy it begins with is part of that."""
+        """The identity of this run, which includes its initial policy."""
         base = self.layers.base
         content = [
             base.fingerprint,
             str(base.dtype),
             self.template,
             asdict(self.settings),
-            [asdict(each) for each in self.examples],
+            [asdict(example) for example in self.examples],
         ]
         digest = hashlib.sha256(json.dumps(content).encode())
         for parameter in self.parameters.values():
@@ -172,16 +172,16 @@ class _Run:
             digest.update(mask.bits.tobytes())
         return digest.hexdigest()
 
-    def to_the_end(self) -> None:
-        found = self.checkpoints.load() if self.checkpoints else None
-        with tempfile.TemporaryDirectory() as folder, _as_it_was(self.layers):
-            reference = {name: each.detach().clone() for name, each in self.parameters.items()}
-            if found:
-                self.standing = checkpoint.load(found, self.digest, self.parameters, self.optimizer)
-            reached = {name: each.detach().clone() for name, each in self.parameters.items()}
-            if self.standing.step == self.steps:
+    def run(self) -> None:
+        saved = self.checkpoints.load() if self.checkpoints else None
+        with tempfile.TemporaryDirectory() as folder, _restored(self.layers):
+            reference = {name: value.detach().clone() for name, value in self.parameters.items()}
+            if saved:
+                self.state = checkpoint.load(saved, self.digest, self.parameters, self.optimizer)
+            reached = {name: value.detach().clone() for name, value in self.parameters.items()}
+            if self.state.step == self.steps:
                 return
-            # TRL copies its reference from the parameters when it is made, and that must be the policy before the first step.
+            # TRL copies its reference from the parameters at construction; these must be those before the first step.
             _set(self.parameters, reference)
             trainer = self._trainer(folder)
             _set(self.parameters, reached)
@@ -189,61 +189,61 @@ class _Run:
                 trainer.train()
 
     def _trainer(self, folder: str) -> GRPOTrainer:
-        settings, base, done = self.settings, self.layers.base, self.standing.step
+        settings, base, done = self.settings, self.layers.base, self.state.step
         rest = [self.examples[index] for index in self.order[done * settings.prompts :]]
         rows = [{"prompt": _prompt(example.input, self.template), "target": example.target} for example in rest]
         schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
             lambda step: share_of_rate(done + step, self.steps, settings.warmup, settings.schedule),
         )
-        # With an adapter PiSSA would start the reference by taking its pair out of the base once more.
+        # Otherwise TRL's reference adapter would be initialised by PiSSA, which changes the base again.
         self.layers.config.init_lora_weights = True
         trainer = _Trainer(
             model=self.layers.wrapper if settings.kl else base.model,
-            reward_funcs=[_rewarding(name, settings.max_answer) for name in settings.rewards],
+            reward_funcs=[_reward_function(name, settings.max_answer) for name in settings.rewards],
             args=_config(settings, folder, self.steps - done, on_cpu=base.device.type == "cpu"),
             train_dataset=Dataset.from_list(rows),
             processing_class=base.tokenizer,
             optimizers=(self.optimizer, schedule),
-            callbacks=[_EachStep(self)],
+            callbacks=[_StepCallback(self)],
         )
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def took_a_step(self, logs: Mapping[str, float]) -> None:
-        standing = self.standing
-        standing.step += 1
+    def on_step(self, logs: Mapping[str, float]) -> None:
+        state = self.state
+        state.step += 1
         numbers = _numbers(logs, self.settings)
         if not all(math.isfinite(value) for value in numbers.values()):
             raise TrainingDiverged(
-                f"Reinforcement gives {numbers} at step {standing.step}. Lower its learning rate ({self.settings.learning_rate})."
+                f"Reinforcement gives {numbers} at step {state.step}. Lower its learning rate ({self.settings.learning_rate})."
             )
-        standing.curve.append(numbers)
-        if standing.step == self.steps:
-            standing.ending = "finished"
-        if self.checkpoints and (standing.ending or time.monotonic() - self.saved_at >= self.checkpoints.seconds):
-            place = self.checkpoints.place()
-            checkpoint.save(place, self.digest, standing, self.parameters, self.optimizer)
-            self.checkpoints.save(place)
+        state.curve.append(numbers)
+        if state.step == self.steps:
+            state.ending = "finished"
+        if self.checkpoints and (state.ending or time.monotonic() - self.saved_at >= self.checkpoints.seconds):
+            path = self.checkpoints.local_path()
+            checkpoint.save(path, self.digest, state, self.parameters, self.optimizer)
+            self.checkpoints.save(path)
             self.saved_at = time.monotonic()
-        self.on_progress(standing.step, self.steps, numbers)
+        self.on_progress(state.step, self.steps, numbers)
 
 
 class _Trainer(GRPOTrainer):  # type: ignore[misc]
     def _send_telemetry(self) -> None:
-        """TRL tells Hugging Face that a trainer was started, and on what. What a hub does is nobody else's business."""
+        """Do nothing: TRL would report each run to Hugging Face."""
 
 
-class _EachStep(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, run: _Run) -> None:
+class _StepCallback(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, run: _ReinforcementRun) -> None:
         self.run = run
 
     def on_step_begin(self, *_: object, **__: object) -> None:
-        torch.manual_seed(self.run.settings.seed * 1_000_003 + self.run.standing.step)
+        torch.manual_seed(self.run.settings.seed * 1_000_003 + self.run.state.step)
 
     def on_log(self, *_: object, logs: Mapping[str, float], **__: object) -> None:
-        if "reward" in logs:  # the last one of all is a summary of times
-            self.run.took_a_step(logs)
+        if "reward" in logs:  # the last log is a summary of times
+            self.run.on_step(logs)
 
 
 def _config(settings: Reinforcement, folder: str, steps: int, *, on_cpu: bool) -> GRPOConfig:
@@ -273,19 +273,19 @@ def _config(settings: Reinforcement, folder: str, steps: int, *, on_cpu: bool) -
 
 
 def _prompt(text: str, template: str) -> Any:
-    """As TRL wants what `tokenize` makes of it: turns for the chat template, else the text itself."""
+    """The prompt in TRL's form that gives the tokens of `tokenize`: turns for the chat template, else text."""
     return [{"role": "user", "content": text}] if template == "chat" else f"{text}\nAnswer:"
 
 
-def _rewarding(name: Reward, room: int) -> Callable[..., list[float]]:
+def _reward_function(name: Reward, room: int) -> Callable[..., list[float]]:
     def reward(
         completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], target: Sequence[str], **_: object
     ) -> list[float]:
-        texts = [each if isinstance(each, str) else each[0]["content"] for each in completions]
+        texts = [item if isinstance(item, str) else item[0]["content"] for item in completions]
         rows = zip(texts, completion_ids, target, strict=True)
-        return [FUNCTIONS[name](Answer(text.strip(), len(ids), room, wanted)) for text, ids, wanted in rows]
+        return [FUNCTIONS[name](Answer(text.strip(), len(ids), room, expected)) for text, ids, expected in rows]
 
-    reward.__name__ = name  # by which TRL reports it
+    reward.__name__ = name  # the name in TRL's logs
     return reward
 
 
@@ -306,8 +306,8 @@ def _set(parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tens
 
 
 @contextmanager
-def _as_it_was(layers: Tuned) -> Iterator[None]:
-    """After the block the model computes as before it: TRL puts a forward of its own in place, tags, and an adapter as its reference."""
+def _restored(layers: TrainableLayers) -> Iterator[None]:
+    """After the block the model computes as before: remove TRL's forward, its tags, and the adapter that is its reference."""
     model = layers.base.model
     tags = getattr(model, "model_tags", None)
     own = model.__dict__.get("forward")

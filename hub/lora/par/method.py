@@ -1,8 +1,8 @@
-"""LoRA-PAR (arXiv 2507.20999): fast and slow thinking, each trained in its own way on its own elements of one LoRA.
+"""LoRA-PAR (arXiv 2507.20999): fast and slow thinking, each trained by its own method on its own elements of one LoRA.
 
-Stage 1 is supervised, on System 1's examples; stage 2 reinforces the result on System 2's. Beside it stand the controls that say what
-of a gain is due to the partition: the same budget without one, with one drawn at random, with the two exchanged, with the stages
-exchanged, and a LoRA that is only ever supervised, on all examples.
+Stage 1 is supervised, on System 1's examples; stage 2 reinforces the result on System 2's. Controls show how much of a gain the
+partition explains: the same budget without a partition, with a random one, with the two halves exchanged, with the stages
+exchanged, and a LoRA with supervised training only, on all examples.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,15 +21,15 @@ from hub.lora.core.adapter import Adapter
 from hub.lora.core.bases import Base
 from hub.lora.core.batches import fitting
 from hub.lora.core.checkpoint import CheckpointMismatch
-from hub.lora.core.examples import Example, OnProgress
+from hub.lora.core.examples import Example, OnProgress, Tokens
 from hub.lora.par.grpo import Reinforced, Reinforcement, reinforce
 from hub.lora.par.importance import layout, passes, score
 from hub.lora.par.partition import NothingToPartition, Partition, partition
 from hub.lora.par.rewards import WEIGHTS_OF_THE_PAPER
-from hub.lora.train.loop import Checkpoints, Recipe, Trained, train_layers
+from hub.lora.train.loop import CheckpointStore, Recipe, Trained, train_layers
 from hub.lora.train.loraplus import DEFAULT_RATIO
-from hub.lora.train.masks import Mask
-from hub.lora.train.trainable_layers import Tuned, tuned
+from hub.lora.train.masks import Layout, Mask
+from hub.lora.train.trainable_layers import TrainableLayers, trainable_layers
 from hub.vocabulary import ParArm, PartitionStart
 
 PARTITIONED: tuple[ParArm, ...] = ("par", "random", "swapped", "rl_first")
@@ -38,8 +39,10 @@ StageName = Literal["sft", "grpo"]
 
 @dataclass(frozen=True)
 class Settings:
-    """`supervised.init` is decided by `start`; `sample` examples of each system are scored, and `alpha` and `beta` are the shares of the
-    common elements that stages 1 and 2 may train."""
+    """Everything that decides an arm besides base and examples. `start` determines `supervised.init`.
+
+    `sample` examples of each system are scored. `alpha` and `beta` are the shares of the common elements that stages 1 and 2 may train.
+    """
 
     start: PartitionStart = "pissa"
     theta: float = 0.9
@@ -54,7 +57,7 @@ class Settings:
         return self.supervised.seed
 
 
-# As the authors' code sets them; the divergence, temperature and loss are the defaults of the TRL that it ran with (0.14 to 0.16).
+# The values of the authors' code. KL weight, temperature and loss are the defaults of the TRL that it ran with (0.14 to 0.16).
 PAPER = Settings(
     supervised=Recipe(
         rank=8,
@@ -88,18 +91,18 @@ PRESETS: dict[str, Settings] = {"paper": PAPER, "today": Settings()}
 
 def changed(preset: str, changes: Mapping[str, Mapping[str, Any]], seed: int) -> Settings:
     """The named settings with `changes` to the fields of "partition", "supervised" and "reinforced", and `seed` for every draw."""
-    found = PRESETS[preset]
+    base = PRESETS[preset]
     return replace(
-        found,
+        base,
         **changes["partition"],
-        supervised=replace(found.supervised, **changes["supervised"], seed=seed),
-        reinforced=replace(found.reinforced, **changes["reinforced"], seed=seed),
+        supervised=replace(base.supervised, **changes["supervised"], seed=seed),
+        reinforced=replace(base.reinforced, **changes["reinforced"], seed=seed),
     )
 
 
 @dataclass(frozen=True)
 class Systems:
-    """What each stage learns from, and what chooses the best state of the supervised one."""
+    """The examples of each stage, and those that choose the best state of the supervised one."""
 
     system1: Sequence[Example]
     system2: Sequence[Example]
@@ -108,7 +111,7 @@ class Systems:
 
 @dataclass(frozen=True)
 class Stage:
-    """The adapter as one stage left it, and what that stage says of itself."""
+    """The adapter after one stage, and the record of that stage."""
 
     name: StageName
     adapter: Adapter
@@ -125,8 +128,8 @@ class Arm:
         return self.stages[-1].adapter
 
 
-Place = Callable[[str], Checkpoints | None]  # name of a part of the work -> where it keeps its place
-Enter = Callable[[str], None]  # name of a part of the work that begins
+StoreOf = Callable[[str], CheckpointStore | None]  # name of a stage -> its checkpoints
+Enter = Callable[[str], None]  # called with the name of a stage when it begins
 
 
 def run_arm(
@@ -137,42 +140,48 @@ def run_arm(
     *,
     template: str,
     found: Partition | None = None,
-    place: Place = lambda _: None,
+    place: StoreOf = lambda _: None,
     enter: Enter = lambda _: None,
     on_progress: OnProgress,
 ) -> Arm:
-    """Train one arm from its start. A partition that was `found` is not looked for again.
+    """Train one arm from its start. A partition that is given as `found` is used instead of a new one.
 
-    Raises what `score`, `partition`, `train_layers` and `reinforce` raise; the base is as it was however it ends.
+    Raises what `score`, `partition`, `train_layers` and `reinforce` raise. The base is as it was however the run ends.
     """
     for number, examples in enumerate((systems.system1, systems.system2), 1):
         if not examples:
             raise NothingToPartition(f"There is no example of System {number}. Give some, or split the examples anew.")
     recipe = _recipe(settings, name, systems)
-    with tuned(base, recipe.shape, None, settings.seed) as layers:
-        if name in PARTITIONED and found is None:
+    with trainable_layers(base, recipe.shape, None, settings.seed) as layers:
+        if name not in PARTITIONED:
+            found = None
+        elif found is None:
             enter(f"{name} score")
             found = _partition(layers, systems, settings, template, place(f"{name} score"), on_progress)
-        masks = _masks(name, found, settings.seed) if found and name in PARTITIONED else {}
+        masks = _masks(name, found, settings.seed) if found else {}
 
-        def stage(which: StageName) -> Stage:
-            enter(f"{name} {which}")
-            kept: dict[str, Any] = {
+        def train_stage(stage: StageName) -> Stage:
+            enter(f"{name} {stage}")
+            shared: dict[str, Any] = {
                 "template": template,
-                "mask": masks.get(which),
-                "checkpoints": place(f"{name} {which}"),
+                "mask": masks.get(stage),
+                "checkpoints": place(f"{name} {stage}"),
                 "on_progress": on_progress,
             }
             done: Trained | Reinforced
-            if which == "sft":
-                both = name in ("lora", "loraplus")
-                learnt = [*systems.system1, *systems.system2] if both else systems.system1
-                done = train_layers(layers, learnt, recipe, validation=systems.validation, **kept)
+            if stage == "sft":
+                examples = _supervised_examples(name, systems)
+                done = train_layers(layers, examples, recipe, validation=systems.validation, **shared)
             else:
-                done = reinforce(layers, systems.system2, settings.reinforced, **kept)
-            return Stage(which, layers.adapter(), done)
+                done = reinforce(layers, systems.system2, settings.reinforced, **shared)
+            return Stage(stage, layers.adapter(), done)
 
-        return Arm([stage(which) for which in _stages(name)], found if name in PARTITIONED else None)
+        return Arm([train_stage(stage) for stage in _stages(name)], found)
+
+
+def _supervised_examples(name: ParArm, systems: Systems) -> list[Example]:
+    both = name in ("lora", "loraplus")
+    return [*systems.system1, *systems.system2] if both else [*systems.system1]
 
 
 def _stages(name: ParArm) -> tuple[StageName, ...]:
@@ -182,7 +191,7 @@ def _stages(name: ParArm) -> tuple[StageName, ...]:
 
 
 def _recipe(settings: Settings, name: ParArm, systems: Systems) -> Recipe:
-    """A LoRA that is only supervised gets as many updates as the two stages have together."""
+    """The recipe of the supervised stage. A LoRA without reinforcement gets as many updates as the two stages together."""
     recipe = replace(settings.supervised, init="pissa" if settings.start == "pissa" else "default", ratio=1.0)
     if name in PARTITIONED:
         return recipe
@@ -207,62 +216,72 @@ def _masks(name: ParArm, found: Partition, seed: int) -> Mapping[StageName, Mask
 
 
 def _partition(
-    layers: Tuned,
+    layers: TrainableLayers,
     systems: Systems,
     settings: Settings,
     template: str,
-    checkpoints: Checkpoints | None,
+    checkpoints: CheckpointStore | None,
     on_progress: OnProgress,
 ) -> Partition:
-    """From a sample of each system's examples, or from where it was kept."""
-    rows = []
-    for number, examples in enumerate((systems.system1, systems.system2), 1):
-        fit = fitting(layers.base, examples, template, settings.supervised.max_length).rows
-        if not fit:
-            raise NothingToPartition(f"No example of System {number} is short enough. Raise max_length.")
-        rows.append(random.Random(settings.seed).sample(fit, min(settings.sample, len(fit))))  # noqa: S311 - a reproducible draw
+    """The partition by the importances on a sample of each system's examples, or the one in the checkpoint."""
+    rows = _sample(layers.base, systems, settings, template)
     identity = hashlib.sha256(repr((layers.base.fingerprint, layers.base.dtype, asdict(settings), rows)).encode())
     digest, elements = identity.hexdigest(), layout(layers)
-    kept = checkpoints.load() if checkpoints else None
-    if kept:
-        with safe_open(kept, framework="np") as file:
-            if file.metadata()["digest"] != digest:
-                raise CheckpointMismatch(f"{kept.name} holds a partition of other settings or examples. Start anew.")
-            return Partition(**{name: Mask(elements, file.get_tensor(name)) for name in _SETS})
-    done, total = 0, passes(settings.start) * sum(len(each) for each in rows)
+    if checkpoints and (saved := checkpoints.load()):
+        return _load(saved, digest, elements)
+    done, total = 0, passes(settings.start) * sum(len(sample) for sample in rows)
 
     def on_example() -> None:
         nonlocal done
         done += 1
         on_progress(done, total, {})
 
-    importances = [elements.joined(score(layers, each, settings.start, on_example)) for each in rows]
+    importances = [elements.joined(score(layers, sample, settings.start, on_example)) for sample in rows]
     result = partition(
         elements, importances[0], importances[1], theta=settings.theta, alpha=settings.alpha, beta=settings.beta
     )
     if checkpoints:
         bits = {name: torch.from_numpy(getattr(result, name).bits) for name in _SETS}
-        save_file(bits, checkpoints.place(), metadata={"digest": digest})
-        checkpoints.save(checkpoints.place())
+        save_file(bits, checkpoints.local_path(), metadata={"digest": digest})
+        checkpoints.save(checkpoints.local_path())
     return result
+
+
+def _sample(base: Base, systems: Systems, settings: Settings, template: str) -> list[list[Tokens]]:
+    """`settings.sample` examples of each system as tokens, drawn at random among those that are short enough."""
+    samples = []
+    for number, examples in enumerate((systems.system1, systems.system2), 1):
+        rows = fitting(base, examples, template, settings.supervised.max_length).rows
+        if not rows:
+            raise NothingToPartition(f"No example of System {number} is short enough. Raise max_length.")
+        generator = random.Random(settings.seed)  # noqa: S311 - a reproducible draw
+        samples.append(generator.sample(rows, min(settings.sample, len(rows))))
+    return samples
+
+
+def _load(path: Path, digest: str, elements: Layout) -> Partition:
+    with safe_open(path, framework="np") as file:
+        if file.metadata()["digest"] != digest:
+            raise CheckpointMismatch(f"{path.name} holds a partition of other settings or examples. Start anew.")
+        return Partition(**{name: Mask(elements, file.get_tensor(name)) for name in _SETS})
 
 
 _SETS = ("system1", "system2", "stage1", "stage2")
 
 
 def described(found: Partition) -> dict[str, Any]:
-    """What a report says of a partition: sizes as shares of all elements, and of each layer's factors the shares of the four regions."""
+    """A partition for a report: sizes as shares of all elements, and the shares of the four regions in each layer's factors."""
     size = found.layout.size
     return {
         "elements": size,
         **{name: len(getattr(found, name)) / size for name in _SETS},
         "jaccard": found.jaccard,
         "active": len(Mask(found.layout, found.stage1.bits | found.stage2.bits)) / size,
-        "matrices": [{"matrix": _shown(name), **shares} for name, shares in found.shares().items()],
+        "matrices": [{"matrix": _matrix_name(name), **shares} for name, shares in found.shares().items()],
     }
 
 
-def _shown(name: str) -> str:
+def _matrix_name(name: str) -> str:
     """`model.layers.0.mlp.up_proj.lora_A.default.weight` as `model.layers.0.mlp.up_proj A`."""
     path, _, factor = name.removesuffix(".default.weight").rpartition(".lora_")
     return f"{path} {factor}"
@@ -270,5 +289,5 @@ def _shown(name: str) -> str:
 
 def as_json(settings: Settings) -> dict[str, Any]:
     """Everything that decides an arm, for a manifest. (JSON turns tuples into lists.)"""
-    found: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return plain

@@ -1,8 +1,8 @@
-"""Which elements of a LoRA matter for which of two kinds of thinking (LoRA-PAR, arXiv 2507.20999, section 3.3).
+"""Partition the elements of a LoRA by the kind of thinking that they matter for (LoRA-PAR, arXiv 2507.20999, section 3.3).
 
 Every element of every factor has an importance for System 1 and one for System 2. A system's set is the smallest one that holds a share
-theta of all its importance, in one ranking over all layers and both factors. A set is nothing but a threshold, so values are sorted and
-never indices; an element is known by its tensor's name and its flat index there, and a set is kept as one bit an element.
+theta of the total importance, in one ranking over all layers and both factors. A threshold defines the set, so values are sorted, not
+indices. An element is identified by its tensor's name and flat index, and a set is stored as one bit per element.
 """
 
 import math
@@ -20,7 +20,7 @@ class NothingToPartition(LoraError):
 
 @dataclass(frozen=True)
 class Partition:
-    """`system1` and `system2` matter for each kind of thinking; `stage1` and `stage2` are what each stage of training may move."""
+    """`system1` and `system2` matter for each kind of thinking; `stage1` and `stage2` are what each stage may train."""
 
     system1: Mask
     system2: Mask
@@ -33,31 +33,31 @@ class Partition:
 
     @property
     def jaccard(self) -> float:
-        """Elements that both systems share, over those that either has."""
+        """The Jaccard index of the two systems' sets."""
         both = numpy.bitwise_count(self.system1.bits & self.system2.bits).sum()
         either = numpy.bitwise_count(self.system1.bits | self.system2.bits).sum()
         return float(both / either)
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """Of each tensor: how much of it only System 1 has, only System 2, both, and neither."""
+        """Tensor name -> the shares of its elements in System 1 only, System 2 only, both, and neither."""
         first, second = self.system1.chosen(), self.system2.chosen()
-        found = {}
+        shares = {}
         for name, span in self.layout.spans().items():
             one, two = first[span], second[span]
-            found[name] = {
+            shares[name] = {
                 "system1": float((one & ~two).mean()),
                 "system2": float((two & ~one).mean()),
                 "common": float((one & two).mean()),
                 "none": float((~one & ~two).mean()),
             }
-        return found
+        return shares
 
     def swapped(self) -> "Partition":
         """The control in which each stage trains what matters for the other system."""
         return Partition(self.system2, self.system1, self.stage2, self.stage1)
 
     def shuffled(self, seed: int) -> "Partition":
-        """The control in which elements are drawn at random: all four sets keep their sizes and what they have in common."""
+        """The control with random elements: all four sets keep their sizes and overlaps."""
         order = numpy.random.default_rng(seed).permutation(self.layout.size)
         masks = (self.system1, self.system2, self.stage1, self.stage2)
         return Partition(*(Mask.of(self.layout, mask.chosen()[order]) for mask in masks))
@@ -66,10 +66,10 @@ class Partition:
 def partition(
     layout: Layout, importance1: Floats, importance2: Floats, *, theta: float, alpha: float, beta: float
 ) -> Partition:
-    """Two importances, each (size,) and not negative, to what each stage may train.
+    """Partition by two importances, each (size,) and not negative.
 
-    Stage 1 gets what only System 1 has and the share `alpha` of the common elements that System 1 ranks highest; stage 2 what only
-    System 2 has and the share `beta` that System 2 ranks highest. What neither has is never trained. Raises NothingToPartition.
+    Stage 1 gets the elements of System 1 only and the share `alpha` of the common elements that System 1 ranks highest. Stage 2 gets those
+    of System 2 only and the share `beta` that System 2 ranks highest. Other elements are never trained. Raises NothingToPartition.
     """
     one, two = smallest_set(importance1, theta), smallest_set(importance2, theta)
     common = one & two
@@ -80,7 +80,7 @@ def partition(
 
 
 def smallest_set(importance: Floats, theta: float) -> Bools:
-    """The smallest set whose importance is at least `theta` of the total, (size,); of equal elements the first ones."""
+    """The smallest set whose importance is at least `theta` of the total, (size,). Ties go to the first elements."""
     # NumPy sorts floats with vector instructions, many times faster than torch on a processor. Sums are float64: a float32 sum of
     # millions of values stops growing before its end.
     descending = numpy.sort(importance)[::-1]
@@ -96,17 +96,17 @@ def smallest_set(importance: Floats, theta: float) -> Bools:
 
 
 def highest(importance: Floats, among: Bools, count: int) -> Bools:
-    """The `count` elements of the set `among` with the highest importance, (size,); of equal elements the first ones."""
-    found = numpy.zeros_like(among)
+    """The `count` elements of the set `among` with the highest importance, (size,). Ties go to the first elements."""
+    chosen = numpy.zeros_like(among)
     if count:
         values = importance[among]
         least = numpy.partition(values, len(values) - count)[len(values) - count]
-        found[among] = _at_least(values, least, count)
-    return found
+        chosen[among] = _at_least(values, least, count)
+    return chosen
 
 
 def _at_least(values: Floats, least: numpy.float32, count: int) -> Bools:
-    """The `count` elements above `least`, the count-th highest value, and as many at it as are needed, the first ones first."""
+    """The `count` highest elements. `least` is the count-th highest value; ties at it go to the first elements."""
     chosen: Bools = values > least
     equal = numpy.flatnonzero(values == least)
     chosen[equal[: count - int(chosen.sum())]] = True

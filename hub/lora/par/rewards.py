@@ -1,7 +1,7 @@
-"""What reinforcement rewards: named functions of an answer, combined with weights. Nothing that a model wrote is ever run.
+"""Rewards of reinforcement: named functions of an answer, combined with weights. Generated text is never executed.
 
-Where an answer has <answer> tags, what is between the last pair of them is judged, else all of it. Those of LoRA-PAR's code
-(arXiv 2507.20999) are here under names of our own; its total is WEIGHTS_OF_THE_PAPER.
+If an answer has <answer> tags, the text between the last pair is judged, else the whole answer. The rewards of LoRA-PAR's code
+(arXiv 2507.20999) are here under our own names; its weights are WEIGHTS_OF_THE_PAPER.
 """
 
 import re
@@ -27,7 +27,7 @@ _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 @dataclass(frozen=True)
 class Answer:
-    """What was written, how many tokens that took, how many it may take at most, and what should have come out."""
+    """A generated text, its number of tokens, the most tokens it may have (`room`), and the target."""
 
     text: str
     tokens: int
@@ -36,13 +36,13 @@ class Answer:
 
 
 def answered(text: str) -> str:
-    """What of an answer is judged."""
-    found = _LAST_ANSWER.search(text)
-    return found[1].strip() if found else text.strip()
+    """The part of an answer that is judged."""
+    match = _LAST_ANSWER.search(text)
+    return match[1].strip() if match else text.strip()
 
 
 def _tags(answer: Answer) -> float:
-    """A quarter for each tag that stands there exactly once, less a thousandth for each character after the last one."""
+    """A quarter for each tag that occurs exactly once, minus a thousandth for each character after the last one."""
     once = sum(answer.text.count(tag) == 1 for tag in _TAGS) / len(_TAGS)
     _, closed, rest = answer.text.rpartition("</answer>")
     return max(0.0, once - (0.001 * len(rest.strip()) if closed else 0.0))
@@ -56,6 +56,6 @@ FUNCTIONS: dict[Reward, Callable[[Answer], float]] = {
     "strict_format": lambda answer: float(_STRICT.fullmatch(answer.text) is not None),
     "soft_format": lambda answer: float(_SOFT.fullmatch(answer.text) is not None),
     "tags": _tags,
-    # Shorter is better, all else being equal; an answer that was cut off gets nothing.
+    # Shorter is better, all else being equal; an answer of the maximum length gets nothing.
     "length": lambda answer: 1 - min(answer.tokens, answer.room) / answer.room,
 }

@@ -1,4 +1,4 @@
-"""Which examples are fast thinking (System 1) and which are slow (System 2): by labels in the data, or at random as a control."""
+"""Split examples into fast thinking (System 1) and slow thinking (System 2): by labels in the data, or at random as a control."""
 
 import json
 import random
@@ -14,17 +14,17 @@ _LABEL = re.compile(r"(?:system)?[ _-]*([12])", re.IGNORECASE)
 def read_labels(text: str) -> list[System | None]:
     """The field `system` of each example of a JSONL file that `parse_jsonl` has read: 1, 2 or None.
 
-    "1", "System1" and "system 2" are understood too. Raises BadExample for anything else.
+    "1", "System1" and "system 2" are accepted as well. Raises BadExample for anything else.
     """
     labels: list[System | None] = []
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():
             continue
         value = json.loads(line).get("system")
-        found = _LABEL.fullmatch(str(value).strip())
-        if value is not None and found is None:
+        match = _LABEL.fullmatch(str(value).strip())
+        if value is not None and match is None:
             raise BadExample(f"Line {number}: system is {value!r}; it must be 1 or 2, or be left out.")
-        labels.append(None if found is None else 1 if found[1] == "1" else 2)
+        labels.append(None if match is None else 1 if match[1] == "1" else 2)
     return labels
 
 
@@ -37,7 +37,7 @@ def check_labelled(labels: Sequence[System | None]) -> None:
 
 
 def drawn(count: int, seed: int) -> list[System]:
-    """The control: half of the examples, chosen at random, are called System 1."""
+    """The control: a random half of the examples is System 1."""
     order = list(range(count))
     random.Random(seed).shuffle(order)  # noqa: S311 - a reproducible draw
     first = set(order[: count // 2])

@@ -1,8 +1,8 @@
-"""Teachers vote on which examples are fast thinking and which are slow (LoRA-PAR, arXiv 2507.20999, section 3.1).
+"""Teachers vote on whether an example is fast or slow thinking (LoRA-PAR, arXiv 2507.20999, section 3.1).
 
-Each teacher plays the model that is to be trained: given a question and its answer, would that model answer at once (System 1), or only
-by several steps of reasoning (System 2)? The majority decides. A teacher may be any model, so each is first tried on examples whose
-system is known: one that does no better there than chance would only add noise, and is refused.
+Each teacher plays the model to be trained: given a question and its answer, would that model answer at once (System 1), or only
+by several steps of reasoning (System 2)? The majority decides. A teacher may be any model, so each is first tested on examples whose
+system is known. A teacher no better than chance there would only add noise, and is refused.
 """
 
 import math
@@ -18,8 +18,8 @@ from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, OnProgress, generate
 from hub.vocabulary import System
 
-BATCH = 8  # ballots that a teacher is given at once
-CHANCE = 0.05  # how likely guessing may be to do as well as a teacher did
+BATCH = 8  # ballots per call of a teacher
+CHANCE = 0.05  # the highest p-value of a teacher's result under guessing
 
 BALLOT = """You play the language model {model}. Below are a task and its answer. Decide how that model thinks when it solves the task.
 System1: it answers at once, by recall, by reading or by one simple inference.
@@ -32,7 +32,7 @@ AGAIN = "\nThe reply must be the word System1 or the word System2, and nothing e
 _VOTE = re.compile(r"system[ _-]*([12])", re.IGNORECASE)
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 
-Vote = System | None  # None is a reply that says neither, or both
+Vote = System | None  # None is a reply that names neither system, or both
 
 
 class NoBetterThanChance(LoraError):
@@ -44,13 +44,13 @@ class Teacher(Protocol):
     def name(self) -> str: ...
 
     def replies(self, prompts: Sequence[str]) -> list[str]:
-        """One to each prompt."""
+        """One reply per prompt."""
         ...
 
 
 @dataclass(frozen=True)
 class BaseTeacher:
-    """A base that replies to a chat, or to plain text where it knows no chat; `room` in tokens."""
+    """A base as a teacher, with the chat template if it has one, else as plain text. `room` is the longest reply in tokens."""
 
     base: Base
     room: int = 16
@@ -66,8 +66,11 @@ class BaseTeacher:
 
 @dataclass(frozen=True)
 class Trust:
-    """How a teacher did on examples whose system is known: its share of right votes (one that cannot be read is wrong) with Wilson's
-    interval, and how likely votes without any relation to the systems would do as well."""
+    """A teacher's test on examples whose system is known.
+
+    `right` is its share of right votes, with Wilson's interval; an unreadable vote is wrong. `chance` is the probability that votes
+    unrelated to the systems do as well.
+    """
 
     teacher: str
     gold: int
@@ -79,10 +82,10 @@ class Trust:
 
 @dataclass(frozen=True)
 class Tally:
-    """The outcome of a vote. `systems` has None for a tie, which votes that cannot be read may leave of an odd number.
+    """The outcome of a vote. `systems` has None for a tie, which unreadable votes can cause even with an odd number of teachers.
 
-    `unanimous` is the share of examples on which all teachers said the same, `with_majority` each teacher's share of votes that went with
-    it, `unreadable` how many of its votes could not be read.
+    `unanimous` is the share of examples on which all teachers agree, `with_majority` each teacher's share of votes that agree with
+    the majority, and `unreadable` the number of its unreadable votes.
     """
 
     systems: list[System | None]
@@ -93,12 +96,12 @@ class Tally:
     unreadable: dict[str, int]
 
     def summary(self) -> dict[str, Any]:
-        """Without the votes themselves."""
+        """The tally without the votes themselves."""
         return {name: value for name, value in asdict(self).items() if name not in ("systems", "votes")}
 
 
 def read_vote(reply: str) -> Vote:
-    """The system that a reply names, after whatever it thought aloud; None where it names none, or both."""
+    """The system that a reply names after its thinking; None if it names none, or both."""
     named = set(_VOTE.findall(_THOUGHT.sub("", reply)))
     if len(named) != 1:
         return None
@@ -106,18 +109,18 @@ def read_vote(reply: str) -> Vote:
 
 
 def poll(teacher: Teacher, examples: Sequence[Example], model: str, on_batch: Callable[[int], None]) -> list[Vote]:
-    """The teacher's vote on each example. A reply that cannot be read is asked for once more, more plainly."""
+    """The teacher's vote on each example. For an unreadable reply the teacher gets a plainer prompt once."""
     ballots = [BALLOT.format(model=model, input=example.input, target=example.target) for example in examples]
     votes: list[Vote] = []
     for start in range(0, len(ballots), BATCH):
-        asked = ballots[start : start + BATCH]
-        found = [read_vote(reply) for reply in teacher.replies(asked)]
-        unread = [index for index, vote in enumerate(found) if vote is None]
+        batch = ballots[start : start + BATCH]
+        read = [read_vote(reply) for reply in teacher.replies(batch)]
+        unread = [index for index, vote in enumerate(read) if vote is None]
         if unread:
-            for index, reply in zip(unread, teacher.replies([asked[index] + AGAIN for index in unread]), strict=True):
-                found[index] = read_vote(reply)
-        votes += found
-        on_batch(len(found))
+            for index, reply in zip(unread, teacher.replies([batch[index] + AGAIN for index in unread]), strict=True):
+                read[index] = read_vote(reply)
+        votes += read
+        on_batch(len(read))
     return votes
 
 
@@ -128,8 +131,8 @@ def tried(
     model: str,
     on_progress: OnProgress,
 ) -> list[Trust]:
-    """How far each teacher can be trusted. Raises NoBetterThanChance naming every one that cannot."""
-    found, done = [], 0
+    """Test each teacher. Raises NoBetterThanChance, which names every teacher that fails."""
+    results, done = [], 0
 
     def on_batch(count: int) -> None:
         nonlocal done
@@ -139,8 +142,8 @@ def tried(
     for teacher in teachers:
         votes = poll(teacher, gold, model, on_batch)
         right = [float(vote == system) for vote, system in zip(votes, systems, strict=True)]
-        found.append(Trust(teacher.name, len(gold), *share_interval(right), chance_of(votes, systems)))
-    bad = [trust for trust in found if trust.chance > CHANCE]
+        results.append(Trust(teacher.name, len(gold), *share_interval(right), chance_of(votes, systems)))
+    bad = [trust for trust in results if trust.chance > CHANCE]
     if bad:
         figures = "; ".join(
             f"{trust.teacher} is right on {trust.right:.2f} [{trust.low:.2f}, {trust.high:.2f}] of {trust.gold}, and guessing does as well "
@@ -148,14 +151,14 @@ def tried(
             for trust in bad
         )
         raise NoBetterThanChance(f"{figures}. Choose other teachers, or label the examples.")
-    return found
+    return results
 
 
 def chance_of(votes: Sequence[Vote], systems: Sequence[System]) -> float:
-    """The probability of at least so many right votes if votes and systems had nothing to do with each other: Fisher's exact test,
-    one-sided. It does not favour a teacher that says the same to everything, however the systems are mixed.
+    """The probability of at least this many right votes if votes and systems were independent: Fisher's exact test, one-sided.
 
-    A vote that cannot be read counts as the wrong one.
+    The test does not favour a teacher that gives the same vote to everything, whatever the mix of systems. An unreadable vote counts as
+    the wrong one.
     """
     read = [(3 - system if vote is None else vote) for vote, system in zip(votes, systems, strict=True)]
     ones, said_one = sum(system == 1 for system in systems), sum(vote == 1 for vote in read)
@@ -168,7 +171,7 @@ def chance_of(votes: Sequence[Vote], systems: Sequence[System]) -> float:
 
 
 def vote(teachers: Sequence[Teacher], examples: Sequence[Example], model: str, on_progress: OnProgress) -> Tally:
-    """Every teacher on every example, and what the majority of the votes that can be read says."""
+    """Collect every teacher's vote on every example, and the majority of the readable votes."""
     votes, done = {}, 0
 
     def on_batch(count: int) -> None:
@@ -190,10 +193,11 @@ def counted(votes: dict[str, list[Vote]]) -> Tally:
         ties=systems.count(None),
         unanimous=sum(len(set(ballot)) == 1 and ballot[0] is not None for ballot in ballots) / len(ballots),
         with_majority={
-            name: sum(own is not None and own == system for own, system in zip(each, systems, strict=True)) / len(each)
-            for name, each in votes.items()
+            name: sum(own is not None and own == system for own, system in zip(own_votes, systems, strict=True))
+            / len(own_votes)
+            for name, own_votes in votes.items()
         },
-        unreadable={name: each.count(None) for name, each in votes.items()},
+        unreadable={name: own.count(None) for name, own in votes.items()},
     )
 
 

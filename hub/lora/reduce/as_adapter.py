@@ -58,7 +58,7 @@ def _tail(weight: Tensor, cut: Cut, decompose: Decompose) -> Pair:
 def merged_into_base(base: Base, adapter: Adapter | None) -> Iterator[None]:
     """Within the block the adapter is merged into the base's weights; afterwards every bit is restored. None is the base alone.
 
-    Raises WrongBase, UnsupportedAdapter, and NothingToReduce where a layer is no linear layer of the base's blocks.
+    Raises WrongBase, UnsupportedAdapter, and NothingToReduce where a layer is not a linear layer of the base's blocks.
     """
     pairs = adapter.pairs if adapter else {}
     if adapter and not layers_of(base.model, adapter).keys() <= matrices(base).keys():

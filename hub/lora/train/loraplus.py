@@ -1,4 +1,4 @@
-"""LoRA+ (arXiv 2402.12354): the two factors of a LoRA learn at two rates.
+"""LoRA+ (arXiv 2402.12354): the two factors of a LoRA have two learning rates.
 
 The paper's theory (width n to infinity, Adam): with one rate for A and B the features cannot be learnt efficiently; they can with
 eta_A in Theta(1/n) and eta_B in Theta(1). So B's rate is `ratio` times A's, a ratio above 1 that stays fixed while eta_A is tuned.
@@ -12,11 +12,11 @@ from torch import nn
 
 from hub.vocabulary import Init, Schedule
 
-# Under these PEFT subtracts the initial pair from the base's weights, which a result must be free of.
+# Under these PEFT subtracts the initial pair from the base's weights, which the result must undo.
 BASE_CHANGING: tuple[Init, ...] = ("pissa", "pissa_niter_4")
 
 
-# The 16 that is often quoted was found on RoBERTa with A at zero and B random (the authors' fork of PEFT). PEFT itself starts B at
+# The often quoted 16 was found on RoBERTa with A at zero and B random (the authors' fork of PEFT). PEFT itself starts B at
 # zero, where the paper's optima lie between 2 and 8. Where neither factor starts at zero no value was ever recommended: both then
 # learn at one rate.
 DEFAULT_RATIO: dict[Init, float] = {
@@ -48,17 +48,17 @@ def make_optimizer(model: nn.Module, learning_rate: float, ratio: float, weight_
 
 
 def set_share(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Let every group learn at this share of its full rate."""
+    """Set the learning rate of every group to this share of its full rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * share
 
 
 def share_of_rate(step: int, steps: int, warmup: float, schedule: Schedule) -> float:
-    """The factor of the rates at a step counted from 0: up over the share `warmup` of the steps, then down towards zero, or constant."""
-    rising = round(steps * warmup)
-    if step < rising:
-        return (step + 1) / rising
+    """The factor of the learning rates at a step, counted from 0: linear warmup over the share `warmup` of the steps, then the schedule."""
+    warmup_steps = round(steps * warmup)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
     if schedule == "constant":
         return 1.0
-    done = (step - rising) / max(1, steps - rising)
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
     return 1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2

@@ -1,6 +1,6 @@
-"""A short sweep of the learning rate, because differences between variants of LoRA do not survive without one.
+"""A short sweep of the learning rate: without one, differences between variants of LoRA mean little.
 
-arXiv 2602.04998 finds nine variants within one or two points of plain LoRA once each has its own best rate.
+arXiv 2602.04998 finds nine variants within one or two points of plain LoRA when each has its own best rate.
 """
 
 import math
@@ -20,7 +20,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """`at_edge` says that the best of the rates tried was the lowest or the highest, so that a better one may lie outside."""
+    """`at_edge` means that the best rate was the lowest or the highest of those tried, so a better one may lie outside."""
 
     trials: list[Trial]
     best: float
@@ -28,7 +28,7 @@ class Search:
 
 
 def search_rate(rates: Sequence[float], train_at: Callable[[float], Trained]) -> Search:
-    """Train once at each rate and choose the one with the least validation loss. Raises TrainingDiverged if none gave a finite one."""
+    """Train once at each rate and choose the one with the lowest validation loss. Raises TrainingDiverged if no loss was finite."""
     trials = []
     for rate in sorted(rates):
         try:

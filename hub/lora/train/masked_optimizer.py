@@ -1,8 +1,8 @@
-"""Training some elements of a tensor and not the others, with an optimiser that keeps state for those alone.
+"""Train some elements of a tensor and not the others, with an optimiser that keeps state only for those.
 
 A gradient that is set to zero does not hold an element still: AdamW's decoupled weight decay goes on shrinking it, and momentum of an
-earlier phase goes on moving it. Nor does it save memory, since AdamW keeps two moments for every element that it is given. Here the
-active elements are gathered into a vector, AdamW's own arithmetic runs on that, and it is written back. The rest is never touched.
+earlier phase goes on moving it. Nor does it save memory, since AdamW keeps two moments for every element of a parameter. Here the
+active elements are gathered into a vector, AdamW updates that vector, and it is written back. Other elements are never touched.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +19,7 @@ from hub.lora.train.masks import Mask
 
 @dataclass(frozen=True)
 class Active:
-    """Which elements of one tensor may move: one bit each, on the tensor's device, the highest bit of a byte first."""
+    """The trainable elements of one tensor: one bit each, on the tensor's device, the highest bit of a byte first."""
 
     bits: Tensor
     shape: torch.Size
@@ -41,13 +41,13 @@ def _shifts(device: torch.device) -> Tensor:
 
 
 class PackedAdamW(torch.optim.Optimizer):
-    """AdamW (arXiv 1711.05101) on the active elements of each parameter; its moments are vectors of as many values.
+    """AdamW (arXiv 1711.05101) on the active elements of each parameter; the moments are vectors over those elements.
 
-    `groups` are AdamW's parameter groups with all of their settings. Every parameter needs its mask, bool and of its shape.
+    `groups` are AdamW's parameter groups with all their settings. `masks` has a bool mask of the same shape for every parameter.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], masks: Mapping[nn.Parameter, Tensor]) -> None:
-        # `state` is what a checkpoint holds, so what can be made again from the masks lies beside it.
+        # A checkpoint holds `state`. What can be computed from the masks is kept outside it.
         self.active = {parameter: Active.of(mask, parameter.device) for parameter, mask in masks.items()}
         super().__init__(groups, {})
 
@@ -59,10 +59,10 @@ class PackedAdamW(torch.optim.Optimizer):
                     self._move(parameter, group)
 
     def _move(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> None:
-        # One search for the active places serves two reads and a write; indexing with the mask would search three times.
-        places = self.active[parameter].mask().flatten().nonzero().squeeze(1)
+        # The active indices are computed once for two reads and a write; indexing with the mask would compute them three times.
+        indices = self.active[parameter].mask().flatten().nonzero().squeeze(1)
         flat = parameter.view(-1)
-        values, gradient = flat[places], parameter.grad.flatten()[places]  # type: ignore[union-attr]
+        values, gradient = flat[indices], parameter.grad.flatten()[indices]  # type: ignore[union-attr]
         if not len(values):
             return
         state = self.state[parameter]
@@ -85,28 +85,28 @@ class PackedAdamW(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
-        flat[places] = values
+        flat[indices] = values
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """What AdamW, packed or not, keeps between two steps: its moments and, where it is packed, its masks."""
-    kept = [state[moment] for state in optimizer.state.values() for moment in ("exp_avg", "exp_avg_sq") if state]
+    """The size of AdamW's state: its moments and, if packed, its masks."""
+    tensors = [state[moment] for state in optimizer.state.values() for moment in ("exp_avg", "exp_avg_sq") if state]
     if isinstance(optimizer, PackedAdamW):
-        kept += [active.bits for active in optimizer.active.values()]
-    return sum(tensor.nbytes for tensor in kept)
+        tensors += [active.bits for active in optimizer.active.values()]
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def masks_of(parameters: Mapping[str, nn.Parameter], mask: Mask) -> dict[nn.Parameter, Tensor]:
-    """The mask of each parameter, by the parameters' names."""
+    """Parameter -> its part of the mask, looked up by name."""
     tensors = mask.tensors()
     return {parameter: tensors[name] for name, parameter in parameters.items()}
 
 
 @contextmanager
 def without_gradient_outside(masks: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
-    """Within the block gradients are zero outside of the masks, so that a norm that is clipped is that of what moves."""
+    """Within the block gradients are zero outside the masks, so that gradient clipping sees the norm of the trained elements."""
     active = {parameter: Active.of(mask, parameter.device) for parameter, mask in masks.items()}
-    handles = [parameter.register_hook(_zeroing(each)) for parameter, each in active.items()]  # type: ignore[no-untyped-call]
+    handles = [parameter.register_hook(_zeroing(mask)) for parameter, mask in active.items()]  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which elements of a LoRA a training run may change."""
+"""Sets of elements of a LoRA, such as those that a training run may change."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Floats = NDArray[numpy.float32]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tensors of a LoRA lie one after the other in one vector of `size` elements, by name."""
+    """The order of a LoRA's tensors in one vector of `size` elements, by name."""
 
     shapes: Mapping[str, tuple[int, ...]]
 
@@ -31,7 +31,7 @@ class Layout:
         return spans
 
     def joined(self, tensors: Mapping[str, Tensor]) -> Floats:
-        """All values as one vector (size,), in this layout's order whatever the mapping's is."""
+        """All values as one vector (size,), in this layout's order."""
         vector = numpy.empty(self.size, dtype=numpy.float32)
         for name, span in self.spans().items():
             vector[span] = tensors[name].detach().float().cpu().numpy().ravel()
@@ -40,7 +40,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Mask:
-    """A set of elements: bit i of `bits` (ceil(size / 8),), the highest of a byte first, says whether element i is in it."""
+    """A set of elements: bit i of `bits` (ceil(size / 8),), the highest of a byte first, is set if element i is in it."""
 
     layout: Layout
     bits: NDArray[numpy.uint8]
@@ -50,11 +50,11 @@ class Mask:
         return cls(layout, numpy.packbits(chosen))
 
     def chosen(self) -> Bools:
-        """(size,)"""
+        """Whether each element is in the set, (size,)."""
         return numpy.unpackbits(self.bits, count=self.layout.size).view(numpy.bool_)
 
     def tensors(self) -> dict[str, Tensor]:
-        """By tensor name, bool, in the tensor's shape."""
+        """Tensor name -> bool mask in the tensor's shape."""
         chosen, shapes = self.chosen(), self.layout.shapes
         return {name: torch.from_numpy(chosen[span]).view(shapes[name]) for name, span in self.layout.spans().items()}
 

@@ -1,4 +1,4 @@
-"""PEFT's trainable layers in a warm base, and the base as it was afterwards."""
+"""Put PEFT's trainable layers into a loaded base, and restore the base afterwards."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ class NothingToTrain(LoraError):
 
 @dataclass(frozen=True)
 class Shape:
-    """What the trainable layers are: names as PEFT takes them ("all-linear" included), rank, scaling and start."""
+    """The trainable layers: their names as PEFT takes them ("all-linear" included), rank, scaling and initialisation."""
 
     rank: int
     alpha: float
@@ -41,10 +41,10 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """A base whose layers at `layers`, by path, are PEFT's; `initial` holds their pairs where those were taken out of the base.
+class TrainableLayers:
+    """A base with PEFT's layers at the paths in `layers`. `initial` holds their initial pairs if PEFT subtracted those from the base.
 
-    `wrapper` is PEFT's model around the base's own, for trainers that want one.
+    `wrapper` is PEFT's model around the base's own, for trainers that need one.
     """
 
     base: Base
@@ -54,12 +54,12 @@ class Tuned:
     wrapper: PeftModel
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        return {name: each for name, each in self.base.model.named_parameters() if each.requires_grad}
+        return {name: value for name, value in self.base.model.named_parameters() if value.requires_grad}
 
     def adapter(self) -> Adapter:
-        """The pairs as they are now, as a module of the original base.
+        """The current pairs as an adapter of the original base.
 
-        What PiSSA took out of the base comes back as pairs of the opposite sign: [B, -B0] [A; A0], of twice the rank.
+        What PiSSA subtracted from the base is added as pairs of the opposite sign: [B, -B0] [A; A0], of twice the rank.
         """
         pairs = {path: _pair(layer) for path, layer in self.layers.items()}
         for path, start in self.initial.items():
@@ -84,52 +84,58 @@ def _pair(layer: LoraLayer) -> Pair:
 
 
 @contextmanager
-def tuned(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterator[Tuned]:
-    """Within the block the base has trainable layers of `shape`, or those of `start` to go on from; after it the base is as it was.
+def trainable_layers(base: Base, shape: Shape, start: Adapter | None, seed: int) -> Iterator[TrainableLayers]:
+    """Within the block the base has trainable layers of `shape`, or those of `start`; afterwards the base is as it was.
 
-    Pairs are float32 whatever the base's dtype is. The random state is the block's own, from `seed`. Raises NothingToTrain.
+    Pairs are float32 whatever the base's dtype is. The block has a random state of its own, from `seed`. Raises NothingToTrain.
     """
+    model = base.model
+    _check_shape(model, shape)
+    config = _config(model, shape) if start is None else _config_of(start, model)
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), _restored(model):
+        torch.manual_seed(seed)
+        wrapper = _inject(model, config)
+        layers = _lora_layers(model.train())
+        _check_linear(layers)
+        if start is not None:
+            _copy_pairs(start, layers)
+        elif shape.init == "a_zero":
+            _start_at_a_zero(layers)
+        changes_base = start is None and shape.init in BASE_CHANGING
+        initial = {path: _pair(layer) for path, layer in layers.items()} if changes_base else {}
+        for layer in layers.values():
+            _compute_in_the_dtype_of_the_base(layer)
+        yield TrainableLayers(base, layers, initial, config, wrapper)
+
+
+def _check_shape(model: PreTrainedModel, shape: Shape) -> None:
     if shape.dora and shape.init in BASE_CHANGING:
         raise NothingToTrain(
             "What PiSSA takes out of the base cannot be given back to a DoRA module. Choose one of them."
         )
-    model = base.model
-    if getattr(model, "is_loaded_in_4bit", False) and (
-        shape.dora or shape.init not in ("default", "gaussian", "a_zero")
-    ):
+    needs_weights = shape.dora or shape.init not in ("default", "gaussian", "a_zero")
+    if needs_weights and getattr(model, "is_loaded_in_4bit", False):
         raise NothingToTrain(
             "DoRA, PiSSA and orthogonal starts need the base's weights, which are in four bits. Load the base whole."
         )
-    config = _config(model, shape) if start is None else _config_of(start, model)
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        # PiSSA puts other weights in place of the base's; these are the ones to put back.
-        weights = {path: layer.weight.data for path, layer in model.named_modules() if _is_linear(layer)}
-        try:
-            wrapper = _inject(model, config)
-            layers = _lora_layers(model.train())
-            _check_linear(layers)
-            if start is not None:
-                _go_on_from(start, layers)
-            elif shape.init == "a_zero":
-                _start_at_a_zero(layers)
-            initial = (
-                {path: _pair(layer) for path, layer in layers.items()}
-                if start is None and shape.init in BASE_CHANGING
-                else {}
-            )
-            for layer in layers.values():
-                _compute_in_the_dtype_of_the_base(layer)
-            yield Tuned(base, layers, initial, config, wrapper)
-        finally:
-            # PEFT's own unload() needs the wrapper, which there is none of when PEFT refused half-way.
-            for path, layer in _lora_layers(model).items():
-                model.set_submodule(path, layer.get_base_layer())
-            for path, weight in weights.items():
-                model.get_submodule(path).weight.data = weight
-            if hasattr(model, "peft_config"):
-                del model.peft_config
-            model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _restored(model: PreTrainedModel) -> Iterator[None]:
+    """After the block the model has its own layers and weights again, in evaluation mode and without gradients."""
+    # PiSSA replaces the base's weights.
+    weights = {path: layer.weight.data for path, layer in model.named_modules() if _is_linear(layer)}
+    try:
+        yield
+    finally:
+        # PEFT's own unload() needs the wrapper, which does not exist when PEFT refused half-way.
+        for path, layer in _lora_layers(model).items():
+            model.set_submodule(path, layer.get_base_layer())
+        for path, weight in weights.items():
+            model.get_submodule(path).weight.data = weight
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+        model.eval().requires_grad_(False)
 
 
 def _config(model: PreTrainedModel, shape: Shape) -> LoraConfig:
@@ -148,7 +154,7 @@ def _config(model: PreTrainedModel, shape: Shape) -> LoraConfig:
 
 
 def _config_of(start: Adapter, model: PreTrainedModel) -> LoraConfig:
-    layers_of(model, start)  # refuses a module of another base
+    layers_of(model, start)  # refuses an adapter of another base
     changes = {"base_model_name_or_path": None, "fan_in_fan_out": _has_conv1d(model), "inference_mode": False}
     return LoraConfig(**peft_config(start) | changes)
 
@@ -157,7 +163,7 @@ def _inject(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     with warnings.catch_warnings():
         # PEFT 0.21 asks a transformers 5.23 model for a property by its deprecated name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        # About tied embeddings: what is no linear layer is refused below, and a pair on the output layer alone is meant so.
+        # About tied embeddings: layers that are not linear are refused below, and a pair on the output layer alone is intended.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`", category=UserWarning)
         try:
             return get_peft_model(model, config)
@@ -169,10 +175,10 @@ def _check_linear(layers: Mapping[str, LoraLayer]) -> None:
     for path, layer in layers.items():
         if _NAME not in layer.lora_A:
             kind = type(layer.get_base_layer()).__name__
-            raise NothingToTrain(f"{path} is no linear layer but a {kind}. Leave it out of the target modules.")
+            raise NothingToTrain(f"{path} is not a linear layer but a {kind}. Leave it out of the target modules.")
 
 
-def _go_on_from(start: Adapter, layers: Mapping[str, LoraLayer]) -> None:
+def _copy_pairs(start: Adapter, layers: Mapping[str, LoraLayer]) -> None:
     with torch.no_grad():
         for path, layer in layers.items():
             pair = start.pairs[path]
@@ -183,14 +189,14 @@ def _go_on_from(start: Adapter, layers: Mapping[str, LoraLayer]) -> None:
 
 
 def _start_at_a_zero(layers: Mapping[str, LoraLayer]) -> None:
-    """B takes the random start that PEFT gives A, and A is zero: the paper's Init[2]."""
+    """Give B the random values that PEFT gives A, and set A to zero: the Init[2] of LoRA+ (arXiv 2402.12354)."""
     for layer in layers.values():
         nn.init.kaiming_uniform_(layer.lora_B[_NAME].weight, a=5**0.5)
         nn.init.zeros_(layer.lora_A[_NAME].weight)
 
 
 def _compute_in_the_dtype_of_the_base(layer: LoraLayer) -> None:
-    """Let a plain pair compute in its input's dtype, and add onto the base's output in place, as `applied` does with the result.
+    """Make a plain pair compute in its input's dtype, as `applied` does with the trained adapter.
 
     PEFT computes the float32 pair in float32: on a bfloat16 base each layer then copies its input and its output there and back,
     which costs more than its matrix products. The parameters, their gradients and AdamW's state stay float32.
@@ -200,7 +206,7 @@ def _compute_in_the_dtype_of_the_base(layer: LoraLayer) -> None:
 
 
 def _forward(layer: LoraLayer, x: Tensor) -> Tensor:
-    (name,) = layer.active_adapters  # another one than ours while a trainer computes with its reference
+    (name,) = layer.active_adapters  # not "default" while a trainer computes with its reference
     a, b = layer.lora_A[name].weight.to(x.dtype), layer.lora_B[name].weight.to(x.dtype)
     output = layer.base_layer(x)
     low = nn.functional.linear(layer.lora_dropout[name](x), a)

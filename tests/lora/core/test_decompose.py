@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hub.lora.core import decompose
-from hub.lora.core.decompose import Kept, svd
+from hub.lora.core.decompose import CachedSVD, svd
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -32,8 +32,8 @@ def test_a_matrix_is_decomposed_once_and_another_of_the_same_shape_by_itself(
         return svd(given)
 
     monkeypatch.setattr(decompose, "svd", counting)
-    kept, given = Kept(tmp_path / "svd"), matrix(20, 8)
-    first, again = kept(given), Kept(tmp_path / "svd")(given.clone())
+    kept, given = CachedSVD(tmp_path / "svd"), matrix(20, 8)
+    first, again = kept(given), CachedSVD(tmp_path / "svd")(given.clone())
     assert asked == [(20, 8)]
     for name in ("u", "sigma", "vt"):
         assert torch.equal(getattr(first, name), getattr(again, name))
@@ -44,7 +44,7 @@ def test_a_matrix_is_decomposed_once_and_another_of_the_same_shape_by_itself(
 
 
 def test_what_was_cut_off_is_made_again(tmp_path: Path) -> None:
-    kept, given = Kept(tmp_path / "svd"), matrix(20, 8)
+    kept, given = CachedSVD(tmp_path / "svd"), matrix(20, 8)
     kept(given)
     (file,) = (tmp_path / "svd").iterdir()
     file.write_bytes(file.read_bytes()[:50])
@@ -54,7 +54,7 @@ def test_what_was_cut_off_is_made_again(tmp_path: Path) -> None:
 
 def test_what_was_not_asked_for_the_longest_goes_first(tmp_path: Path) -> None:
     size = 4 * (40 * 40 * 2 + 40)
-    kept = Kept(tmp_path / "svd", limit=4 * size + size // 2)
+    kept = CachedSVD(tmp_path / "svd", limit=4 * size + size // 2)
     for seed in range(3):
         kept(matrix(40, 40, seed))
     oldest = {path.name for path in (tmp_path / "svd").iterdir()}

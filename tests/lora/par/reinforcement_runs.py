@@ -13,7 +13,7 @@ from hub.lora.core.examples import Example
 from hub.lora.par.grpo import Reinforced, Reinforcement, reinforce
 from hub.lora.par.rewards import FUNCTIONS, Answer
 from hub.lora.train.loop import Recipe, train_layers
-from hub.lora.train.trainable_layers import Tuned, tuned
+from hub.lora.train.trainable_layers import TrainableLayers, trainable_layers
 from tests.lora.par.masked_runs import mask_of, values
 from tests.lora.runs import Cancelled, CheckpointFolder, ignore_progress, unchanged
 
@@ -35,7 +35,9 @@ def reward_vowels(monkeypatch: pytest.MonkeyPatch, function: Callable[[Answer], 
     monkeypatch.setitem(cast(dict[str, Callable[[Answer], float]], FUNCTIONS), "vowels", function)
 
 
-def run(layers: Tuned, share: float | None = 0.4, changes: dict[str, Any] | None = None, **keywords: Any) -> Reinforced:
+def run(
+    layers: TrainableLayers, share: float | None = 0.4, changes: dict[str, Any] | None = None, **keywords: Any
+) -> Reinforced:
     mask = None if share is None else mask_of(layers, share)
     keywords = {"template": "plain", "on_progress": ignore_progress, **keywords}
     return reinforce(layers, EXAMPLES, settings(**changes or {}), mask=mask, **keywords)
@@ -43,7 +45,7 @@ def run(layers: Tuned, share: float | None = 0.4, changes: dict[str, Any] | None
 
 def check_only_the_mask_moves(tiny_base: Base, kl: float) -> None:
     with unchanged(tiny_base):
-        with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+        with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
             before, mask = values(layers), mask_of(layers, 0.4)
             done = run(layers, changes={"kl": kl, "weight_decay": 0.1})
             for name, chosen in mask.tensors().items():
@@ -61,20 +63,20 @@ def check_the_reference_is_the_policy_on_entry(tiny_base: Base, tmp_path: Path) 
     """The divergence is zero at the first step although supervision came before, and grows in a run that went on as in a whole one."""
     changes = {"kl": 0.04, "steps": 6, "learning_rate": 1e-2}
 
-    def supervised(layers: Tuned) -> None:
+    def supervised(layers: TrainableLayers) -> None:
         train_layers(layers, EXAMPLES, RECIPE, template="plain", on_progress=ignore_progress)
 
-    with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+    with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
         supervised(layers)
         whole, wanted = run(layers, changes=changes), values(layers)
     assert whole.curve[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert whole.curve[-1]["kl"] > 1e-3
-    with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+    with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
         supervised(layers)
         with pytest.raises(Cancelled):
             run(layers, changes=changes, checkpoints=CheckpointFolder(tmp_path, killed_after=3))
     heard: list[int] = []
-    with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+    with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
         supervised(layers)
         rest = run(
             layers,
@@ -88,7 +90,7 @@ def check_the_reference_is_the_policy_on_entry(tiny_base: Base, tmp_path: Path) 
             assert torch.equal(each, wanted[name])
         with pytest.raises(CheckpointMismatch):
             run(layers, changes=changes, checkpoints=CheckpointFolder(tmp_path))
-    with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+    with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
         supervised(layers)
         assert run(layers, changes=changes, checkpoints=CheckpointFolder(tmp_path)).curve == whole.curve, (
             "it was finished already"

@@ -10,7 +10,7 @@ from hub.lora.core.examples import Example, tokenize
 from hub.lora.par import grpo as module
 from hub.lora.par.grpo import NotReinforceable, reinforce
 from hub.lora.train.loop import TrainingDiverged
-from hub.lora.train.trainable_layers import NothingToTrain, tuned
+from hub.lora.train.trainable_layers import NothingToTrain, trainable_layers
 from tests.lora.par.reinforcement_runs import (
     EXAMPLES,
     RECIPE,
@@ -43,7 +43,7 @@ def test_nothing_is_told_to_anyone(tiny_base: Base, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(trl.trainer.base_trainer, "send_telemetry", tell)
     monkeypatch.delenv("CI", raising=False)
-    with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+    with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
         run(layers, changes={"steps": 1})
 
 
@@ -65,7 +65,7 @@ def test_each_prompt_comes_once_a_round_and_every_round_in_another_order() -> No
 
 
 def test_what_cannot_be_reinforced_is_refused(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tuned(tiny_base, RECIPE.shape, None, 0) as layers:
+    with trainable_layers(tiny_base, RECIPE.shape, None, 0) as layers:
         with pytest.raises(NotReinforceable, match="divides 8"):
             run(layers, changes={"batch_size": 3})
         with pytest.raises(NothingToTrain, match="None of 5 prompts"):

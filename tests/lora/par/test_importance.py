@@ -8,7 +8,7 @@ from hub.lora.core.batches import fitting
 from hub.lora.core.examples import Example, Tokens, pad, target_loss
 from hub.lora.par.importance import PROBE, layout, moments, passes, score
 from hub.lora.par.partition import NothingToPartition
-from hub.lora.train.trainable_layers import Shape, Tuned, tuned
+from hub.lora.train.trainable_layers import Shape, TrainableLayers, trainable_layers
 from hub.vocabulary import PartitionStart
 
 EXAMPLES = [Example(f"say {number}", f"it is {number}" * (1 + number % 3)) for number in range(5)]
@@ -22,14 +22,14 @@ def rows(base: Base) -> list[Tokens]:
     return fitting(base, EXAMPLES, "plain", 1024).rows
 
 
-def gradients(layers: Tuned, row: Tokens) -> dict[str, torch.Tensor]:
+def gradients(layers: TrainableLayers, row: Tokens) -> dict[str, torch.Tensor]:
     layers.base.model.zero_grad()
     target_loss(layers.base.model, pad(layers.base.tokenizer, [row])).backward()  # type: ignore[no-untyped-call]
     return {name: each.grad.clone() for name, each in layers.parameters().items() if each.grad is not None}
 
 
 def test_at_pissas_start_it_is_the_papers_formula_element_by_element(tiny_base: Base) -> None:
-    with tuned(tiny_base, shape("pissa"), None, 0) as layers:
+    with trainable_layers(tiny_base, shape("pissa"), None, 0) as layers:
         each = [gradients(layers, row) for row in rows(tiny_base)]
         found = score(layers, rows(tiny_base), "pissa", lambda: None)
         assert found.keys() == layers.parameters().keys()
@@ -44,7 +44,7 @@ def test_at_pissas_start_it_is_the_papers_formula_element_by_element(tiny_base: 
 
 
 def test_the_first_order_term_is_what_the_loss_does_when_an_element_shrinks(tiny_base: Base) -> None:
-    with tuned(tiny_base, shape("pissa"), None, 0) as layers:
+    with trainable_layers(tiny_base, shape("pissa"), None, 0) as layers:
         name, phi = next(iter(layers.parameters().items()))
         before = moments(layers, rows(tiny_base), lambda: None)
         terms = before.gradient[name].flatten() * phi.data.flatten()
@@ -55,7 +55,7 @@ def test_the_first_order_term_is_what_the_loss_does_when_an_element_shrinks(tiny
 
 
 def test_a_probe_scores_both_factors_in_balance_and_leaves_the_layers_as_they_were(tiny_base: Base) -> None:
-    with tuned(tiny_base, shape(), None, 0) as layers:
+    with trainable_layers(tiny_base, shape(), None, 0) as layers:
         before = {name: each.detach().clone() for name, each in layers.parameters().items()}
         started = moments(layers, rows(tiny_base), lambda: None)
         found = score(layers, rows(tiny_base), "probe", lambda: None)
@@ -76,14 +76,17 @@ def test_a_probe_scores_both_factors_in_balance_and_leaves_the_layers_as_they_we
 
 
 def test_what_does_not_depend_on_the_lora_cannot_be_scored(tiny_base: Base) -> None:
-    with tuned(tiny_base, shape("a_zero"), None, 0) as layers, pytest.raises(NothingToPartition, match="gradient of B"):
+    with (
+        trainable_layers(tiny_base, shape("a_zero"), None, 0) as layers,
+        pytest.raises(NothingToPartition, match="gradient of B"),
+    ):
         score(layers, rows(tiny_base), "probe", lambda: None)
 
 
 @pytest.mark.parametrize("start", ["pissa", "probe"])
 def test_every_example_is_reported_once_a_pass(tiny_base: Base, start: PartitionStart) -> None:
     calls: list[None] = []
-    with tuned(tiny_base, shape("pissa" if start == "pissa" else "default"), None, 0) as layers:
+    with trainable_layers(tiny_base, shape("pissa" if start == "pissa" else "default"), None, 0) as layers:
         score(layers, rows(tiny_base), start, lambda: calls.append(None))
         assert layout(layers).size == sum(each.numel() for each in layers.parameters().values())
     assert len(calls) == passes(start) * len(EXAMPLES)

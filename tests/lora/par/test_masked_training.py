@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hub.lora.core.bases import Base
-from hub.lora.train.trainable_layers import NothingToTrain, tuned
+from hub.lora.train.trainable_layers import NothingToTrain, trainable_layers
 from tests.lora.par.masked_runs import (
     RECIPE,
     check_a_stopped_run_ends_with_the_same_bits,
@@ -26,5 +26,8 @@ def test_a_masked_run_that_was_stopped_goes_on_and_ends_with_the_same_bits(tiny_
 
 def test_a_mask_that_lets_nothing_move_is_refused(tiny_base: Base) -> None:
     plain = replace(RECIPE, init="default").shape
-    with tuned(tiny_base, plain, None, 0) as layers, pytest.raises(NothingToTrain, match="lets nothing move"):
+    with (
+        trainable_layers(tiny_base, plain, None, 0) as layers,
+        pytest.raises(NothingToTrain, match="lets nothing move"),
+    ):
         fit(layers, mask_of(layers, 0.0))

@@ -24,7 +24,7 @@ from hub.lora.train import loop as module
 from hub.lora.train.loop import Recipe, Trained, TrainingDiverged
 from hub.lora.train.loraplus import DEFAULT_RATIO, make_optimizer, share_of_rate
 from hub.lora.train.lr_search import search_rate
-from hub.lora.train.trainable_layers import NothingToTrain, tuned
+from hub.lora.train.trainable_layers import NothingToTrain, trainable_layers
 from hub.vocabulary import INITS
 from tests.lora.runs import EXAMPLES, Cancelled, CheckpointFolder, adapter_of, digest, loss_of, run, unchanged
 from tests.tiny_models import byte_tokenizer, gpt2
@@ -185,7 +185,7 @@ def test_one_step_is_that_of_an_adamw_with_two_rates_written_out(tiny_base: Base
 def test_the_groups_are_those_of_peft_and_of_the_paper(tiny_base: Base) -> None:
     """The authors' rule for the same names: lora_B, and what has one dimension, at ratio times the rate; all else at the rate."""
     shape = Recipe(rank=4, dora=True).shape
-    with tuned(tiny_base, shape, None, seed=0):
+    with trainable_layers(tiny_base, shape, None, seed=0):
         model = tiny_base.model
         names = {id(each): name for name, each in model.named_parameters() if each.requires_grad}
         ours = make_optimizer(model, 1e-3, 16.0, 0.1).param_groups
@@ -368,7 +368,7 @@ def test_nothing_to_train_on_or_with_is_an_error(tiny_base: Base) -> None:
             run(tiny_base, target_modules=["no_such_layer"])
         with pytest.raises(NothingToTrain, match="input_layernorm"):
             run(tiny_base, target_modules=["q_proj", "input_layernorm"])
-        with pytest.raises(NothingToTrain, match="embed_tokens is no linear layer"):
+        with pytest.raises(NothingToTrain, match="embed_tokens is not a linear layer"):
             run(tiny_base, target_modules=["q_proj", "embed_tokens"])
 
 

@@ -24,7 +24,7 @@ from tests.workers.jobs import Submit, download, job_of, wait_for
 from tests.workers.two_systems import HELD_OUT, two_systems
 from workers.runtime import teachers as module
 from workers.runtime.runner import Runner
-from workers.runtime.teachers import Remembering, Server, ServerTeacher, TeacherUnavailable
+from workers.runtime.teachers import CachedTeacher, Server, ServerTeacher, TeacherUnavailable
 
 MODEL = "tests/tiny"
 BALLOTS = [
@@ -122,12 +122,12 @@ def asked(url: str, *, model: str = "any", key: str | None = "secret-key") -> Se
 
 
 def test_a_busy_server_is_asked_again_and_a_reply_is_asked_for_once(moody: str, tmp_path: Path) -> None:
-    teacher = Remembering(asked(moody), "any", tmp_path)
+    teacher = CachedTeacher(asked(moody), "any", tmp_path)
     assert teacher.replies(["a"]) == ["System2"]
     assert Moody.seen == 3
     assert teacher.replies(["a", "b"]) == ["System2", "System2"]
     assert Moody.seen == 4, "only what is new is asked"
-    assert Remembering(asked(moody), "other", tmp_path).replies(["a"]) == ["System2"]
+    assert CachedTeacher(asked(moody), "other", tmp_path).replies(["a"]) == ["System2"]
     assert Moody.seen == 5, "another model's replies are its own"
 
 
