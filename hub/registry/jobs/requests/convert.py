@@ -31,7 +31,7 @@ class Source(Strict):
     revision: str = Field("main", description="branch, tag, version (v2) or commit")
     folder: str = Field("", description="the folder of the weights, where that is not the top")
     file: str | None = Field(
-        None, description="the file of the weights; may be left out where its name or its being alone tells"
+        None, description="the file of the weights; left out: the one with a usual name, or the only one"
     )
 
 
@@ -44,7 +44,7 @@ class ConvertRequest(ResultRequest):
     kind: Literal["convert"]
     source: Source
     base: str | None = Field(None, min_length=1, max_length=200, description="left out: the one that the files name")
-    alpha: float | None = Field(None, gt=0, le=1e6, description="lora_alpha, which loralib's files do not say")
+    alpha: float | None = Field(None, gt=0, le=1e6, description="PEFT's lora_alpha, which loralib's files do not hold")
     enable_lora: list[bool] | None = Field(
         None,
         min_length=1,

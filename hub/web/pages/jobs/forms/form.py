@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ValidationError
 
+from hub.registry.jobs.kinds import KINDS
 from hub.registry.jobs.requests.common import Request
 from hub.vocabulary import JobKind
 from hub.web.model_forms import JsonObject, Typed, json_of, typed_of
@@ -30,9 +31,7 @@ class JobForm:
     """
 
     kind: JobKind
-    title: str
     lead: str
-    model: type[Request]
     controls: Sequence[Control]
     fields: Sequence[str | Switch]
     groups: Sequence[FieldGroup]
@@ -41,6 +40,14 @@ class JobForm:
     refreshed_by: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
     needs_base: bool = True
+
+    @property
+    def title(self) -> str:
+        return KINDS[self.kind].title
+
+    @property
+    def model(self) -> type[Request]:
+        return KINDS[self.kind].request
 
     @property
     def names(self) -> list[str]:

@@ -3,12 +3,7 @@
 from collections.abc import Mapping
 
 from hub.registry.jobs.contracts.par import PartitionSettings, ReinforcedSettings, SupervisedSettings
-from hub.registry.jobs.requests.compose import ComposeRequest
-from hub.registry.jobs.requests.convert import ConvertRequest
-from hub.registry.jobs.requests.evaluate import EvaluateRequest
-from hub.registry.jobs.requests.par import ParRequest
-from hub.registry.jobs.requests.reduce import ReduceRequest
-from hub.registry.jobs.requests.train import GIVEN_BY_START, TrainRequest
+from hub.registry.jobs.requests.train import GIVEN_BY_START
 from hub.vocabulary import REWARDS, JobKind
 from hub.web.pages.jobs.forms.controls import Base, Modules, ModulesOrNamespaces, OneModule, ResultName, Subject, Switch
 from hub.web.pages.jobs.forms.form import FieldGroup, JobForm
@@ -62,9 +57,7 @@ LAST = FieldGroup("Seed, template and time limit", ("seed", "template", "time_li
 
 COMPOSE = JobForm(
     kind="compose",
-    title="Compose",
     lead="Finds how much of each module to take, from a handful of examples of a new task.",
-    model=ComposeRequest,
     controls=(Base(), ModulesOrNamespaces(), Source("examples"), HeldOut(), ResultName()),
     fields=(
         *("search", "form", "budget"),
@@ -90,9 +83,7 @@ COMPOSE = JobForm(
 
 TRAIN = JobForm(
     kind="train",
-    title="Train",
     lead="Learns a module from examples with LoRA+: B learns faster than A.",
-    model=TrainRequest,
     controls=(
         Base(unless_modules=True),
         OneModule("start_from", decides=GIVEN_BY_START),
@@ -129,9 +120,7 @@ TRAIN = JobForm(
 
 PAR = JobForm(
     kind="par",
-    title="LoRA-PAR",
     lead="Learns fast and slow thinking in parts of one module: System 1 from examples, System 2 by reinforcement.",
-    model=ParRequest,
     controls=(Base(), Source("examples"), HeldOut(), Split(), ResultName()),
     fields=("settings", "measure", "visibility", "compare"),
     groups=(
@@ -155,9 +144,7 @@ PAR = JobForm(
 
 REDUCE = JobForm(
     kind="reduce",
-    title="Reduce",
     lead="Cuts what a task does not need: a base gets better at it, or a module gets smaller.",
-    model=ReduceRequest,
     controls=(Base(), OneModule("module"), Source("examples"), HeldOut(), ResultName(), Subject()),
     fields=("form", "loss_budget", "visibility"),
     groups=(
@@ -168,9 +155,7 @@ REDUCE = JobForm(
 
 EVALUATE = JobForm(
     kind="evaluate",
-    title="Evaluate",
     lead="Measures modules on data sets. The figures stay with the modules and are shown in Scores.",
-    model=EvaluateRequest,
     controls=(Base(unless_modules=True), Modules(), Source("examples"), DataSets()),
     fields=("metrics", "limit", "max_new_tokens", "include_base"),
     groups=(LAST,),
@@ -179,9 +164,7 @@ EVALUATE = JobForm(
 
 CONVERT = JobForm(
     kind="convert",
-    title="Convert",
     lead="Writes weights that PEFT cannot load, or that are a pickle, as a PEFT adapter that computes the same.",
-    model=ConvertRequest,
     controls=(ResultName(),),
     inputs=("source.repo", "source.revision", "source.folder", "source.file"),
     fields=("base", "alpha", "enable_lora", "component", "visibility"),
