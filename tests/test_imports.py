@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from hub import supervisor
+from hub.registry.platform.settings import Settings
 
 # numpy the registry needs itself, for sketches of modules.
 HEAVY = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "nevergrad", "pandas", "scipy")
@@ -20,9 +21,9 @@ def test_starts_without_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_workers_parent_starts_without_torch(settings: object) -> None:
+def test_a_workers_parent_starts_without_torch(settings: Settings) -> None:
     """Its child imports torch after the fork: threads of OpenMP do not survive one."""
-    env = {**supervisor.environment(settings), "PATH": "/usr/bin:/bin"}  # type: ignore[arg-type]
+    env = {**supervisor.environment(settings), "PATH": "/usr/bin:/bin"}
     program = f"import sys, workers.app; print(sorted(set(sys.modules) & set({HEAVY!r})))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=supervisor.ROOT, env=env, capture_output=True, text=True, check=True

@@ -13,8 +13,8 @@ import hub
 from hub.http.identity import SignedIn
 from hub.http.permissions import Public
 from hub.registry.access.permissions import Permit
+from tests.access_matrix.routes import api_routes, row_path
 from tests.access_matrix.table import CHANGING_GETS
-from tests.access_matrix.test_matrix import api_routes, row_path
 
 READING = {"GET", "HEAD", "OPTIONS"}
 

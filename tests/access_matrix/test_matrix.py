@@ -7,18 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 from sqlalchemy import event, func, select
 
-from api import huggingface, v1
-from api.huggingface import auth, cards, commit, info, lfs, refs, resolve, tree, unsupported, xet
-from api.huggingface import repos as hub_repos
+from api import huggingface
 from hub.http.identity import COOKIE
 from hub.registry.access import credentials
 from hub.registry.models.access import AuditEvent
 from hub.registry.platform.db import transaction
-from hub.web.site import CATCH_ALL_ROUTERS, PAGE_ROUTERS
 from tests.access_matrix.conftest import ORGANIZATION, Instance
+from tests.access_matrix.routes import api_routes, row_path
 from tests.access_matrix.table import ANSWERS, CHANGING_GETS, OK, ROLES, TABLE, VISIBILITIES, Row
 from tests.support.files import examples_file, peft_folder
 from tests.support.http import upload
@@ -107,23 +104,10 @@ def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Ro
     assert found == expected
 
 
-def api_routes() -> Iterator[APIRoute]:
-    hub = (auth, cards, commit, info, lfs, refs, hub_repos, resolve, tree, unsupported, xet)
-    routers = [*v1.SUBJECTS, *(module.router for module in (*PAGE_ROUTERS, *CATCH_ALL_ROUTERS, *hub))]
-    for router in routers:
-        for route in router.routes:
-            assert isinstance(route, APIRoute)
-            yield route
-
-
 def routes() -> Iterator[tuple[str, str]]:
     for route in api_routes():
         for method in route.methods or ():
             yield method, row_path(route)
-
-
-def row_path(route: APIRoute) -> str:
-    return re.sub(r":\w+\}", "}", route.path)
 
 
 def test_every_route_has_its_row_and_no_row_is_of_a_route_that_is_gone(instance: Instance) -> None:

@@ -68,6 +68,7 @@ class Running:
     token: str
     processes: dict[str, psutil.Popen]
     base: Path  # the built-in base as the workers converted it
+    start: Callable[[str], psutil.Popen]  # a service of docker-compose.yml, by name
 
     def client(self, *, signed_in: bool = True) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token}"} if signed_in else {}
@@ -124,8 +125,7 @@ def instance(base_settings: Settings, tmp_path_factory: pytest.TempPathFactory) 
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: ready(url), 60, "the API")
         token = (folder / "admin.token").read_text().strip()
-        running = Running(url, token, processes, folder / "cache" / "bases" / "built-in")
-        running.start = start  # type: ignore[attr-defined]
+        running = Running(url, token, processes, folder / "cache" / "bases" / "built-in", start)
         yield running
     finally:
         for process in processes.values():

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e.browser import problems_of, sign_in
 from tests.e2e.conftest import Running
-from tests.e2e.test_main_job import composition
+from tests.e2e.requests import composition
 from tests.support.files import peft_folder
 from tests.support.http import upload_adapter
 

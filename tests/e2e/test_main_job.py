@@ -4,7 +4,6 @@ import io
 import signal
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -12,24 +11,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e.conftest import Running, wait_for
+from tests.e2e.requests import MODULES, composition
 
 pytestmark = pytest.mark.e2e
 
-MODULES = [{"repo": f"starter/{name}"} for name in ("plurals", "past-tense", "upper-case")]
 DATA = "starter/capital-plurals-data"
-
-
-def composition(name: str, **changes: Any) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "kind": "compose",
-        "name": name,
-        "modules": MODULES,
-        "examples": {"inline": [{"input": "Give the plural in capital letters: dog", "target": "DOGS"}] * 2},
-        "search": "nevergrad",
-        "budget": 12,
-        "tune": None,
-    }
-    return body | changes
 
 
 def test_the_starter_library_is_there(instance: Running) -> None:
@@ -53,7 +39,7 @@ def test_a_worker_killed_in_the_middle_of_a_composition_loses_nothing(instance: 
         for process in [worker, *worker.children(recursive=True)]:
             process.send_signal(signal.SIGKILL)
         worker.wait(timeout=10)
-        instance.start("worker-gpu")  # type: ignore[attr-defined]
+        instance.start("worker-gpu")
         job = instance.finished(client, job)
         assert (job["state"], job["attempt"]) == ("succeeded", 2), job["error"]
         found = client.get("/v1/adapters/admin/woven").json()
@@ -96,7 +82,7 @@ def test_the_sweep_ends_and_another_takes_over(instance: Running) -> None:
         sweep = instance.processes["sweep"]
         sweep.send_signal(signal.SIGTERM)
         assert sweep.wait(timeout=20) == 0
-        instance.start("sweep")  # type: ignore[attr-defined]
+        instance.start("sweep")
         assert psutil.pid_exists(instance.processes["sweep"].pid)
         job = client.post(
             "/v1/jobs",

@@ -84,9 +84,8 @@ def test_a_page_is_whole_with_scripts_off(
     view: View, browser: Browser, contexts: Mapping[bool, BrowserContext], filled: Mapping[str, str], instance: Running
 ) -> None:
     """Everything that one reads is there; what cannot work without scripts does not show."""
-    cookies = contexts[view.signed_in].cookies()
-    context = browser.new_context(base_url=instance.url, java_script_enabled=False)
-    context.add_cookies(cookies)  # type: ignore[arg-type]
+    state = contexts[view.signed_in].storage_state()
+    context = browser.new_context(base_url=instance.url, java_script_enabled=False, storage_state=state)
     page = context.new_page()
     page.goto(view.path.format_map(filled))
     assert page.locator("h1").count() == 1

@@ -1,10 +1,11 @@
 """LoRA-PAR as a user sees it: labelled examples, one request to a running instance, and a module with what each stage brought."""
 
 import json
+from collections.abc import Iterable
 
 import pytest
 
-from hub.starter.tasks import TASKS
+from hub.starter.tasks import TASKS, TextPair
 from tests.e2e.conftest import Running
 
 pytestmark = pytest.mark.e2e
@@ -13,10 +14,10 @@ pytestmark = pytest.mark.e2e
 def test_one_request_gives_a_module_with_its_partition(instance: Running) -> None:
     (task,) = [task for task in TASKS if task.name == "number-words"]
 
-    def rows(count: int, pairs: object) -> list[dict[str, object]]:
+    def rows(count: int, pairs: Iterable[TextPair]) -> list[dict[str, object]]:
         labelled = [
             {"input": pair.input, "target": pair.target, "system": 1 + (int(pair.input.split()[-1]) >= 100)}
-            for pair in pairs  # type: ignore[attr-defined]
+            for pair in pairs
         ]
         return [row for system in (1, 2) for row in [each for each in labelled if each["system"] == system][:count]]
 

@@ -76,7 +76,7 @@ def habitual_base(*, steps: int = 400, seed: int = 0) -> Base:
         for _ in range(steps):
             read = [example for pair in generator.sample(KNOWN, 32) for example in _told(pair, generator)]
             loss = target_loss(model, pad(tokenizer, [tokenize(tokenizer, example, "plain") for example in read]))
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()

@@ -82,7 +82,7 @@ def test_a_template_has_short_lines(name: str) -> None:
 def test_a_context_has_the_variables_of_its_template(page: type[Page]) -> None:
     assert page.__doc__
     assert not page.__doc__.startswith(f"{page.__name__}("), "dataclasses write such a docstring where there is none"
-    assert page.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert page.__dataclass_params__.frozen  # type: ignore[attr-defined]  # typeshed does not know it
     names = family(page.template)
     used = set().union(*(meta.find_undeclared_variables(parsed(name)) for name in names))
     defined = set().union(*(defined_in(name) for name in names), render.TEMPLATES.globals, {"viewer", "self"})

@@ -58,7 +58,8 @@ def commit(
 ) -> Any:
     """POST these lines after a header; bytes are sent as they are, and then no header is put before."""
     raw = any(isinstance(text, bytes) for text in lines)
-    first = [] if raw or (lines and lines[0].get("key") == "header") else [header()]  # type: ignore[union-attr]
+    has_header = any(isinstance(text, Mapping) and text.get("key") == "header" for text in lines[:1])
+    first = [] if raw or has_header else [header()]
     body = b"".join(text if isinstance(text, bytes) else json.dumps(text).encode() + b"\n" for text in (*first, *lines))
     headers = {**person.headers, "Content-Type": "application/x-ndjson"}
     return client.post(f"/api/{kind}/{full_name}/commit/{at}", headers=headers, content=body)

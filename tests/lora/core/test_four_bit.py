@@ -92,9 +92,16 @@ def test_what_was_learnt_in_four_bits_helps_the_whole_base(trained: Adapter, who
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{"dora": True}, {"init": "pissa"}, {"init": "orthogonal"}])
-def test_what_needs_the_weights_is_refused(four_bit: Base, changes: dict[str, object]) -> None:
-    recipe = Recipe(rank=4, steps=2, **changes)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(rank=4, steps=2, dora=True),
+        Recipe(rank=4, steps=2, init="pissa"),
+        Recipe(rank=4, steps=2, init="orthogonal"),
+    ],
+    ids=["dora", "pissa", "orthogonal"],
+)
+def test_what_needs_the_weights_is_refused(four_bit: Base, recipe: Recipe) -> None:
     with pytest.raises(NothingToTrain, match="Load the base whole"):
         train(four_bit, EXAMPLES, recipe, template="plain", on_progress=ignore_progress)
 

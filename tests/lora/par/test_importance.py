@@ -9,13 +9,13 @@ from hub.lora.core.examples import Example, Tokens, pad, target_loss
 from hub.lora.par.importance import PROBE, layout, moments, passes, score
 from hub.lora.par.partition import NothingToPartition
 from hub.lora.train.trainable_layers import Shape, TrainableLayers, trainable_layers
-from hub.vocabulary import PartitionStart
+from hub.vocabulary import Init, PartitionStart
 
 EXAMPLES = [Example(f"say {number}", f"it is {number}" * (1 + number % 3)) for number in range(5)]
 
 
-def shape(init: str = "default") -> Shape:
-    return Shape(2, 4.0, ("q_proj", "down_proj"), 0.0, init, False, False)  # type: ignore[arg-type]
+def shape(init: Init = "default") -> Shape:
+    return Shape(2, 4.0, ("q_proj", "down_proj"), 0.0, init, False, False)
 
 
 def rows(base: Base) -> list[Tokens]:
@@ -24,7 +24,7 @@ def rows(base: Base) -> list[Tokens]:
 
 def gradients(layers: TrainableLayers, row: Tokens) -> dict[str, torch.Tensor]:
     layers.base.model.zero_grad()
-    target_loss(layers.base.model, pad(layers.base.tokenizer, [row])).backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(target_loss(layers.base.model, pad(layers.base.tokenizer, [row])))
     return {name: each.grad.clone() for name, each in layers.parameters().items() if each.grad is not None}
 
 

@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from datetime import timedelta
+from typing import BinaryIO
 
 import pytest
 from botocore.exceptions import ClientError
@@ -73,9 +74,9 @@ class DyingStorage(Storage):
         super().__init__(services.settings)
         self.after_put = after_put
 
-    def put(self, sha256: str, file: object, size: int) -> None:
+    def put(self, sha256: str, file: BinaryIO, size: int) -> None:
         if self.after_put:
-            super().put(sha256, file, size)  # type: ignore[arg-type]
+            super().put(sha256, file, size)
         raise Died
 
 

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -32,10 +32,12 @@ def zipped(files: dict[str, bytes], **options: Any) -> bytes:
 
 
 def tarred(
-    files: dict[str, bytes], mode: str = "w:gz", change: Callable[[tarfile.TarInfo], None] | None = None
+    files: dict[str, bytes],
+    mode: Literal["w", "w:gz"] = "w:gz",
+    change: Callable[[tarfile.TarInfo], None] | None = None,
 ) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as packed:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=buffer, mode=mode) as packed:
         for path, data in files.items():
             info = tarfile.TarInfo(path)
             info.size = len(data)

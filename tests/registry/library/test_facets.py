@@ -1,7 +1,5 @@
 """Facets: counts under the other filters, exact to a thousand, and nothing of what the viewer may not see."""
 
-from typing import Any
-
 import pytest
 from sqlalchemy import func, select, update
 
@@ -17,14 +15,16 @@ from tests.conftest import Person
 from tests.support.files import peft_folder
 from tests.support.published import adapter, base
 
+NO_FILTERS = Filters()
 
-def found(services: Services, viewer: Viewer | None, **filters: Any) -> Facets:
+
+def found(services: Services, viewer: Viewer | None, filters: Filters = NO_FILTERS) -> Facets:
     with transaction(services.sessions) as session:
-        return facets.facets(session, viewer, Filters(**filters))
+        return facets.facets(session, viewer, filters)
 
 
-def counts(services: Services, viewer: Viewer | None, facet: Facet, **filters: Any) -> dict[str, int]:
-    values = found(services, viewer, **filters).values[facet]
+def counts(services: Services, viewer: Viewer | None, facet: Facet, filters: Filters = NO_FILTERS) -> dict[str, int]:
+    values = found(services, viewer, filters).values[facet]
     assert not any(value.more for value in values)
     return {value.value: value.count for value in values}
 
@@ -58,13 +58,15 @@ def test_each_facet(services: Services, ann: Person, bob: Person) -> None:
 
 def test_a_facet_is_counted_under_the_other_filters(services: Services, ann: Person, bob: Person) -> None:
     library(services, ann, bob)
-    assert counts(services, ann.viewer, "owner", method="lora") == {"ann": 2}
-    assert counts(services, ann.viewer, "method", method="lora") == {"lora": 2, "lorahub": 1}
-    assert counts(services, ann.viewer, "method", method="lora", owner="bob") == {"lorahub": 1}
-    assert counts(services, ann.viewer, "base", base_model="org/base-4bit", text="three") == {"org/other": 1}
-    assert found(services, ann.viewer, method="lora", owner="bob").total.count == 0
+    assert counts(services, ann.viewer, "owner", filters=Filters(method="lora")) == {"ann": 2}
+    assert counts(services, ann.viewer, "method", filters=Filters(method="lora")) == {"lora": 2, "lorahub": 1}
+    assert counts(services, ann.viewer, "method", filters=Filters(method="lora", owner="bob")) == {"lorahub": 1}
+    assert counts(services, ann.viewer, "base", filters=Filters(base_model="org/base-4bit", text="three")) == {
+        "org/other": 1
+    }
+    assert found(services, ann.viewer, filters=Filters(method="lora", owner="bob")).total.count == 0
     # A further tag narrows the search.
-    assert counts(services, ann.viewer, "tag", tag=["verbs"]) == {"verbs": 2, "test": 1}
+    assert counts(services, ann.viewer, "tag", filters=Filters(tag=["verbs"])) == {"verbs": 2, "test": 1}
 
 
 def test_nobody_counts_what_he_may_not_see(services: Services, ann: Person, bob: Person, admin: Person) -> None:
@@ -82,13 +84,13 @@ def test_nobody_counts_what_he_may_not_see(services: Services, ann: Person, bob:
         hidden = {"merger", "secret-method", "acme/secret-base", "private"}
         assert told & hidden == (hidden if total == 3 else set())
         assert ("staff" in told, "ann" in told) == (total > 1, total > 1)
-        searches: tuple[dict[str, Any], ...] = (
-            {"text": "hidden"},
-            {"tag": ["merger"]},
-            {"owner": "ann", "visibility": "private"},
+        searches: tuple[Filters, ...] = (
+            Filters(text="hidden"),
+            Filters(tag=["merger"]),
+            Filters(owner="ann", visibility="private"),
         )
         for filters in searches:
-            asked = found(services, viewer, **filters)
+            asked = found(services, viewer, filters)
             assert asked.total.count == (1 if total == 3 else 0)
     with transaction(services.sessions) as session:
         repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/inside"))
@@ -130,19 +132,19 @@ def test_what_lies_beyond_the_window_is_counted_exactly(
         times = select(func.max(AdapterFacts.published_at)).where(AdapterFacts.name.in_(same)).scalar_subquery()
         session.execute(update(AdapterFacts).where(AdapterFacts.name.in_(same)).values(published_at=times))
     facets_of: tuple[Facet, ...] = ("base", "method", "task", "tag", "owner", "visibility")
-    searches: tuple[dict[str, Any], ...] = (
-        {},
-        {"method": "lora"},
-        {"tag": ["verbs"]},
-        {"text": "verbs", "owner": "ann"},
-        {"visibility": "private"},
+    searches: tuple[Filters, ...] = (
+        Filters(),
+        Filters(method="lora"),
+        Filters(tag=["verbs"]),
+        Filters(text="verbs", owner="ann"),
+        Filters(visibility="private"),
     )
-    whole = [{f: counts(services, ann.viewer, f, **each) for f in facets_of} for each in searches]
+    whole = [{f: counts(services, ann.viewer, f, filters=each) for f in facets_of} for each in searches]
     monkeypatch.setattr(facets, "WINDOW", 2)
     monkeypatch.setattr(facets, "WIDE", 2)
     for each, expected in zip(searches, whole, strict=True):
         for facet in facets_of:
-            seen = counts(services, ann.viewer, facet, **each)
+            seen = counts(services, ann.viewer, facet, filters=each)
             assert seen.items() <= expected[facet].items()
             assert seen or not expected[facet]
     assert counts(services, ann.viewer, "owner") == {"ann": 3, "bob": 1}

@@ -15,12 +15,14 @@ from tests.conftest import Person
 from tests.support.files import TINY, peft_folder
 from tests.support.published import adapter, base
 
+NO_FILTERS = Filters()
+
 
 def names(
-    services: Services, viewer: Viewer | None, limit: int = 50, sort: Sort = "newest", **filters: object
+    services: Services, viewer: Viewer | None, limit: int = 50, sort: Sort = "newest", filters: Filters = NO_FILTERS
 ) -> list[str]:
     with transaction(services.sessions) as session:
-        page = search.search(session, viewer, Filters(**filters), sort=sort, limit=limit, cursor=None)  # type: ignore[arg-type]
+        page = search.search(session, viewer, filters, sort=sort, limit=limit, cursor=None)
         return [hit.repo for hit in page.hits]
 
 
@@ -38,19 +40,19 @@ def test_a_base_is_found_under_each_of_its_names(services: Services, ann: Person
     adapter(services, ann, "ann/two", base="org/base-4bit")
     adapter(services, ann, "ann/other", base="org/another")
     for name in ("org/base", "org/base-4bit", "/models/base"):
-        assert names(services, ann.viewer, base_model=name) == ["ann/two", "ann/one"]
-    assert names(services, ann.viewer, base_model="org/another") == ["ann/other"]
-    assert names(services, ann.viewer, base_model="org/b") == []
+        assert names(services, ann.viewer, filters=Filters(base_model=name)) == ["ann/two", "ann/one"]
+    assert names(services, ann.viewer, filters=Filters(base_model="org/another")) == ["ann/other"]
+    assert names(services, ann.viewer, filters=Filters(base_model="org/b")) == []
 
 
 def test_an_adapter_that_came_before_its_base_is_found_by_it(services: Services, ann: Person) -> None:
     adapter(services, ann, "ann/early", base="org/base-4bit")
-    assert names(services, ann.viewer, base_model="org/base") == []
+    assert names(services, ann.viewer, filters=Filters(base_model="org/base")) == []
     base(services, "org/base", "org/base-4bit")
-    assert names(services, ann.viewer, base_model="org/base") == ["ann/early"]
+    assert names(services, ann.viewer, filters=Filters(base_model="org/base")) == ["ann/early"]
     base(services, "org/base")  # the alias is taken away again
-    assert names(services, ann.viewer, base_model="org/base") == []
-    assert names(services, ann.viewer, base_model="org/base-4bit") == ["ann/early"]
+    assert names(services, ann.viewer, filters=Filters(base_model="org/base")) == []
+    assert names(services, ann.viewer, filters=Filters(base_model="org/base-4bit")) == ["ann/early"]
 
 
 def test_filters_by_rank_method_tag_and_owner(services: Services, ann: Person, bob: Person) -> None:
@@ -59,19 +61,19 @@ def test_filters_by_rank_method_tag_and_owner(services: Services, ann: Person, b
     sidecar = {"loraloom.json": b'{"method": "lorahub"}'}
     card = b"---\nlicense: mit\ntags: [verbs, test]\n---\nMade of others.\n"
     adapter(services, bob, "bob/woven", files={**peft_folder(rank=2, seed=5), **sidecar, "README.md": card})
-    assert names(services, ann.viewer, rank=4) == ["ann/four"]
-    assert names(services, ann.viewer, method="lorahub") == ["bob/woven"]
-    assert names(services, ann.viewer, method="lora") == ["ann/four", "ann/two"]
-    assert names(services, ann.viewer, tag=["test"]) == ["bob/woven", "ann/four", "ann/two"]
-    assert names(services, ann.viewer, tag=["test", "verbs"]) == ["bob/woven"]
-    assert names(services, ann.viewer, tag=["test", "absent"]) == []
-    assert names(services, ann.viewer, owner="bob") == ["bob/woven"]
-    assert names(services, ann.viewer, task="CAUSAL_LM") == ["bob/woven", "ann/four", "ann/two"]
-    assert names(services, ann.viewer, task="SEQ_CLS") == []
-    assert names(services, ann.viewer, visibility="internal") == ["bob/woven", "ann/four", "ann/two"]
-    assert names(services, ann.viewer, visibility="public") == []
-    assert names(services, ann.viewer, owner="ann", rank=2, tag=["tiny"]) == ["ann/two"]
-    assert names(services, ann.viewer, owner="bob", rank=4) == []
+    assert names(services, ann.viewer, filters=Filters(rank=4)) == ["ann/four"]
+    assert names(services, ann.viewer, filters=Filters(method="lorahub")) == ["bob/woven"]
+    assert names(services, ann.viewer, filters=Filters(method="lora")) == ["ann/four", "ann/two"]
+    assert names(services, ann.viewer, filters=Filters(tag=["test"])) == ["bob/woven", "ann/four", "ann/two"]
+    assert names(services, ann.viewer, filters=Filters(tag=["test", "verbs"])) == ["bob/woven"]
+    assert names(services, ann.viewer, filters=Filters(tag=["test", "absent"])) == []
+    assert names(services, ann.viewer, filters=Filters(owner="bob")) == ["bob/woven"]
+    assert names(services, ann.viewer, filters=Filters(task="CAUSAL_LM")) == ["bob/woven", "ann/four", "ann/two"]
+    assert names(services, ann.viewer, filters=Filters(task="SEQ_CLS")) == []
+    assert names(services, ann.viewer, filters=Filters(visibility="internal")) == ["bob/woven", "ann/four", "ann/two"]
+    assert names(services, ann.viewer, filters=Filters(visibility="public")) == []
+    assert names(services, ann.viewer, filters=Filters(owner="ann", rank=2, tag=["tiny"])) == ["ann/two"]
+    assert names(services, ann.viewer, filters=Filters(owner="bob", rank=4)) == []
 
 
 def test_every_word_must_occur_somewhere(services: Services, ann: Person) -> None:
@@ -79,13 +81,13 @@ def test_every_word_must_occur_somewhere(services: Services, ann: Person) -> Non
     adapter(services, ann, "ann/nouns", files={**peft_folder(), "README.md": card})
     adapter(services, ann, "ann/100_percent", seed=2, base="org/Big-Base")
     for words in ("nouns", "NOUN", "grammar", "ann/nouns plural", "plural  grammar", "turns"):
-        assert names(services, ann.viewer, text=words) == ["ann/nouns"], words
-    assert names(services, ann.viewer, text="big-base") == ["ann/100_percent"]
-    assert names(services, ann.viewer, text="plural big-base") == []
+        assert names(services, ann.viewer, filters=Filters(text=words)) == ["ann/nouns"], words
+    assert names(services, ann.viewer, filters=Filters(text="big-base")) == ["ann/100_percent"]
+    assert names(services, ann.viewer, filters=Filters(text="plural big-base")) == []
     # The pattern characters of LIKE stand for themselves.
-    assert names(services, ann.viewer, text="0_p") == ["ann/100_percent"]
+    assert names(services, ann.viewer, filters=Filters(text="0_p")) == ["ann/100_percent"]
     for pattern in ("100%", "n_uns", "%", "\\"):
-        assert names(services, ann.viewer, text=pattern) == [], pattern
+        assert names(services, ann.viewer, filters=Filters(text=pattern)) == [], pattern
 
 
 def walk(services: Services, viewer: Viewer, limit: int, sort: Sort = "newest") -> list[str]:
@@ -121,7 +123,11 @@ def test_each_order(services: Services, ann: Person, bob: Person) -> None:
     for sort, expected in orders.items():
         assert names(services, ann.viewer, sort=sort) == expected
         assert [walk(services, ann.viewer, limit, sort) for limit in (1, 2, 3)] == [expected] * 3
-    assert names(services, ann.viewer, sort="name", owner="ann") == ["ann/apple", "ann/late", "ann/zebra"]
+    assert names(services, ann.viewer, sort="name", filters=Filters(owner="ann")) == [
+        "ann/apple",
+        "ann/late",
+        "ann/zebra",
+    ]
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -174,10 +180,16 @@ def test_lists_follow_a_repo_that_changes(services: Services, ann: Person, bob: 
         repo = repo_visibility.change_visibility(
             session, repos.writable(session, ann.viewer, "model", "ann/a"), "private", reveal=False
         )
-    assert (names(services, bob.viewer), names(services, ann.viewer, visibility="private")) == ([], ["ann/a"])
+    assert (names(services, bob.viewer), names(services, ann.viewer, filters=Filters(visibility="private"))) == (
+        [],
+        ["ann/a"],
+    )
     with transaction(services.sessions) as session:
         rename_copy.move(session, repos.writable(session, ann.viewer, "model", repo.full_name), "weavers/b")
-    assert (names(services, ann.viewer, owner="ann"), names(services, ann.viewer, owner="weavers")) == (
+    assert (
+        names(services, ann.viewer, filters=Filters(owner="ann")),
+        names(services, ann.viewer, filters=Filters(owner="weavers")),
+    ) == (
         [],
         ["weavers/b"],
     )
@@ -246,7 +258,7 @@ def test_nobody_finds_what_he_may_not_read(services: Services, ann: Person, bob:
     assert names(services, admin.viewer) == everything
     assert names(services, bob.viewer) == everything[:2]
     assert names(services, None) == everything[:1]
-    assert names(services, bob.viewer, text="private") == []
+    assert names(services, bob.viewer, filters=Filters(text="private")) == []
     assert names(services, bob.viewer, limit=2) == everything[:2]
 
 
@@ -277,13 +289,13 @@ def test_words_of_two_characters_are_found_in_scripts_without_spaces(services: S
     wide = "---\nlicense: mit\n---\nＳＱＬ queries\n".encode()
     adapter(services, ann, "ann/sql", files={**peft_folder(seed=2), "README.md": wide})
     for words in ("日本", "文を", "翻訳", "中国 日本"):
-        assert names(services, ann.viewer, text=words) == ["ann/translates"], words
-    assert names(services, ann.viewer, text="日中") == []
+        assert names(services, ann.viewer, filters=Filters(text=words)) == ["ann/translates"], words
+    assert names(services, ann.viewer, filters=Filters(text="日中")) == []
     for words in ("日", "。", "す", "ti", "lo", "an"):  # and how words in letters begin
-        assert "ann/translates" in names(services, ann.viewer, text=words), words
+        assert "ann/translates" in names(services, ann.viewer, filters=Filters(text=words)), words
     for words in ("猫", "ef", "zq", "%", "\\", "e/"):
-        assert names(services, ann.viewer, text=words) == [], words
+        assert names(services, ann.viewer, filters=Filters(text=words)) == [], words
     for words in ("sq", "s", "s/", "q-", "q"):
-        assert names(services, ann.viewer, text=words)[:1] == ["ann/sql"], words
+        assert names(services, ann.viewer, filters=Filters(text=words))[:1] == ["ann/sql"], words
     for words in ("sql", "ｓｑｌ", "SQL"):
-        assert names(services, ann.viewer, text=words) == ["ann/sql"], words
+        assert names(services, ann.viewer, filters=Filters(text=words)) == ["ann/sql"], words

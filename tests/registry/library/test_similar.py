@@ -1,5 +1,7 @@
 """The map of a library through the database: told of near duplicates, by base, and never of what one may not see."""
 
+from collections.abc import Sequence
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -16,9 +18,9 @@ from tests.support.http import upload_adapter
 from tests.support.published import adapter, base
 
 
-def map_of(services: Services, viewer: Viewer | None, name: str = TINY, **options: object) -> similar.Map:
+def map_of(services: Services, viewer: Viewer | None, name: str = TINY, namespaces: Sequence[str] = ()) -> similar.Map:
     with transaction(services.sessions) as session:
-        return similar.library_map(session, viewer, name, **options)  # type: ignore[arg-type]
+        return similar.library_map(session, viewer, name, namespaces=namespaces)
 
 
 def names(found: similar.Map) -> list[str]:

@@ -147,10 +147,9 @@ def test_what_changed_between_two_versions(client: TestClient, services: Service
 def test_lineage_names_no_more_than_one_may_see(
     client: TestClient, services: Services, ann: Person, bob: Person
 ) -> None:
-    grand, parent, hidden = (
-        adapter(services, ann, f"ann/{name}", seed=seed, visibility=level)  # type: ignore[arg-type]
-        for seed, (name, level) in enumerate([("grand", "public"), ("parent", "public"), ("hidden", "private")])
-    )
+    grand = adapter(services, ann, "ann/grand", seed=0, visibility="public")
+    parent = adapter(services, ann, "ann/parent", seed=1, visibility="public")
+    hidden = adapter(services, ann, "ann/hidden", seed=2, visibility="private")
     deep = adapter(services, ann, "ann/deep", seed=7, visibility="public")
     child = adapter(services, ann, "ann/x", seed=8, visibility="public")
     secret = adapter(services, bob, "bob/secret", seed=9, visibility="private")
