@@ -3,16 +3,15 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.huggingface.common import FullName, RepoTypeDep, link_next, revision_and_path, time
 from api.huggingface.upstream_proxy import UpstreamFallbackRoute
 from hub.http.identity import SessionDep, ViewerDep
 from hub.http.permissions import public
+from hub.registry.access import users
 from hub.registry.content import refs, trees
 from hub.registry.content.trees import Item, is_lfs
-from hub.registry.models.access import User
 from hub.registry.models.content import Commit
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=UpstreamFallbackRoute)
@@ -98,7 +97,7 @@ def list_commits(
     )
     found = trees.history(session, first, limit + 1)
     link_next(request, response, found[limit].id if len(found) > limit else None)
-    names = dict(iter(session.execute(select(User.id, User.name).where(User.id.in_({c.author_id for c in found})))))
+    names = users.names_of(session, {commit.author_id for commit in found})
     return [
         {
             "id": commit.id,

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Response
 from sqlalchemy.orm import Session
 
-from hub.registry.access import credentials
+from hub.registry.access import credentials, permissions
 from hub.registry.access.viewer import Viewer
 from hub.registry.platform import db
-from hub.registry.platform.errors import Forbidden, NotSignedIn
+from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.services import Services
 
 COOKIE = "loraloom_session"
@@ -61,9 +61,7 @@ ViewerDep = Annotated[Viewer | None, Depends(get_viewer)]
 
 
 def require_viewer(viewer: ViewerDep) -> Viewer:
-    if viewer is None:
-        raise NotSignedIn("Sign in, or send a token as `Authorization: Bearer ll_...`.")
-    return viewer
+    return permissions.require_signed_in(viewer)
 
 
 SignedIn = Annotated[Viewer, Depends(require_viewer)]

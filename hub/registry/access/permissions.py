@@ -120,15 +120,16 @@ N = TypeVar("N", bound=NamespacePermit)
 
 def authorize(viewer: Viewer | None, permit: type[P]) -> P:
     """The permit. Raises NotSignedIn, ScopeMissing if the token does not allow it, Forbidden if the person may not."""
-    return permit(_check_token(viewer, permit))
+    viewer = require_signed_in(viewer)
+    _check_token(viewer, permit)
+    return permit(viewer)
 
 
 def authorize_in(
     session: Session, viewer: Viewer | None, permit: type[N], namespace: str, name: str | None = None
 ) -> N:
     """The permit for a namespace, or with `name` for one repo of it. Raises as `authorize` does, and NotFound or Forbidden."""
-    if viewer is None:
-        raise NotSignedIn("Sign in, or send a token as `Authorization: Bearer ll_...`.")
+    viewer = require_signed_in(viewer)
     held = None if viewer.limited_from(namespace, name) else role(session, viewer, namespace)
     if held is None:
         raise permit.refusal(viewer, namespace, None)
@@ -138,9 +139,13 @@ def authorize_in(
     return permit(viewer, namespace)
 
 
-def _check_token(viewer: Viewer | None, permit: type[Permit]) -> Viewer:
+def require_signed_in(viewer: Viewer | None) -> Viewer:
     if viewer is None:
         raise NotSignedIn("Sign in, or send a token as `Authorization: Bearer ll_...`.")
+    return viewer
+
+
+def _check_token(viewer: Viewer, permit: type[Permit]) -> None:
     if permit.scope not in viewer.scopes:
         has = ", ".join(sorted(viewer.scopes))
         raise ScopeMissing(
@@ -152,7 +157,6 @@ def _check_token(viewer: Viewer | None, permit: type[Permit]) -> Viewer:
         )
     if permit.administrator and not viewer.is_admin:
         raise Forbidden("Only an administrator may do this.")
-    return viewer
 
 
 # Whoever runs commands on the instance's own machine. No user can have this name.

@@ -1,7 +1,7 @@
 """Users and namespaces: which names are allowed, creating accounts, and memberships."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -102,6 +102,10 @@ def ensure_namespace(session: Session, name: str, kind: NamespaceKind, admin_id:
     session.execute(insert(Namespace).values(name=name, kind=kind).on_conflict_do_nothing())
     member = insert(Membership).values(namespace=name, user_id=admin_id, role="admin")
     session.execute(member.on_conflict_do_nothing())
+
+
+def names_of(session: Session, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, str]:
+    return dict(iter(session.execute(select(User.id, User.name).where(User.id.in_(ids)))))
 
 
 def namespaces(session: Session, viewer: Viewer) -> Sequence[tuple[Namespace, Role]]:
