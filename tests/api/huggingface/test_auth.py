@@ -15,9 +15,9 @@ from hub.registry.access import users
 from hub.registry.models.access import DeviceLogin, Token
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import StartClient
 from tests.conftest import Person
+from tests.support import protocol
 
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
@@ -28,8 +28,8 @@ def test_whoami(client: TestClient, services: Services, ann: Person) -> None:
     told = client.get("/api/whoami-v2", headers=ann.headers).json()
     assert (told["name"], [org["name"] for org in told["orgs"]]) == ("ann", ["weavers"])
     assert told["auth"]["accessToken"] == {"displayName": "test", "role": "write"}
-    talk.told(client.get("/api/whoami-v2"), 401)
-    talk.told(client.get("/api/whoami-v2", headers={"Authorization": "Bearer ll_wrong"}), 401)
+    protocol.error_of(client.get("/api/whoami-v2"), 401)
+    protocol.error_of(client.get("/api/whoami-v2", headers={"Authorization": "Bearer ll_wrong"}), 401)
 
 
 def start(client: TestClient) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.starter import seed
 from hub.starter.publish import MODULES, publish_module
-from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
+from tests.support import protocol
 from tests.support.files import peft_folder
 
 PUSH = """
@@ -130,14 +130,14 @@ def test_what_vllm_sglang_and_lorax_ask(run_client: RunClient, tmp_path: Path) -
 @pytest.mark.parametrize("path", ["adapter_model.safetensors", "adapter_config.json", "one"])
 def test_the_rust_client_reads_size_and_names_from_one_byte(client: TestClient, ann: Person, path: str) -> None:
     files = {**peft_folder(), "one": b"1"}
-    talk.create(client, ann, "ann/adapter")
-    commit = talk.committed(client, ann, "ann/adapter", files)
+    protocol.create(client, ann, "ann/adapter")
+    commit = protocol.committed(client, ann, "ann/adapter", files)
     answer: Any = client.get(f"/ann/adapter/resolve/main/{path}", headers={**ann.headers, "Range": "bytes=0-0"})
     assert answer.status_code == 206
     assert answer.content == files[path][:1]
     assert answer.headers["Content-Range"] == f"bytes 0-0/{len(files[path])}"
     assert answer.headers["X-Repo-Commit"] == commit
-    named = talk.sha256 if path.endswith(".safetensors") else talk.git_oid
+    named = protocol.sha256 if path.endswith(".safetensors") else protocol.git_oid
     assert answer.headers["ETag"] == f'"{named(files[path])}"'
 
 

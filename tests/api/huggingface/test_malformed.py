@@ -20,8 +20,8 @@ from hub.registry.content import lfs, xet
 from hub.registry.models.content import Blob, Commit, Holding, Ref, Repo, TreeEntry
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.api.huggingface import talk
 from tests.conftest import Person
+from tests.support import protocol
 from tests.support.files import peft_folder
 
 
@@ -131,8 +131,8 @@ HOSTILE: list[Any] = [
 @pytest.fixture
 def hostile(services: Services, ann: Person) -> Iterator[TestClient]:
     with TestClient(create_app(services), base_url="http://testserver", raise_server_exceptions=False) as client:
-        talk.create(client, ann, "ann/r")
-        talk.committed(client, ann, "ann/r", peft_folder())
+        protocol.create(client, ann, "ann/r")
+        protocol.committed(client, ann, "ann/r", peft_folder())
         client.headers.update(ann.headers)
         yield client
 

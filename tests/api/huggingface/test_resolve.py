@@ -9,17 +9,17 @@ from starlette.testclient import TestClient
 
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
-from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
+from tests.support import protocol
 
 DATA = bytes(range(256)) * 20
 
 
 @pytest.fixture(autouse=True)
 def head(client: TestClient, ann: Person) -> str:
-    talk.create(client, ann, "ann/r")
-    return talk.committed(client, ann, "ann/r", {"w.bin": DATA, "a b/ü.txt": b"text", "empty": b""})
+    protocol.create(client, ann, "ann/r")
+    return protocol.committed(client, ann, "ann/r", {"w.bin": DATA, "a b/ü.txt": b"text", "empty": b""})
 
 
 def get(client: TestClient, person: Person, path: str, method: str = "GET", **headers: str) -> Any:
@@ -31,10 +31,10 @@ def get(client: TestClient, person: Person, path: str, method: str = "GET", **he
 @pytest.mark.parametrize(
     ("path", "data", "etag"),
     [
-        ("w.bin", DATA, talk.sha256(DATA)),
-        ("a%20b/%C3%BC.txt", b"text", talk.git_oid(b"text")),
-        ("a%20b%2F%C3%BC.txt", b"text", talk.git_oid(b"text")),
-        ("empty", b"", talk.git_oid(b"")),
+        ("w.bin", DATA, protocol.sha256(DATA)),
+        ("a%20b/%C3%BC.txt", b"text", protocol.git_oid(b"text")),
+        ("a%20b%2F%C3%BC.txt", b"text", protocol.git_oid(b"text")),
+        ("empty", b"", protocol.git_oid(b"")),
     ],
 )
 def test_head_and_get_say_the_same(
@@ -70,7 +70,7 @@ def test_ranges(client: TestClient, ann: Person, asked: str, part: bytes, said: 
 
 
 def test_a_range_beyond_the_file_and_what_is_no_range(client: TestClient, ann: Person) -> None:
-    talk.told(get(client, ann, "main/w.bin", Range="bytes=5120-"), 416)
+    protocol.error_of(get(client, ann, "main/w.bin", Range="bytes=5120-"), 416)
     for asked in ("lines=1-2", "bytes=a-b", "bytes=0-1,3-4"):
         answer = get(client, ann, "main/w.bin", Range=asked)
         assert (answer.status_code, answer.content) == (200, DATA)
@@ -79,17 +79,17 @@ def test_a_range_beyond_the_file_and_what_is_no_range(client: TestClient, ann: P
 
 def test_what_is_not_there(client: TestClient, ann: Person, head: str) -> None:
     missing = get(client, ann, "main/absent")
-    talk.told(missing, 404, "EntryNotFound")
+    protocol.error_of(missing, 404, "EntryNotFound")
     assert missing.headers["X-Repo-Commit"] == head  # so that clients remember it
-    talk.told(get(client, ann, "main/a%20b"), 404, "EntryNotFound")
-    talk.told(get(client, ann, "absent/w.bin"), 404, "RevisionNotFound")
-    talk.told(get(client, ann, f"{'0' * 40}/w.bin"), 404, "RevisionNotFound")
+    protocol.error_of(get(client, ann, "main/a%20b"), 404, "EntryNotFound")
+    protocol.error_of(get(client, ann, "absent/w.bin"), 404, "RevisionNotFound")
+    protocol.error_of(get(client, ann, f"{'0' * 40}/w.bin"), 404, "RevisionNotFound")
     assert get(client, ann, "main/absent", "HEAD").headers["X-Error-Code"] == "EntryNotFound"
-    talk.told(get(client, ann, "main/%00"), 422)
+    protocol.error_of(get(client, ann, "main/%00"), 422)
 
 
 def test_uploaded_bytes_are_no_page_of_the_hub(client: TestClient, ann: Person) -> None:
-    talk.committed(client, ann, "ann/r", {"page.html": b"<script>alert(1)</script>"})
+    protocol.committed(client, ann, "ann/r", {"page.html": b"<script>alert(1)</script>"})
     answer = get(client, ann, "main/page.html", Accept="text/html")
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"].startswith("attachment")
@@ -107,7 +107,7 @@ class TestWithPublicS3:
         for method in ("HEAD", "GET"):
             answer = get(client, ann, "main/w.bin", method)
             assert answer.status_code == 302
-            assert answer.headers["X-Linked-ETag"] == f'"{talk.sha256(DATA)}"'
+            assert answer.headers["X-Linked-ETag"] == f'"{protocol.sha256(DATA)}"'
             assert (answer.headers["X-Linked-Size"], answer.headers["X-Repo-Commit"]) == (str(len(DATA)), head)
         with httpx.Client() as plain:
             part = plain.get(answer.headers["Location"], headers={"Range": "bytes=0-0"})

@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 from hub.registry.models.content import Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.api.huggingface import talk
-from tests.api.huggingface.talk import seen
 from tests.conftest import Person
+from tests.support import protocol
 from tests.support.files import floats, safetensors
+from tests.support.protocol import visible
 
 SECRET = safetensors({"weight": ((64,), floats(64, 1))})
 UNKNOWN = safetensors({"weight": ((64,), floats(64, 2))})
@@ -24,40 +24,42 @@ SMALL, NOWHERE = b"a small secret", b"that nobody has"
 
 @pytest.fixture(autouse=True)
 def secrets(client: TestClient, ann: Person, bob: Person) -> None:
-    talk.create(client, ann, "ann/hidden", private=True)
-    talk.committed(client, ann, "ann/hidden", {"model.safetensors": SECRET, "note.txt": SMALL})
-    talk.create(client, bob, "bob/own")
+    protocol.create(client, ann, "ann/hidden", private=True)
+    protocol.committed(client, ann, "ann/hidden", {"model.safetensors": SECRET, "note.txt": SMALL})
+    protocol.create(client, bob, "bob/own")
 
 
 @pytest.mark.parametrize(("known", "unknown"), [(SECRET, UNKNOWN), (SMALL, NOWHERE[: len(SMALL)])])
 def test_a_commit_by_hash_finds_nothing(client: TestClient, bob: Person, known: bytes, unknown: bytes) -> None:
-    answers = [talk.commit(client, bob, "bob/own", talk.lfs_file("a.bin", data)) for data in (known, unknown)]
-    assert seen(answers[0], known) == seen(answers[1], unknown)
-    assert "are not held by 'bob'" in talk.told(answers[0], 422)
+    answers = [protocol.commit(client, bob, "bob/own", protocol.lfs_file("a.bin", data)) for data in (known, unknown)]
+    assert visible(answers[0], known) == visible(answers[1], unknown)
+    assert "are not held by 'bob'" in protocol.error_of(answers[0], 422)
     without_size = [
-        talk.commit(client, bob, "bob/own", talk.line("lfsFile", path="a.bin", algo="sha256", oid=talk.sha256(data)))
+        protocol.commit(
+            client, bob, "bob/own", protocol.line("lfsFile", path="a.bin", algo="sha256", oid=protocol.sha256(data))
+        )
         for data in (known, unknown)
     ]
-    assert seen(without_size[0], known) == seen(without_size[1], unknown)
-    assert talk.tree(client, bob, "bob/own") == {}
+    assert visible(without_size[0], known) == visible(without_size[1], unknown)
+    assert protocol.tree(client, bob, "bob/own") == {}
 
 
 def test_the_lfs_batch_asks_for_the_bytes(client: TestClient, services: Services, bob: Person) -> None:
-    answers = [talk.batch(client, bob, "bob/own", data) for data in (SECRET, UNKNOWN)]
+    answers = [protocol.batch(client, bob, "bob/own", data) for data in (SECRET, UNKNOWN)]
     assert [sorted(answer["actions"]) for answer in answers] == [["upload", "verify"]] * 2
-    wrong = [talk.put(client, answer, bytes(len(SECRET))) for answer in answers]
-    assert "SHA-256" in talk.told(wrong[0], 422)
-    assert seen(wrong[0], SECRET) == seen(wrong[1], UNKNOWN)
-    body = [{"oid": talk.sha256(data), "size": len(data)} for data in (SECRET, UNKNOWN)]
+    wrong = [protocol.put(client, answer, bytes(len(SECRET))) for answer in answers]
+    assert "SHA-256" in protocol.error_of(wrong[0], 422)
+    assert visible(wrong[0], SECRET) == visible(wrong[1], UNKNOWN)
+    body = [{"oid": protocol.sha256(data), "size": len(data)} for data in (SECRET, UNKNOWN)]
     verified = [client.post("/bob/own.git/info/lfs/verify", headers=bob.headers, json=each) for each in body]
-    assert seen(verified[0], SECRET) == seen(verified[1], UNKNOWN)
+    assert visible(verified[0], SECRET) == visible(verified[1], UNKNOWN)
     assert verified[0].status_code == 422
     with transaction(services.sessions) as session:
         assert session.scalars(select(Holding.sha256).where(Holding.namespace == "bob")).all() == []
 
 
 def test_preupload_tells_of_the_own_repo_alone(client: TestClient, bob: Person) -> None:
-    answer = talk.preupload(client, bob, "bob/own", {"model.safetensors": SECRET, "note.txt": SMALL})
+    answer = protocol.preupload(client, bob, "bob/own", {"model.safetensors": SECRET, "note.txt": SMALL})
     assert answer.json()["files"] == [
         {"path": "model.safetensors", "uploadMode": "lfs", "shouldIgnore": False},
         {"path": "note.txt", "uploadMode": "regular", "shouldIgnore": False},
@@ -67,15 +69,17 @@ def test_preupload_tells_of_the_own_repo_alone(client: TestClient, bob: Person) 
 def test_a_copy_reaches_no_other_repo(client: TestClient, ann: Person, bob: Person) -> None:
     head = client.get("/api/models/ann/hidden", headers=ann.headers).json()["sha"]
     for revision in (head, "0" * 40):
-        answer = talk.commit(
+        answer = protocol.commit(
             client,
             bob,
             "bob/own",
-            talk.line("copyFile", path="a.bin", srcPath="model.safetensors", srcRevision=revision),
+            protocol.line("copyFile", path="a.bin", srcPath="model.safetensors", srcRevision=revision),
         )
-        assert "has no branch, tag, version or commit" in talk.told(answer, 404, "RevisionNotFound")
-    answer = talk.commit(client, bob, "bob/own", talk.line("copyFile", path="a.bin", srcPath="model.safetensors"))
-    talk.told(answer, 404, "EntryNotFound")
+        assert "has no branch, tag, version or commit" in protocol.error_of(answer, 404, "RevisionNotFound")
+    answer = protocol.commit(
+        client, bob, "bob/own", protocol.line("copyFile", path="a.bin", srcPath="model.safetensors")
+    )
+    protocol.error_of(answer, 404, "EntryNotFound")
 
 
 def test_the_repo_answers_as_if_it_were_not_there(client: TestClient, ann: Person, bob: Person) -> None:
@@ -118,7 +122,7 @@ def test_the_repo_answers_as_if_it_were_not_there(client: TestClient, ann: Perso
 
 def test_a_copy_of_the_bytes_is_a_right_to_them(client: TestClient, services: Services, bob: Person) -> None:
     """Who has the very bytes may keep them too, and then they are his."""
-    assert talk.put(client, talk.batch(client, bob, "bob/own", SECRET), SECRET).status_code == 200
-    assert "actions" not in talk.batch(client, bob, "bob/own", SECRET)
-    assert talk.commit(client, bob, "bob/own", talk.lfs_file("a.bin", SECRET)).status_code == 200
+    assert protocol.put(client, protocol.batch(client, bob, "bob/own", SECRET), SECRET).status_code == 200
+    assert "actions" not in protocol.batch(client, bob, "bob/own", SECRET)
+    assert protocol.commit(client, bob, "bob/own", protocol.lfs_file("a.bin", SECRET)).status_code == 200
     assert client.get("/bob/own/resolve/main/a.bin", headers=bob.headers).content == SECRET

@@ -11,16 +11,16 @@ from hub.registry.content.history import Entry
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
-from tests.api.huggingface import talk
 from tests.conftest import Person
+from tests.support import protocol
 
 PATHS = ["a", "a-b/x", "a.txt", "b/c/d", "b/c-/e", "b/d", "b/é", "ä/z", "Z"]
 
 
 @pytest.fixture(autouse=True)
 def repo(client: TestClient, ann: Person) -> None:
-    talk.create(client, ann, "ann/r")
-    talk.committed(client, ann, "ann/r", {path: path.encode() for path in PATHS})
+    protocol.create(client, ann, "ann/r")
+    protocol.committed(client, ann, "ann/r", {path: path.encode() for path in PATHS})
 
 
 def listed(client: TestClient, person: Person, path: str) -> list[Any]:
@@ -32,7 +32,7 @@ def listed(client: TestClient, person: Person, path: str) -> list[Any]:
         assert answer.status_code == 200, answer.text
         found.append([item["path"] for item in answer.json()])
         assert answer.links.get("next", {}).get("url", "http://testserver").startswith("http://testserver")
-        url = talk.local(answer.links["next"]["url"]) if "next" in answer.links else None
+        url = protocol.local(answer.links["next"]["url"]) if "next" in answer.links else None
     return found
 
 
@@ -72,7 +72,7 @@ def test_folders_have_identities_that_change_with_the_tree(client: TestClient, a
     before = oids()
     assert all(len(oid) == 40 for oid in before.values())
     assert len(set(before.values())) == 3
-    talk.committed(client, ann, "ann/r", {"b/new": b"1"})
+    protocol.committed(client, ann, "ann/r", {"b/new": b"1"})
     assert oids()["b"] != before["b"]
 
 
@@ -80,8 +80,8 @@ def test_folders_have_identities_that_change_with_the_tree(client: TestClient, a
 def test_what_is_no_folder_is_not_found(client: TestClient, ann: Person, path: str) -> None:
     for recursive in (False, True):
         answer = client.get(f"/api/models/ann/r/tree/main/{path}?recursive={recursive}", headers=ann.headers)
-        talk.told(answer, 404, "EntryNotFound")
-    talk.told(client.get("/api/models/ann/r/tree/absent", headers=ann.headers), 404, "RevisionNotFound")
+        protocol.error_of(answer, 404, "EntryNotFound")
+    protocol.error_of(client.get("/api/models/ann/r/tree/absent", headers=ann.headers), 404, "RevisionNotFound")
 
 
 def test_paths_info(client: TestClient, ann: Person) -> None:
@@ -98,8 +98,8 @@ def test_paths_info(client: TestClient, ann: Person) -> None:
     ]
     assert shown[1]["lastCommit"]["title"] == "A change"
     one = client.post("/api/models/ann/r/paths-info/main", headers=ann.headers, data={"paths": "a"}).json()
-    assert one == [{"type": "file", "path": "a", "oid": talk.git_oid(b"a"), "size": 1}]
-    talk.told(client.post("/api/models/ann/r/paths-info/main", headers=ann.headers), 422)
+    assert one == [{"type": "file", "path": "a", "oid": protocol.git_oid(b"a"), "size": 1}]
+    protocol.error_of(client.post("/api/models/ann/r/paths-info/main", headers=ann.headers), 422)
 
 
 def test_each_file_names_the_commit_that_gave_it_its_bytes(
@@ -107,26 +107,26 @@ def test_each_file_names_the_commit_that_gave_it_its_bytes(
 ) -> None:
     monkeypatch.setattr(tree_route, "EXPANDED_PAGE", 2)
     first = client.get("/api/models/ann/r", headers=ann.headers).json()["sha"]
-    second = talk.committed(client, ann, "ann/r", {"a": b"other", "new": b"1"})
-    third = talk.committed(client, ann, "ann/r", {"a": b"a"})  # as it was, yet given again
+    second = protocol.committed(client, ann, "ann/r", {"a": b"other", "new": b"1"})
+    third = protocol.committed(client, ann, "ann/r", {"a": b"a"})  # as it was, yet given again
     assert len(listed(client, ann, "tree/main?expand=True")) == 4
     changed: dict[str, str] = {}
     url = "/api/models/ann/r/tree/main?expand=True&recursive=True"
     while url:
         answer = client.get(url, headers=ann.headers)
         changed |= {item["path"]: item["lastCommit"]["id"] for item in answer.json() if item["type"] == "file"}
-        url = talk.local(answer.links["next"]["url"]) if "next" in answer.links else ""
+        url = protocol.local(answer.links["next"]["url"]) if "next" in answer.links else ""
     assert changed == {**dict.fromkeys(PATHS, first), "new": second, "a": third}
 
 
 def test_commits_of_a_line_in_pages(client: TestClient, ann: Person) -> None:
     first = client.get("/api/models/ann/r", headers=ann.headers).json()["sha"]
     client.post("/api/models/ann/r/branch/dev%2Fx", headers=ann.headers)
-    second = talk.committed(client, ann, "ann/r", {"a": b"2"})
-    branch = talk.committed(client, ann, "ann/r", {"a": b"3"}, at="dev%2Fx")
+    second = protocol.committed(client, ann, "ann/r", {"a": b"2"})
+    branch = protocol.committed(client, ann, "ann/r", {"a": b"3"}, at="dev%2Fx")
     page = client.get("/api/models/ann/r/commits/main?limit=2", headers=ann.headers)
     assert [commit["id"] for commit in page.json()] == [second, first]
-    rest = client.get(talk.local(page.links["next"]["url"]), headers=ann.headers)
+    rest = client.get(protocol.local(page.links["next"]["url"]), headers=ann.headers)
     assert [commit["title"] for commit in rest.json()] == ["initial commit"]
     assert "next" not in rest.links
     on_branch = client.get("/api/models/ann/r/commits/dev%2Fx", headers=ann.headers).json()

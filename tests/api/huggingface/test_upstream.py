@@ -21,10 +21,10 @@ from hub.registry.platform.errors import InvalidInput, Unavailable
 from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import Storage
-from tests.api.huggingface import talk
 from tests.api.huggingface.conftest import RunClient
 from tests.conftest import Person
 from tests.other_hub import Other
+from tests.support import protocol
 from tests.support.files import peft_folder
 from tests.support.serving import serving
 
@@ -45,8 +45,8 @@ def transport() -> str:
 def head(other: Other) -> str:
     """The commit of a private repo of the other hub."""
     with TestClient(other.app, base_url="http://testserver") as client:
-        talk.create(client, other.labs, "labs/base", private=True)
-        head = talk.committed(client, other.labs, "labs/base", FILES)
+        protocol.create(client, other.labs, "labs/base", private=True)
+        head = protocol.committed(client, other.labs, "labs/base", FILES)
     other.asked.clear()
     return head
 
@@ -113,16 +113,16 @@ def test_a_commit_is_kept_also_when_the_upstream_is_away(
     again = [client.get(question, headers=ann.headers) for question in questions]
     assert [answer.content for answer in again] == [answer.content for answer in before]
     assert other.asked == []
-    told = talk.told(client.get("/api/models/labs/base", headers=ann.headers), 503)
+    told = protocol.error_of(client.get("/api/models/labs/base", headers=ann.headers), 503)
     assert other.labs.token not in told
 
 
 def test_headers_and_ranges_are_those_of_a_file_here(client: TestClient, head: str, ann: Person) -> None:
     large, small = FILES["large.npz"], FILES["README.md"]
     for path, data, etag in [
-        ("large.npz", large, talk.sha256(large)),
-        ("README.md", small, talk.git_oid(small)),
-        ("empty", b"", talk.git_oid(b"")),
+        ("large.npz", large, protocol.sha256(large)),
+        ("README.md", small, protocol.git_oid(small)),
+        ("empty", b"", protocol.git_oid(b"")),
     ]:
         answer = client.head(f"/labs/base/resolve/main/{path}", headers=ann.headers)
         assert answer.headers["X-Repo-Commit"] == head
@@ -151,19 +151,19 @@ def test_only_who_is_signed_in_and_only_what_is_listed(
     paths = ["/api/models/{}", "/api/models/{}/tree/main", "/{}/resolve/main/README.md", "/api/models/{}/refs"]
     for path in paths:
         for name, headers in [("labs/base", {}), ("unlisted/base", ann.headers), ("ann/absent", ann.headers)]:
-            talk.told(client.get(path.format(name), headers=headers), 404, "RepoNotFound")
+            protocol.error_of(client.get(path.format(name), headers=headers), 404, "RepoNotFound")
     assert other.asked == []
     for path in paths:
-        talk.told(client.get(path.format("labs/absent"), headers=ann.headers), 404, "RepoNotFound")
+        protocol.error_of(client.get(path.format("labs/absent"), headers=ann.headers), 404, "RepoNotFound")
         assert client.get(path.format("labs/base"), headers=ann.headers).status_code == 200
-    talk.told(client.get("/api/models/labs/base/revision/absent", headers=ann.headers), 404, "RevisionNotFound")
-    talk.told(client.get("/labs/base/resolve/main/absent", headers=ann.headers), 404, "EntryNotFound")
-    talk.told(talk.commit(client, ann, "labs/base", talk.inline("a", b"a")), 404, "RepoNotFound")
+    protocol.error_of(client.get("/api/models/labs/base/revision/absent", headers=ann.headers), 404, "RevisionNotFound")
+    protocol.error_of(client.get("/labs/base/resolve/main/absent", headers=ann.headers), 404, "EntryNotFound")
+    protocol.error_of(protocol.commit(client, ann, "labs/base", protocol.inline("a", b"a")), 404, "RepoNotFound")
     other.asked.clear()
     with transaction(services.sessions) as session:
         users.create_namespace(session, "labs", "organization", ann.viewer.id)
     for path in paths:  # now the namespace is one of this hub
-        talk.told(client.get(path.format("labs/base"), headers=ann.headers), 404, "RepoNotFound")
+        protocol.error_of(client.get(path.format("labs/base"), headers=ann.headers), 404, "RepoNotFound")
     assert other.asked == []
 
 
@@ -197,7 +197,7 @@ def test_the_bytes_may_lie_on_another_host_which_never_sees_the_token(
             seen.append(dict(scope["headers"]))
             await Response(data)(scope, receive, send)
 
-    linked = {"X-Repo-Commit": head, "X-Linked-ETag": f'"{talk.sha256(data)}"', "X-Linked-Size": str(len(data))}
+    linked = {"X-Repo-Commit": head, "X-Linked-ETag": f'"{protocol.sha256(data)}"', "X-Linked-Size": str(len(data))}
     with serving(elsewhere) as url:
         redirect = RedirectResponse(f"{url}/signed?for=this", 302, headers=linked)
         other.instead = {f"{method} /labs/base/resolve": redirect for method in ("HEAD", "GET")}
@@ -242,7 +242,7 @@ def test_whatever_else_the_upstream_answers_is_an_error_with_a_sentence(
     ]
     for path, asked, lie in lies:
         other.instead = {asked: lie}
-        said = talk.told(client.get(path, headers=ann.headers), 503)
+        said = protocol.error_of(client.get(path, headers=ann.headers), 503)
         assert "upstream hub" in said
         assert other.labs.token not in said
     other.instead = {f"GET {tree}": Response("[]", headers={"Link": '<http://elsewhere/a?b=c>; rel="next"'})}
@@ -250,7 +250,7 @@ def test_whatever_else_the_upstream_answers_is_an_error_with_a_sentence(
     other.instead = {f"GET {info}": Response(r'["\ud800"]')}
     assert client.get(info, headers=ann.headers).content == rb'["\ud800"]'
     other.instead = {"GET /api": Response(status_code=403, headers={"X-Error-Code": "GatedRepo"})}
-    assert "terms" in talk.told(client.get(info, headers=ann.headers), 404, "RepoNotFound")
+    assert "terms" in protocol.error_of(client.get(info, headers=ann.headers), 404, "RepoNotFound")
     assert [*services.storage.keys(upstream_client.KEPT)] == []
 
 
@@ -259,7 +259,7 @@ def test_an_upstream_that_is_not_there_is_an_error_with_a_sentence(services: Ser
     alone = connect(settings)
     with TestClient(create_app(alone)) as client:
         for path in ("/api/models/labs/base", "/labs/base/resolve/main/README.md"):
-            assert "ConnectError" in talk.told(client.get(path, headers=ann.headers), 503)
+            assert "ConnectError" in protocol.error_of(client.get(path, headers=ann.headers), 503)
     alone.close()
 
 
@@ -360,8 +360,8 @@ def test_its_adapters_are_imported_one_line_each(services: Services, other: Othe
     nested = {f"b/{path}": data for path, data in peft_folder(seed=4).items()}
     with TestClient(other.app, base_url="http://testserver") as client:
         for name, files in {"nested": nested, "notes": {"README.md": b"nothing"}}.items():
-            talk.create(client, other.labs, f"labs/{name}")
-            talk.committed(client, other.labs, f"labs/{name}", files)
+            protocol.create(client, other.labs, f"labs/{name}")
+            protocol.committed(client, other.labs, f"labs/{name}", files)
 
     def lines(address: str) -> dict[str, str]:
         found = importing.import_upstream(services, ann.viewer, "ann", address)

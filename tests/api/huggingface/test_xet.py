@@ -22,9 +22,9 @@ from hub.registry.content.xet import UploadEpoch
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services, connect
-from tests.api.huggingface import talk
-from tests.api.huggingface.talk import seen
 from tests.conftest import Person
+from tests.support import protocol
+from tests.support.protocol import visible
 from tests.support.xet import Segment, chunk, name, shard
 
 PARTS = [b"first chunk " * 900, b"second " * 700, os.urandom(5_000)]
@@ -33,8 +33,8 @@ DATA = b"".join(PARTS)
 
 @pytest.fixture(autouse=True)
 def repos(client: TestClient, ann: Person, bob: Person) -> None:
-    talk.create(client, ann, "ann/r", private=True)
-    talk.create(client, bob, "bob/own")
+    protocol.create(client, ann, "ann/r", private=True)
+    protocol.create(client, bob, "bob/own")
 
 
 @pytest.fixture
@@ -102,15 +102,16 @@ def test_a_file_is_built_from_chunks_and_committed(client: TestClient, ann: Pers
         assert ann_sends.xorb(PARTS, scheme=scheme).json() == {"was_inserted": True}
     twice = PARTS[1] + DATA
     answer = ann_sends.shard(
-        (talk.sha256(DATA), [whole(end=2), whole(start=2)]), (talk.sha256(twice), [whole(start=1, end=2), whole()])
+        (protocol.sha256(DATA), [whole(end=2), whole(start=2)]),
+        (protocol.sha256(twice), [whole(start=1, end=2), whole()]),
     )
     assert answer.json() == {"result": 1}
     files = {"a.safetensors.bak": DATA, "b.bin": twice}
-    lines = [talk.lfs_file(path, data) for path, data in files.items()]
-    assert talk.commit(client, ann, "ann/r", *lines).status_code == 200
+    lines = [protocol.lfs_file(path, data) for path, data in files.items()]
+    assert protocol.commit(client, ann, "ann/r", *lines).status_code == 200
     for path, data in files.items():
         assert client.get(f"/ann/r/resolve/main/{path}", headers=ann.headers).content == data
-    assert "actions" not in talk.batch(client, ann, "ann/r", DATA)
+    assert "actions" not in protocol.batch(client, ann, "ann/r", DATA)
 
 
 def test_servers_take_turns(client: TestClient, second: TestClient, ann: Person, ann_sends: Sender) -> None:
@@ -122,8 +123,8 @@ def test_servers_take_turns(client: TestClient, second: TestClient, ann: Person,
     file = PARTS[0] + DATA
     segments = [whole(PARTS[:1]), whole()]
     ann_sends.client = second
-    assert ann_sends.shard((talk.sha256(file), segments)).status_code == 200
-    assert talk.commit(client, ann, "ann/r", talk.lfs_file("a.bin", file)).status_code == 200
+    assert ann_sends.shard((protocol.sha256(file), segments)).status_code == 200
+    assert protocol.commit(client, ann, "ann/r", protocol.lfs_file("a.bin", file)).status_code == 200
     assert second.get("/ann/r/resolve/main/a.bin", headers=ann.headers).content == file
 
 
@@ -131,7 +132,7 @@ def test_chunks_of_earlier_uploads_of_the_namespace_serve(client: TestClient, an
     ann_sends.xorb(PARTS)
     later = Sender(client, ann, "ann/r")
     assert later.path == ann_sends.path
-    assert later.shard((talk.sha256(PARTS[1]), [whole(start=1, end=2)])).status_code == 200
+    assert later.shard((protocol.sha256(PARTS[1]), [whole(start=1, end=2)])).status_code == 200
 
 
 def test_what_is_asked_for_and_not_offered_is_not_there(client: TestClient, ann_sends: Sender) -> None:
@@ -148,9 +149,9 @@ def test_a_xorb_is_not_sent_twice(client: TestClient, bob: Person, ann_sends: Se
     ann_sends.xorb(PARTS)
     path = f"/v1/xorb-grants/default/{name(PARTS)}"
     assert client.post(ann_sends.path + path, headers=ann_sends.headers).status_code == 200
-    talk.told(client.post(ann_sends.path + path[:-1], headers=ann_sends.headers), 404)
+    protocol.error_of(client.post(ann_sends.path + path[:-1], headers=ann_sends.headers), 404)
     bob_sends = Sender(client, bob, "bob/own")  # whose namespace has not seen it
-    talk.told(client.post(bob_sends.path + path, headers=bob_sends.headers), 404)
+    protocol.error_of(client.post(bob_sends.path + path, headers=bob_sends.headers), 404)
 
 
 # Who may
@@ -160,11 +161,11 @@ def test_a_token_is_for_who_may_write(client: TestClient, ann: Person, bob: Pers
     path = "/api/models/{}/xet-write-token/main"
     hidden = [client.get(path.format(repo), headers=bob.headers) for repo in ("ann/r", "ann/absent")]
     assert [answer.text.replace("ann/absent", "ann/r") for answer in hidden] == [hidden[0].text] * 2
-    talk.told(hidden[0], 404, "RepoNotFound")
-    talk.told(client.get(path.format("ann/r")), 401)
-    talk.create(client, ann, "ann/open", visibility="public")
-    talk.told(client.get(path.format("ann/open"), headers=bob.headers), 403)
-    talk.told(client.get(path.format("ann/r") + "?create_pr=1", headers=ann.headers), 400)
+    protocol.error_of(hidden[0], 404, "RepoNotFound")
+    protocol.error_of(client.get(path.format("ann/r")), 401)
+    protocol.create(client, ann, "ann/open", visibility="public")
+    protocol.error_of(client.get(path.format("ann/open"), headers=bob.headers), 403)
+    protocol.error_of(client.get(path.format("ann/r") + "?create_pr=1", headers=ann.headers), 400)
     assert client.get("/api/models/ann/r/xet-write-token/None", headers=ann.headers).status_code == 200
 
 
@@ -186,14 +187,14 @@ def test_a_token_is_for_one_namespace_and_a_time(
         "day": sender.path.replace(epoch, f"20200101{epoch[8:]}"),
         "instance": sender.path.replace(epoch, f"{epoch[:8]}-00000000"),
     }.get(change, sender.path)
-    talk.told(sender.xorb(PARTS), status)
-    talk.told(sender.shard((talk.sha256(DATA), [whole()])), status)
+    protocol.error_of(sender.xorb(PARTS), status)
+    protocol.error_of(sender.shard((protocol.sha256(DATA), [whole()])), status)
     nothing_is_left(services)
 
 
 def test_a_token_ends(client: TestClient, services: Services, bob: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xet, "TOKEN_SECONDS", -1)
-    talk.told(Sender(client, bob, "bob/own").xorb(PARTS), 403)
+    protocol.error_of(Sender(client, bob, "bob/own").xorb(PARTS), 403)
     nothing_is_left(services)
 
 
@@ -205,11 +206,11 @@ def test_chunks_of_another_namespace_are_not_there(
 ) -> None:
     """Who knows the hash of a private file's xorb, and all that a list of files says, is answered as for one that nobody has."""
     ann_sends.xorb(PARTS)
-    assert ann_sends.shard((talk.sha256(DATA), [whole()])).status_code == 200
+    assert ann_sends.shard((protocol.sha256(DATA), [whole()])).status_code == 200
     unknown = [os.urandom(len(part)) for part in PARTS]
     bob_sends = Sender(client, bob, "bob/own")
     answers = [
-        bob_sends.shard((talk.sha256(b"".join(contents)), [whole(contents)])).text.replace(name(contents), "XORB")
+        bob_sends.shard((protocol.sha256(b"".join(contents)), [whole(contents)])).text.replace(name(contents), "XORB")
         for contents in (PARTS, unknown)
     ]
     assert answers[0] == answers[1]
@@ -217,17 +218,17 @@ def test_chunks_of_another_namespace_are_not_there(
     own = [os.urandom(len(part)) for part in PARTS]
     bob_sends.xorb(own)
     claims = [
-        bob_sends.shard((talk.sha256(wanted), [whole(own)])) for wanted in (DATA, b"".join(unknown))
+        bob_sends.shard((protocol.sha256(wanted), [whole(own)])) for wanted in (DATA, b"".join(unknown))
     ]  # his own chunks, under the name of her file
-    assert seen(claims[0], DATA) == seen(claims[1], b"".join(unknown))
-    assert "SHA-256" in talk.told(claims[0], 422)
+    assert visible(claims[0], DATA) == visible(claims[1], b"".join(unknown))
+    assert "SHA-256" in protocol.error_of(claims[0], 422)
     for wanted in (DATA, b"".join(unknown)):
-        talk.told(talk.commit(client, bob, "bob/own", talk.lfs_file("a.bin", wanted)), 422)
+        protocol.error_of(protocol.commit(client, bob, "bob/own", protocol.lfs_file("a.bin", wanted)), 422)
     with transaction(services.sessions) as session:
         assert session.scalars(select(Holding.sha256).where(Holding.namespace == "bob")).all() == []
     bob_sends.xorb(PARTS)  # who has the bytes may keep them too
-    assert bob_sends.shard((talk.sha256(DATA), [whole()])).status_code == 200
-    assert talk.commit(client, bob, "bob/own", talk.lfs_file("a.bin", DATA)).status_code == 200
+    assert bob_sends.shard((protocol.sha256(DATA), [whole()])).status_code == 200
+    assert protocol.commit(client, bob, "bob/own", protocol.lfs_file("a.bin", DATA)).status_code == 200
 
 
 # What is not what it is said to be
@@ -252,42 +253,42 @@ BOMB = chunk(b"", 1, packed=lz4.frame.compress(bytes(20 << 20)), said=xet_format
     ids=range(9),
 )
 def test_a_xorb_that_lies_is_refused(services: Services, ann_sends: Sender, body: bytes, sentence: str) -> None:
-    assert sentence in talk.told(ann_sends.xorb(PARTS, body=body), 422)
+    assert sentence in protocol.error_of(ann_sends.xorb(PARTS, body=body), 422)
     nothing_is_left(services)
 
 
 def test_the_hash_of_a_xorb_is_checked(services: Services, ann_sends: Sender) -> None:
     for said in ("0" * 63, "g" * 64, "../../blobs"):
         assert ann_sends.xorb(PARTS, said=said).status_code in (404, 422)
-    talk.told(ann_sends.xorb(PARTS, said="0" * 64), 422)
+    protocol.error_of(ann_sends.xorb(PARTS, said="0" * 64), 422)
 
     def stream() -> Iterator[bytes]:
         yield chunk(PARTS[0])
 
-    talk.told(ann_sends.xorb(PARTS, body=stream()), 411)
+    protocol.error_of(ann_sends.xorb(PARTS, body=stream()), 411)
     nothing_is_left(services)
 
 
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ([(talk.sha256(DATA), [(name(PARTS), len(DATA), 0, 4)])], "which has 3"),
-        ([(talk.sha256(DATA), [(name(PARTS), len(DATA), 3, 3)])], "which has 3"),
-        ([(talk.sha256(DATA), [(name(PARTS), len(DATA), 2, 1)])], "which has 3"),
-        ([(talk.sha256(DATA), [(name(PARTS), len(DATA), 2**32 - 1, 2**32 - 1)])], "which has 3"),
-        ([(talk.sha256(DATA), [(name(PARTS), len(DATA) - 1, 0, 3)])], "the chunks named have"),
-        ([(talk.sha256(DATA), [("0" * 64, len(DATA), 0, 3)])], "has not come"),
+        ([(protocol.sha256(DATA), [(name(PARTS), len(DATA), 0, 4)])], "which has 3"),
+        ([(protocol.sha256(DATA), [(name(PARTS), len(DATA), 3, 3)])], "which has 3"),
+        ([(protocol.sha256(DATA), [(name(PARTS), len(DATA), 2, 1)])], "which has 3"),
+        ([(protocol.sha256(DATA), [(name(PARTS), len(DATA), 2**32 - 1, 2**32 - 1)])], "which has 3"),
+        ([(protocol.sha256(DATA), [(name(PARTS), len(DATA) - 1, 0, 3)])], "the chunks named have"),
+        ([(protocol.sha256(DATA), [("0" * 64, len(DATA), 0, 3)])], "has not come"),
         ([(None, [whole()])], "without its SHA-256"),
-        ([(talk.sha256(b""), [])], "size 0"),
-        ([(talk.sha256(DATA), [whole()] * 400_000)], "is larger than"),
-        ([(talk.sha256(b"other"), [whole()])], "and not"),
+        ([(protocol.sha256(b""), [])], "size 0"),
+        ([(protocol.sha256(DATA), [whole()] * 400_000)], "is larger than"),
+        ([(protocol.sha256(b"other"), [whole()])], "and not"),
     ],
     ids=range(10),
 )
 def test_a_shard_that_lies_is_refused(services: Services, ann_sends: Sender, files: Any, sentence: str) -> None:
     ann_sends.xorb(PARTS)
     answer = ann_sends.shard(*files)
-    assert sentence in talk.told(answer, 413 if "larger" in sentence else 422)
+    assert sentence in protocol.error_of(answer, 413 if "larger" in sentence else 422)
     with transaction(services.sessions) as session:
         assert session.scalars(select(Holding.sha256)).all() == []
         assert session.scalars(select(Blob.sha256).where(Blob.state != "receiving")).all() == []
@@ -295,9 +296,11 @@ def test_a_shard_that_lies_is_refused(services: Services, ann_sends: Sender, fil
 
 def test_nothing_of_a_shard_is_built_if_any_of_it_lies(services: Services, ann_sends: Sender) -> None:
     ann_sends.xorb(PARTS)
-    talk.told(ann_sends.shard((talk.sha256(DATA), [whole()]), (talk.sha256(DATA), [("0" * 64, 1, 0, 1)])), 422)
-    talk.told(ann_sends.shard(body=shard((talk.sha256(DATA), [whole()]))[:-48]), 422)
-    talk.told(ann_sends.shard(body=b"not a shard"), 422)
+    protocol.error_of(
+        ann_sends.shard((protocol.sha256(DATA), [whole()]), (protocol.sha256(DATA), [("0" * 64, 1, 0, 1)])), 422
+    )
+    protocol.error_of(ann_sends.shard(body=shard((protocol.sha256(DATA), [whole()]))[:-48]), 422)
+    protocol.error_of(ann_sends.shard(body=b"not a shard"), 422)
     with transaction(services.sessions) as session:
         assert session.scalars(select(Blob.sha256)).all() == []
 
@@ -335,7 +338,7 @@ def test_memory_does_not_grow_with_the_xorb_or_the_file(services: Services, ann:
     grown = peak_mib(lambda: xet.receive_xorb(services, place, name(contents), len(body), pieces))
     assert grown < 12  # of 25
     file = b"".join(contents * 4)
-    listed = shard((talk.sha256(file), [whole(contents)] * 4))
+    listed = shard((protocol.sha256(file), [whole(contents)] * 4))
     path = services.settings.cache_dir.parent / "shard"
     path.write_bytes(listed)
     with path.open("rb") as opened:
@@ -352,7 +355,7 @@ def test_epochs_are_swept_when_nobody_can_ask_for_them(services: Services, ann_s
     assert {key.split("/")[1] for key in services.storage.keys(xet.XORBS)} == {epoch}
     xet.drop_xorbs(services, start + timedelta(days=4, seconds=1), grace)
     assert list(services.storage.keys(xet.XORBS)) == []
-    assert "upload again" in talk.told(ann_sends.shard((talk.sha256(DATA), [whole()])), 422)
+    assert "upload again" in protocol.error_of(ann_sends.shard((protocol.sha256(DATA), [whole()])), 422)
 
 
 def test_an_instance_has_epochs_of_its_own() -> None:

@@ -18,9 +18,9 @@ from hub.registry.platform import upstream_client
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
-from tests.api.huggingface import talk
 from tests.conftest import Person
 from tests.other_hub import Other
+from tests.support import protocol
 from tests.support.files import safetensors
 from tests.support.serving import serving
 from tests.tiny_models import llama
@@ -54,8 +54,8 @@ def settings(settings: Settings, other: Other) -> Iterator[Settings]:
 def sent(other: Other, name: str, files: Mapping[str, bytes]) -> str:
     """The commit of a private repo of the other hub."""
     with TestClient(other.app, base_url="http://testserver") as client:
-        talk.create(client, other.labs, name, private=True)
-        head = talk.committed(client, other.labs, name, files)
+        protocol.create(client, other.labs, name, private=True)
+        head = protocol.committed(client, other.labs, name, files)
     other.asked.clear()
     other.sent = 0
     return head
@@ -141,7 +141,7 @@ def test_registering_again_moves_the_base_to_another_commit(
     first = register(client, admin, **asked).json()
     with TestClient(other.app, base_url="http://testserver") as there:
         weights = safetensors({"model.embed_tokens.weight": ((4, 8), bytes(128))})
-        second = talk.committed(there, other.labs, "labs/base", {"model.safetensors": weights})
+        second = protocol.committed(there, other.labs, "labs/base", {"model.safetensors": weights})
     again = register(client, admin, **asked).json()
     assert (first["revision"], again["revision"]) == (head, second)
     assert (again["licence"], again["dtype"], again["layers"]) == ("mit", "float16", 2), "one file goes before shards"

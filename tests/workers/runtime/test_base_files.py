@@ -17,9 +17,9 @@ from hub import supervisor
 from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from hub.registry.platform.storage import CHUNK
-from tests.api.huggingface import talk
 from tests.conftest import Person
 from tests.other_hub import Other
+from tests.support import protocol
 from tests.support.serving import serving
 from tests.workers.jobs import RUN_ONE, Submit, close, job_of, wait_for
 from workers.runtime.runner import Runner
@@ -45,9 +45,9 @@ def register(client: TestClient, admin: Person, other: Other, upstream_files: Ma
 
     def register(name: str, extra: Mapping[str, bytes] | None = None, **more: Any) -> str:
         with TestClient(other.app, base_url="http://testserver") as there:
-            talk.create(there, other.labs, f"labs/{name}", private=True)
+            protocol.create(there, other.labs, f"labs/{name}", private=True)
             rest = {"README.md": name.encode(), "modeling.py": b"raise SystemExit", "training_args.bin": b"\x80"}
-            head = talk.committed(there, other.labs, f"labs/{name}", {**upstream_files, **rest, **(extra or {})})
+            head = protocol.committed(there, other.labs, f"labs/{name}", {**upstream_files, **rest, **(extra or {})})
         body = {"id": f"org/{name}", "upstream": f"labs/{name}", "token": other.labs.token, **more}
         answer = client.post("/v1/bases", headers=admin.headers, json=body)
         assert answer.status_code == 201, answer.text

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from httpx2 import Client
 
-from tests.api.huggingface import talk
 from tests.conftest import Person
+from tests.support import protocol
 
 Lines = Iterable[Mapping[str, Any] | bytes]
 
@@ -123,7 +123,7 @@ def tree(client: Client, person: Person, full_name: str, at: str = "main", kind:
     return {item["path"]: item.get("lfs", item)["oid"] for item in answer.json() if item["type"] == "file"}
 
 
-def told(answer: Any, status: int, code: str | None = None) -> str:
+def error_of(answer: Any, status: int, code: str | None = None) -> str:
     """The sentence of an error, which stands in the header and in the body; checks status and X-Error-Code."""
     assert answer.status_code == status, answer.text
     assert answer.headers.get("X-Error-Code") == code
@@ -133,11 +133,11 @@ def told(answer: Any, status: int, code: str | None = None) -> str:
     return message
 
 
-def seen(answer: Any, *replaced: bytes) -> tuple[int, str]:
+def visible(answer: Any, *replaced: bytes) -> tuple[int, str]:
     """All that a client sees of an answer, with names of the file replaced."""
-    # What is left of the asker's budget counts down whatever he asks for.
-    told = sorted((name, value) for name, value in answer.headers.items() if name != "ratelimit")
-    text = answer.text + json.dumps(told)
+    # What is left of a client's rate limit falls with every request.
+    headers = sorted((name, value) for name, value in answer.headers.items() if name != "ratelimit")
+    text = answer.text + json.dumps(headers)
     for data in replaced:
-        text = text.replace(talk.sha256(data), "HASH").replace(talk.git_oid(data), "OID")
+        text = text.replace(protocol.sha256(data), "HASH").replace(protocol.git_oid(data), "OID")
     return answer.status_code, text
