@@ -55,7 +55,8 @@ stop: ## end the stack that `make t` keeps up, and remove its data
 	@$(BIN)/python -m hub.local.warm --stop $(DEV)/stack
 
 test: .venv/installed ## the whole suite in two processes, on real services that it starts
-	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
+	@# Never on the warm stack, whoever has its name in the environment.
+	WARM_STACK= $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
 
 test-clients: .venv/installed ## the tests of Hugging Face clients, by eight versions of them
 	$(BIN)/python -m tests.clients $(ARGS)

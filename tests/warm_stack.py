@@ -8,7 +8,6 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from hub import supervisor
 from hub.local import warm
 from hub.registry.platform import schema
 from hub.registry.platform.settings import Settings
@@ -37,7 +36,8 @@ def scratch(folder: Path, name: str) -> Iterator[Settings]:
     try:
         yield settings
     finally:
-        supervisor.drop_scratch(settings)
+        Storage(settings).drop_bucket()
+        schema.drop_database(stack.database_url, name.replace("-", "_"))
 
 
 def migrated(server_url: str) -> str:
