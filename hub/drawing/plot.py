@@ -29,7 +29,7 @@ def scatter(dots: Sequence[Dot], label: str) -> Markup:
     scale = min((width - 2 * margin) / ((max(xs) - min(xs)) or 1), (height - 2 * margin) / ((max(ys) - min(ys)) or 1))
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
     centres = [(width / 2 + (dot.x - middle[0]) * scale, height / 2 - (dot.y - middle[1]) * scale) for dot in dots]
-    drawn = [(y, x - 7, x + 7) for x, y in centres]  # of each thing drawn: its height, its left and its right end
+    drawn = [(y, x - 7, x + 7) for x, y in centres]  # (height, left end, right end) of everything drawn so far
     parts = []
     for dot, (x, y) in zip(dots, centres, strict=True):
         left = _free(x, y, 6.4 * len(dot.name), width, drawn)
@@ -66,14 +66,14 @@ def search_plot(evaluations: Iterable[tuple[int, float | None, float | None]]) -
 
 
 def training_plot(every: int, losses: Sequence[float], validations: Sequence[Point]) -> Markup:
-    """A training's losses as dots, each the mean of `every` steps, and its validation losses, as (step, loss), as a line."""
+    """A training's losses as dots and its validation losses, as (step, loss), as a line. A dot is the mean of `every` steps."""
     dots = [(number * every, loss) for number, loss in enumerate(losses, 1)]
     line = [(step, loss) for step, loss in validations if step > 0]
     return _plot(dots, line, "step", "Training and validation loss at each step")
 
 
 def reward_plot(every: int, rewards: Sequence[float]) -> Markup:
-    """A reinforcement's mean rewards as dots, each the mean of `every` steps."""
+    """A reinforcement's mean rewards as dots. A dot is the mean of `every` steps."""
     dots = [(number * every, reward) for number, reward in enumerate(rewards, 1)]
     return _plot(dots, [], "step", "Mean reward at each step", "reward")
 

@@ -20,7 +20,7 @@ WidgetKind = Literal["number", "text", "select", "check", "checks"]
 
 @dataclass(frozen=True)
 class Typed:
-    """What was typed in a form: the values of each input, in the order of the page."""
+    """What was typed in a form: by name of the input its values, in the order of the page."""
 
     values: Mapping[str, Sequence[str]]
 
@@ -117,7 +117,7 @@ class ModelField:
 
 
 def model_field(model: type[BaseModel], name: str) -> ModelField:
-    """The field that a dotted name means. Below a field that maps words to values, each word is a field."""
+    """The field that a dotted name means. The words of a field that maps words to values are fields below it."""
     first, _, rest = name.partition(".")
     info = model.model_fields[first]
     default = info.get_default(call_default_factory=True)

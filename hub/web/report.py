@@ -7,7 +7,7 @@ from typing import Literal
 from hub.formats.report import Arm, Comparison, Report
 from hub.vocabulary import ENOUGH_EXAMPLES, Metric
 
-# What each metric counts.
+# What the metrics count.
 METRICS: Mapping[Metric, str] = {
     "exact_match": "share that match exactly",
     "contains": "share that contain the target",

@@ -407,6 +407,26 @@ def test_again_fills_the_form_so_that_it_asks_for_the_same(
     assert moved.headers["Location"] == f"/new/{kind}?again={job.id}"
 
 
+def test_again_keeps_the_revision_of_a_data_set(
+    signed_in: TestClient, services: Services, ann: Person, library: None
+) -> None:
+    commit = dataset(services, ann, "ann/task")
+    typed = {"act": "start", "base": TINY, "dataset": f"ann/task@{commit.id}", "path": "", "metrics": "choice"}
+    job = started(signed_in, services, "evaluate", typed)
+    dataset(services, ann, "ann/task", {"train.jsonl": examples_file(9)})
+    again = form_of(signed_in.get("/new/evaluate", params={"again": str(job.id)}).text)
+    assert again["dataset"][0] == f"ann/task@{commit.id}"
+    same = started(signed_in, services, "evaluate", {"act": "start", **again})
+    assert same.params["datasets"] == job.params["datasets"]
+
+
+def test_nul_characters_are_left_out(signed_in: TestClient, services: Services, ann: Person, library: None) -> None:
+    dataset(services, ann, "ann/task")
+    assert 'value="ann/a"' in signed_in.get("/new/train", params={"from": "ann/a\0"}).text
+    typed = {"act": "start", "base": TINY, "dataset": "ann/task\0", "path": "", "metrics": "choice"}
+    assert started(signed_in, services, "evaluate", typed).params["datasets"][0]["repo"] == "ann/task"
+
+
 def test_again_is_for_those_who_may_see_the_job(
     signed_in: TestClient, services: Services, bob: Person, library: None
 ) -> None:

@@ -21,7 +21,7 @@ from hub.web.model_forms import Typed, Widget, model_field, widgets
 from hub.web.pages.jobs.forms.controls import Switch, module_of, references
 from hub.web.pages.jobs.forms.form import JobForm
 from hub.web.pages.jobs.forms.kinds import LABELS
-from hub.web.pages.jobs.forms.sources import DEFAULT_SHARE, pasted_text
+from hub.web.pages.jobs.forms.sources import DEFAULT_SHARE, dataset_rows, pasted_text
 from hub.web.render import Page
 
 MAX_SUGGESTED_DATASETS = 500  # any other can be typed
@@ -168,11 +168,8 @@ def form_estimate(
     base: str,
     previews: Mapping[str, SourcePreview | None],
 ) -> FormEstimate:
-    sizes = {name: shown.content.size if shown and shown.content else 0 for name, shown in previews.items()}
-    examples, held_out = sizes.get("examples", 0), sizes.get("held_out", 0)
-    for name, path in zip(typed.all("dataset"), typed.all("path"), strict=False):
-        if name.strip():
-            examples += preview.size_of(session, viewer, Examples(dataset=name.strip(), path=path.strip() or None))
+    examples, held_out = (_bytes(previews.get(name)) for name in ("examples", "held_out"))
+    examples += sum(preview.size_of(session, viewer, source) for source in dataset_rows(typed))
     share = typed.one("held_out.share", DEFAULT_SHARE)
     if typed.one("held_out.from") == "share" and share.isdigit():
         held_out = examples * min(int(share), 99) // 100
@@ -180,8 +177,12 @@ def form_estimate(
     if not examples:
         return FormEstimate(form.title, sized=False)
     settings = form.settings(typed)
-    found = estimate(session, form.kind, base, settings, examples=examples, held_out=held_out)
-    return FormEstimate(form.title, sized=True, range=found)
+    seconds = estimate(session, form.kind, base, settings, examples=examples, held_out=held_out)
+    return FormEstimate(form.title, sized=True, range=seconds)
+
+
+def _bytes(source: SourcePreview | None) -> int:
+    return source.content.size if source and source.content else 0
 
 
 def source_preview(

@@ -65,7 +65,7 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobPage(Page, template="jobs/job.html"):
-    """One job: what it was asked for, how far it is, what it found."""
+    """One job: its inputs and settings, its progress, its results."""
 
     """A job as it runs, or how it has ended."""
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote
@@ -39,18 +39,16 @@ from hub.web.render import Page, query_string, render
 
 router = APIRouter(include_in_schema=False)
 
-BASE_ALONE = "That job asked the base alone, which the API can do. Here a prompt is tried with a module."
+BASE_ALONE = (
+    "That job was sent through the API and asked the base alone. In the browser, a prompt is tried with a module."
+)
 UNKNOWN_REQUEST = "How that job was requested is not known; start anew here."
 
 
 async def typed_fields(request: Request) -> Typed:
-    """Everything typed in a form, of which each kind of job has other inputs."""
-    values: dict[str, list[str]] = {}
+    """Everything typed in a form. Its inputs differ by kind of job, so they are no parameters of the routes."""
     async with request.form() as form:
-        for name, value in form.multi_items():
-            if isinstance(value, str):
-                values.setdefault(name, []).append(value)
-    return Typed(values)
+        return _typed((name, value) for name, value in form.multi_items() if isinstance(value, str))
 
 
 TypedDep = Annotated[Typed, Depends(typed_fields)]
@@ -65,7 +63,7 @@ class GeneratePage(Page, template="new/generate.html"):
 
 @router.post("/new/preview", dependencies=[public("changes nothing")])
 def preview_examples(services: ServicesDep, viewer: SignedIn, typed: TypedDep) -> Response:
-    """The first rows of one source, counted, as a part of the form it was asked from."""
+    """The first rows of one source, counted, as a part of its form."""
     source = typed.one("act").partition(":")[2]
     with transaction(services.sessions) as session:
         preview = source_preview(services, session, viewer, typed, source, typed.one("base"))
@@ -94,8 +92,8 @@ def try_a_prompt(services: ServicesDep, viewer: SignedIn, module: str = "", agai
         return RedirectResponse(f"/new/{job.kind}?again={again}", status_code=303)
     request = GenerateRequest.model_validate(job.request) if job.request else None
     if request and request.module:
-        kept = {"revision": request.module.revision, "job": again}
-        return RedirectResponse(f"/adapters/{request.module.repo}/try?{query_string(kept)}", status_code=303)
+        query = query_string({"revision": request.module.revision, "job": again})
+        return RedirectResponse(f"/adapters/{request.module.repo}/try?{query}", status_code=303)
     return render(GeneratePage(notice=UNKNOWN_REQUEST if request is None else BASE_ALONE), viewer)
 
 
@@ -105,7 +103,7 @@ def new_job(
 ) -> Response:
     """The form, empty, or filled from the address, or with the request of an earlier job."""
     form = _form(kind)
-    linked = _linked(form, {name: request.query_params.getlist(name) for name in request.query_params})
+    linked = _linked(form, _typed(request.query_params.multi_items()))
     if again is None:
         return _page(services, viewer, form, linked)
     with transaction(services.sessions) as session:
@@ -145,8 +143,17 @@ def _form(kind: str) -> JobForm:
     raise NotFound(f"There is no kind of job {kind!r}; there are {', '.join(JOB_KINDS)}.")
 
 
-def _linked(form: JobForm, values: dict[str, list[str]]) -> Typed:
+def _typed(items: Iterable[tuple[str, str]]) -> Typed:
+    """Without NUL characters, which no request may hold and no browser sends."""
+    values: dict[str, list[str]] = {}
+    for name, value in items:
+        values.setdefault(name, []).append(value.replace("\0", ""))
+    return Typed(values)
+
+
+def _linked(form: JobForm, linked: Typed) -> Typed:
     """What links of other pages fill in: a data set to take examples from, a module to train from or to convert."""
+    values = dict(linked.values)
     if "dataset" in values and "datasets" not in form.problem_names:  # a form of many data sets has inputs of that name
         values |= {"examples.from": ["dataset"], "examples.dataset": values.pop("dataset")}
     values = {form.links.get(name, name): value for name, value in values.items()}
@@ -157,7 +164,7 @@ def _linked(form: JobForm, values: dict[str, list[str]]) -> Typed:
 
 
 def _typed_again(form: JobForm, job: Job) -> Typed | None:
-    """What would have been typed for a job. None where its request was not kept, or is not one of today's any more."""
+    """What would have been typed for a job. None where its request is not stored, or its fields are not today's."""
     if job.request is None:
         return None
     try:

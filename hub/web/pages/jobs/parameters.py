@@ -1,4 +1,4 @@
-"""What a job was asked for, as its page shows it: its title, its pinned inputs, its settings in words."""
+"""The params of a job as its page shows them: a title, the pinned inputs, and the settings in words."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The parts of a finished job's page: each is a context with a template of its own, made from the typed result of a kind of job."""
+"""Sections of a finished job's page. A section is a context with a template of its own, made from the result of one kind of job."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,7 +216,7 @@ class CutTrials(Section, template="jobs/sections/cut_trials.html"):
 def _reduction(result: ReduceResult) -> Iterator[Section]:
     if result.cuts is not None:
         # The drawings escape the text in them.
-        spectra = [Markup(svg.spectrum(drawn.path, drawn.values, drawn.kept)) for drawn in result.spectra]  # noqa: S704
+        spectra = [Markup(svg.spectrum(matrix.path, matrix.values, matrix.kept)) for matrix in result.spectra]  # noqa: S704
         yield Cuts(result.loss, result.cuts, result.size, spectra)
     if result.matrices:
         picture = Markup(svg.gains(result.matrices, [cut.path for cut in result.cuts or ()]))  # noqa: S704

@@ -1,4 +1,4 @@
-"""Parts of a form that take more than one input: each converts between what is typed and its part of a request's JSON."""
+"""Controls: parts of a form that take more than one input, and convert between what is typed and a request's JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

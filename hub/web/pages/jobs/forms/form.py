@@ -23,8 +23,8 @@ class FieldGroup:
 
 @dataclass(frozen=True)
 class JobForm:
-    """`inputs` and `fields` are shown at once, the `groups` are closed at first. All three name fields of the request's model, which have
-    the text of one input each; what takes more than one input is a control.
+    """`inputs` and `fields` are visible at once; the `groups` are closed at first. All three name fields of the request's model that take
+    one input. A part of the request that takes more than one is a control.
 
     Where a form shows the modules of one base, `base_hint` says why there is one base, and `refreshed_by` names the field on which it
     depends which of them fit. `links`: parameters of links on other pages -> the inputs that they fill.
@@ -51,8 +51,8 @@ class JobForm:
 
     @property
     def names(self) -> list[str]:
-        shown = [name for name in self.fields if isinstance(name, str)]
-        return [*self.inputs, *shown, *(name for group in self.groups for name in group.names)]
+        fields = [name for name in self.fields if isinstance(name, str)]
+        return [*self.inputs, *fields, *(name for group in self.groups for name in group.names)]
 
     @property
     def problem_names(self) -> list[str]:

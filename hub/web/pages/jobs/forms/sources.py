@@ -67,10 +67,7 @@ class DataSets(Control):
     problem_names = ("datasets",)
 
     def write(self, typed: Typed, body: JsonObject) -> None:
-        sources: list[JsonValue] = []
-        for name, path in zip(typed.all("dataset"), typed.all("path"), strict=False):
-            if name.strip():
-                sources.append({"dataset": name.strip(), **({"path": path.strip()} if path.strip() else {})})
+        sources: list[JsonValue] = [source.model_dump(exclude_unset=True) for source in dataset_rows(typed)]
         if pasted := body.pop("examples", None):
             sources.append(pasted)
         if not sources:
@@ -81,7 +78,7 @@ class DataSets(Control):
         datasets = body["datasets"]
         sources = [Examples.model_validate(source) for source in datasets] if isinstance(datasets, list) else []
         return {
-            "dataset": [source.dataset or "" for source in sources],
+            "dataset": [_dataset_reference(source) for source in sources],
             "path": [source.path or "" for source in sources],
         }
 
@@ -115,6 +112,21 @@ class Split(Control):
             "servers": [" ".join(teacher.server for teacher in teachers if teacher.server)],
             **source_inputs("gold", split["gold"]),
         }
+
+
+def dataset_rows(typed: Typed) -> list[Examples]:
+    """The files of data sets that were named: `namespace/name`, then `@revision` where that is not main."""
+    rows = []
+    for reference, path in zip(typed.all("dataset"), typed.all("path"), strict=False):
+        name, _, revision = reference.strip().partition("@")
+        options = {"revision": revision, "path": path.strip()}
+        if name:
+            rows.append(Examples(dataset=name, **{key: value for key, value in options.items() if value}))
+    return rows
+
+
+def _dataset_reference(source: Examples) -> str:
+    return (source.dataset or "") + (f"@{source.revision}" if source.revision != "main" else "")
 
 
 def pasted_text(typed: Typed, name: str) -> str:
