@@ -1,4 +1,4 @@
-"""Intervals of means and shares over examples: for the methods' reports, and for the registry, which has no torch."""
+"""Confidence intervals of means and shares over examples, without torch, so that the registry can use them."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ RESAMPLES = 2000
 def bootstrap_interval(values: Sequence[float], *, seed: int, level: float = 0.95) -> tuple[float, float, float]:
     """(mean, low, high): the percentile bootstrap interval of the mean (Efron and Tibshirani 1993, section 13.3).
 
-    It is too narrow for few values, and has no width at all where all are equal: `share_interval` is for shares of yes and no.
+    It is too narrow for few values, and has width zero if all are equal. Use `share_interval` for values that are 0 or 1.
     """
     data = numpy.asarray(values, dtype=float)
     generator = numpy.random.default_rng(seed)
@@ -27,7 +27,7 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, seed: int) -> tu
 
 
 def share_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high): Wilson's interval of a share (1927) of values that are 0 or 1; it has a width at 0 of n and n of n as well."""
+    """(mean, low, high): Wilson's interval of a share (1927) of values that are 0 or 1, with a positive width also for 0 or n of n."""
     count, mean = len(values), sum(values) / len(values)
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (mean + z * z / (2 * count)) / (1 + z * z / count)

@@ -1,13 +1,14 @@
-"""How alike two LoRA updates are, from their factors alone: no base, no dense matrix, no torch, so that the registry can ask at upload.
+"""The similarity of LoRA updates, from their factors only: no base, no dense matrix, no torch, so that the registry can use it at upload.
 
 An update changes layer l by X_l = s_l B_l A_l with rank r. The Frobenius product of two of them needs only r x r matrices,
 
     <X, Y> = sum_l s_l t_l trace((B_l^T D_l) (C_l A_l^T))     for Y_l = t_l D_l C_l,
 
-and its cosine is `cosines`, exact, over any number of modules at once. For a library that grows by one module at a time `sketch`
-keeps a short vector of each: WIDTH random bilinear measurements u_k^T X v_k with signs u, v (a Johnson-Lindenstrauss projection whose
+`cosines` computes the exact cosine for any number of modules at once. For a library that grows by one module at a time, `sketch`
+computes a short vector of each: WIDTH random bilinear measurements u_k^T X v_k with signs u, v (a Johnson-Lindenstrauss projection whose
 directions have rank one, so that it costs rank-sized work; signs in the place of Gaussians as in arXiv 2110.13970). Products of
-sketches estimate products of updates without bias, and the error of the cosine falls with 1 - cosine^2: near duplicates are told sharply.
+sketches are unbiased estimates of products of updates. The error of the cosine is proportional to 1 - cosine^2, so near duplicates are
+recognised precisely.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ Doubles = npt.NDArray[np.float64]
 
 WIDTH = 512
 TILE = 2_048
-DUPLICATE = 0.98  # from here on two modules are called near duplicates
+DUPLICATE = 0.98  # the least cosine of near duplicates
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ Update = Mapping[str, Factors]  # by the layer's path inside the base
 
 @dataclass(frozen=True)
 class Cosines:
-    """Of n modules, each (n, n). A module without an update, or a pair without a common layer, has cosine 0."""
+    """Cosines of n modules, each matrix (n, n). A module without an update, or a pair without a common layer, has cosine 0."""
 
     whole: Doubles  # a layer that only one of the two adapts counts as an update of zero in the other
     common: Doubles  # over the layers that both adapt
@@ -52,22 +53,22 @@ class Cosines:
 
 
 def cosines(updates: Sequence[Update]) -> Cosines:
-    """All pairs, exactly. Layers of the same path and another shape belong to other bases and are not common."""
-    places: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    """The exact cosines of all pairs. Layers with the same path and different shapes belong to different bases and are not common."""
+    members_of: dict[tuple[str, tuple[int, int]], list[int]] = {}
     for index, update in enumerate(updates):
         for path, factors in update.items():
-            places.setdefault((path, factors.shape), []).append(index)
+            members_of.setdefault((path, factors.shape), []).append(index)
     count = len(updates)
     products = np.zeros((count, count))
-    squares = np.zeros((count, len(places)))  # |X_l|^2 of every module and layer
-    for column, ((path, _), members) in enumerate(places.items()):
+    squares = np.zeros((count, len(members_of)))  # |X_l|^2 of every module and layer
+    for column, ((path, _), members) in enumerate(members_of.items()):
         block = _products([updates[index][path] for index in members])
         products[np.ix_(members, members)] += block
         squares[members, column] = np.diagonal(block)
     adapted = np.zeros_like(squares)
-    for column, members in enumerate(places.values()):
+    for column, members in enumerate(members_of.values()):
         adapted[members, column] = 1.0
-    squares = squares.clip(min=0.0)  # rounding may leave a square a hair below zero
+    squares = squares.clip(min=0.0)  # rounding errors can make a square slightly negative
     whole = np.sqrt(squares.sum(axis=1))
     common = np.sqrt(squares @ adapted.T)
     return Cosines(
@@ -78,30 +79,30 @@ def cosines(updates: Sequence[Update]) -> Cosines:
 
 
 def _products(layer: Sequence[Factors]) -> Doubles:
-    """<X, Y> of every two of these updates of one layer: two Gram matrices of all their ranks together, multiplied and summed by block."""
+    """<X, Y> of every pair of updates of one layer: the Gram matrices of all their ranks together, multiplied and summed by block."""
     a = np.concatenate([factors.a for factors in layer])
     b = np.concatenate([factors.b * np.float32(factors.scaling) for factors in layer], axis=1)
     starts = np.cumsum([0] + [len(factors.a) for factors in layer[:-1]])
     entries = (a @ a.T) * (b.T @ b)
     rows = np.add.reduceat(entries, starts, axis=0, dtype=np.float64)
-    found: Doubles = np.add.reduceat(rows, starts, axis=1)
-    return found
+    products: Doubles = np.add.reduceat(rows, starts, axis=1)
+    return products
 
 
 def _divided(products: Doubles, norms: Doubles) -> Doubles:
-    found = np.zeros_like(products)
-    np.divide(products, norms, out=found, where=norms > 0)
-    return found.clip(-1.0, 1.0)
+    quotients = np.zeros_like(products)
+    np.divide(products, norms, out=quotients, where=norms > 0)
+    return quotients.clip(-1.0, 1.0)
 
 
 # --- sketches ---------------------------------------------------------------------------------------------------------
 
 
 def sketch(layers: Iterable[tuple[str, Factors]]) -> Floats:
-    """WIDTH numbers whose products with another module's estimate the Frobenius product of the two updates.
+    """WIDTH numbers whose dot product with another sketch estimates the Frobenius product of the two updates.
 
-    The signs come from SHAKE-256 of what they belong to, not from a generator: every process of every release must draw the same.
-    All layers share the signs of their rows and columns; one sign of its own for each layer and number keeps layers apart.
+    The signs are SHAKE-256 hashes of their position, not random draws: every process of every release must use the same signs.
+    All layers share the signs of their rows and columns; an extra sign per layer and number makes layers independent.
     """
     total = np.zeros(WIDTH)
     for path, factors in layers:
@@ -111,7 +112,7 @@ def sketch(layers: Iterable[tuple[str, Factors]]) -> Floats:
 
 
 def _measured(matrix: Floats, side: str) -> Floats:
-    """(r, d) -> (r, WIDTH): the rows' products with WIDTH vectors of signs, a tile of them at a time."""
+    """(r, d) -> (r, WIDTH): the rows' products with WIDTH sign vectors, one tile at a time."""
     total = np.zeros((len(matrix), WIDTH), np.float32)
     for start in range(0, matrix.shape[1], TILE):
         part = matrix[:, start : start + TILE]
@@ -134,23 +135,23 @@ def sketched_cosines(ones: Floats, others: Floats) -> Doubles:
     return _divided(x @ y.T, np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)))
 
 
-# --- what the map says ------------------------------------------------------------------------------------------------
+# --- map ------------------------------------------------------------------------------------------------
 
 
 def near_duplicates(cosine: Doubles, least: float = DUPLICATE) -> list[tuple[int, int, float]]:
-    """Pairs i < j at least so alike, most alike first."""
+    """(i, j, cosine) of pairs i < j with at least this cosine, highest first."""
     rows, columns = np.nonzero(np.triu(cosine >= least, k=1))
     pairs = [(int(i), int(j), float(cosine[i, j])) for i, j in zip(rows, columns, strict=True)]
     return sorted(pairs, key=lambda pair: (-pair[2], pair[:2]))
 
 
 def clusters(cosine: Doubles, least: float) -> list[list[int]]:
-    """Groups by average linkage: the two groups whose members are on average most alike are joined, while that is `least` or more.
+    """Clusters by average linkage: join the two clusters with the highest mean cosine, while it is at least `least`.
 
-    Every module is in exactly one group; the largest come first. Single linkage would chain what is pairwise unlike.
+    Every module is in exactly one cluster; the largest come first. Single linkage would chain dissimilar modules.
     """
     groups = [[index] for index in range(len(cosine))]
-    sums = cosine.copy()  # of the cosines between two groups
+    sums = cosine.copy()  # of the cosines between two clusters
     np.fill_diagonal(sums, -np.inf)
     sizes = np.ones(len(cosine))
     while len(groups) > 1:
@@ -169,10 +170,10 @@ def clusters(cosine: Doubles, least: float) -> list[list[int]]:
 
 
 def layout(cosine: Doubles) -> tuple[Doubles, float]:
-    """(places in the plane (n, 2), the share of the squared distances that they keep): classical scaling (Torgerson 1952).
+    """(coordinates in the plane (n, 2), the share of the squared distances that they explain): classical scaling (Torgerson 1952).
 
-    The squared distance of two updates of length one is 2 (1 - cosine), so the matrix to decompose is the centred cosines themselves.
-    Both axes begin on the side of the module that lies farthest out, as a decomposition's own signs are a matter of chance.
+    The squared distance of two updates of length one is 2 (1 - cosine), so the matrix to decompose is that of the centred cosines.
+    The signs of a decomposition are arbitrary: on both axes the module farthest from the centre has a positive coordinate.
     """
     if len(cosine) < 2:
         return np.zeros((len(cosine), 2)), 1.0

@@ -130,6 +130,6 @@ def fingerprint(files: Iterable[RangedFile], pool: Executor | None = None) -> st
         description = f"{name} {tensor.dtype} {tensor.shape}\n".encode()
         return description + file.read(tensor.start, min(tensor.end - tensor.start, FINGERPRINT_SAMPLE))
 
-    samples = pool.map(sample, *zip(*tensors, strict=True)) if pool and tensors else (sample(*each) for each in tensors)
+    samples = pool.map(sample, *zip(*tensors, strict=True)) if pool and tensors else (sample(*item) for item in tensors)
     by_name = dict(zip((name for _, name, _ in tensors), samples, strict=True))
     return hashlib.sha256(b"".join(by_name[name] for name in sorted(by_name))).hexdigest()

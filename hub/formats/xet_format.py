@@ -1,7 +1,7 @@
-"""Xet's formats as far as an upload needs them: xorbs (chunks of many files), shards (which chunks make which file), and their hashes.
+"""The parts of Xet's formats that an upload needs: xorbs (chunks of many files), shards (the chunks of each file), and their hashes.
 
 From the specification of xet-core (huggingface/xet-core: spec/hashing.md, spec/xorb.md, spec/shard.md). A hash is 32 bytes; its text is
-that of four little-endian 64-bit words. Whatever is read here came from outside: every length is checked before it is used.
+that of four little-endian 64-bit words. The bytes come from strangers: every length is checked before it is used.
 """
 
 import struct
@@ -16,7 +16,7 @@ from blake3 import blake3
 MAX_CHUNK_BYTES = 128 << 10  # of one chunk, unpacked
 MAX_XORB_BYTES = 64 << 20  # of all chunks of a xorb, unpacked
 MAX_XORB_CHUNKS = 8 << 10
-MAX_PACKED_BYTES = MAX_CHUNK_BYTES + (4 << 10)  # LZ4 makes what it cannot compress a little longer
+MAX_PACKED_BYTES = MAX_CHUNK_BYTES + (4 << 10)  # LZ4 makes incompressible data a little longer
 MAX_FOOTER_BYTES = 1 << 20
 MAX_SHARD_BYTES = 64 << 20
 
@@ -35,7 +35,7 @@ HAS_VERIFICATION, HAS_SHA256 = 1 << 31, 1 << 30
 
 
 class Malformed(Exception):
-    """The bytes are not what the format allows. The message says what and where, for the sender."""
+    """The bytes violate the format. The message tells the sender what is wrong and where."""
 
 
 def hash_text(raw: bytes) -> str:
@@ -60,7 +60,7 @@ def xorb_hash(chunks: list[tuple[bytes, int]]) -> bytes:
 
 
 def _group_end(nodes: list[tuple[bytes, int]], start: int) -> int:
-    """A group ends with the first node from the third on whose hash is a multiple of BRANCHES, and has 2 * BRANCHES + 1 nodes at most."""
+    """A group ends after the first node, from the third on, whose hash is a multiple of BRANCHES; it has at most 2 * BRANCHES + 1 nodes."""
     last = min(start + 2 * BRANCHES + 1, len(nodes))
     for at in range(start + 2, last):
         if int.from_bytes(nodes[at][0][24:], "little") % BRANCHES == 0:
@@ -74,14 +74,14 @@ def _node(children: list[tuple[bytes, int]]) -> tuple[bytes, int]:
 
 
 class Chunks:
-    """Unpacks the chunks of a xorb as its bytes come in; the footer, if there is one, is checked for its size alone."""
+    """Unpacks the chunks of a xorb as its bytes arrive. Of the footer, if there is one, only the size is checked."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._footer: int | None = None  # bytes of it so far
 
     def feed(self, piece: bytes) -> Iterator[tuple[int, bytes]]:
-        """(length in the xorb with its header, unpacked bytes) of each chunk that is complete now. Raises Malformed."""
+        """Yield (length in the xorb with its header, unpacked bytes) of each chunk that is now complete. Raises Malformed."""
         data = memoryview(self._rest + piece)
         at = 0
         while self._footer is None and len(data) - at >= CHUNK_HEADER:
@@ -103,7 +103,7 @@ class Chunks:
             raise Malformed(f"the footer has more than {MAX_FOOTER_BYTES:,} bytes")
 
     def end(self) -> None:
-        """Raises Malformed if a chunk was begun and not finished."""
+        """Raise Malformed if the last chunk is incomplete."""
         if self._rest:
             raise Malformed(f"the last chunk is cut off: {len(self._rest):,} bytes of it are there")
 
@@ -140,7 +140,7 @@ def _unpack(packed: memoryview, scheme: int, length: int) -> bytes:
 
 
 def _lz4(packed: memoryview, length: int) -> bytes:
-    """Never more than one byte beyond what was announced, however much the frame would unpack to."""
+    """Unpack at most one byte more than announced, however large the frame is."""
     unpacker = lz4.frame.LZ4FrameDecompressor()
     try:
         data = bytes(unpacker.decompress(packed, max_length=length + 1))
@@ -152,7 +152,7 @@ def _lz4(packed: memoryview, length: int) -> bytes:
 
 
 def _ungroup(grouped: bytes) -> bytes:
-    """Scheme 2 has every fourth byte first, from the first on, then every fourth from the second on, and so on."""
+    """Undo scheme 2, which stores bytes 0, 4, 8, ..., then bytes 1, 5, 9, ..., and so on."""
     data = bytearray(len(grouped))
     start = 0
     for offset in range(4):
@@ -163,7 +163,7 @@ def _ungroup(grouped: bytes) -> bytes:
 
 
 class XorbCheck:
-    """A xorb that is checked while it streams by: where its chunks end, packed and unpacked, and the hash that they have together."""
+    """Checks a xorb as it streams: where its chunks end, packed and unpacked, and the hash of the whole."""
 
     def __init__(self) -> None:
         self.packed_ends, self.unpacked_ends = array("I"), array("I")
@@ -198,7 +198,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A file that a shard describes. `sha256` is what the sender says, None if he does not."""
+    """A file that a shard describes. `sha256` is the sender's claim, None without one."""
 
     sha256: str | None
     records: bytes
@@ -210,7 +210,7 @@ class ShardFile:
 
 
 def read_shard(file: BinaryIO) -> Iterator[ShardFile]:
-    """The files of a shard, one by one. What comes behind them (a list of chunks for other senders) is not read. Raises Malformed."""
+    """Yield the files of a shard. The list of chunks after them is not read. Raises Malformed."""
     size = file.seek(0, 2)
     file.seek(0)
 

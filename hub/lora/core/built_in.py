@@ -72,10 +72,10 @@ def _built_in_file() -> Path:
     if not path.is_file():
         raise BuiltInUnavailable(f"The installed {BUILT_IN_WHEEL} holds no {BUILT_IN_FILE}. {remedy}")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != BUILT_IN_SHA256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != BUILT_IN_SHA256:
         raise BuiltInUnavailable(
-            f"{path} has the SHA-256 {found}, not {BUILT_IN_SHA256}: these are other weights. {remedy}"
+            f"{path} has the SHA-256 {digest}, not {BUILT_IN_SHA256}: these are other weights. {remedy}"
         )
     return path
 
