@@ -33,7 +33,7 @@ def related(services: Services, child: str, parent: str) -> None:
 
 
 def everything(client: TestClient, person: Person, name: str) -> str:
-    """All that is told of a module, by every protocol."""
+    """Everything that any protocol returns about an adapter."""
     paths = (f"/v1/adapters/{name}", f"/adapters/{name}", f"/api/models/{name}", f"/v1/adapters/{name}/similar")
     answers = [client.get(path, headers=person.headers) for path in paths]
     assert all(answer.status_code == 200 for answer in answers), [answer.status_code for answer in answers]
@@ -52,7 +52,7 @@ def test_lineage_names_a_parent_only_to_those_who_may_see_it(
     assert SECRET in everything(client, ann, "ann/shown")
 
 
-def test_a_child_is_told_of_only_to_those_who_may_see_it(
+def test_a_child_is_listed_only_for_those_who_may_see_it(
     client: TestClient, services: Services, ann: Person, bob: Person, secret: str
 ) -> None:
     parent = upload_adapter(client, ann.headers, "ann/parent", visibility="public")["commit"]
@@ -61,11 +61,11 @@ def test_a_child_is_told_of_only_to_those_who_may_see_it(
     assert SECRET in everything(client, ann, "ann/parent")
 
 
-def test_a_near_duplicate_is_told_of_only_to_those_who_may_see_it(
+def test_a_near_duplicate_is_named_only_for_those_who_may_see_it(
     client: TestClient, ann: Person, bob: Person, secret: str
 ) -> None:
-    told = upload_adapter(client, bob.headers, "bob/same", visibility="public", seed=7)
-    assert "near_duplicate" not in {finding["code"] for finding in told["findings"]}
+    uploaded = upload_adapter(client, bob.headers, "bob/same", visibility="public", seed=7)
+    assert "near_duplicate" not in {finding["code"] for finding in uploaded["findings"]}
     assert SECRET not in everything(client, bob, "bob/same")
     mine = upload_adapter(client, ann.headers, "ann/same", seed=7)
     assert "near_duplicate" in {finding["code"] for finding in mine["findings"]}
@@ -137,7 +137,7 @@ def test_knowing_a_hash_gives_nothing(
         answer = client.post(f"/{name}.git/info/lfs/objects/batch", headers=person.headers, json=body)
         return answer.json()["objects"][0]
 
-    assert "actions" not in batch(ann, SECRET)  # its own namespace is told that it is there already
+    assert "actions" not in batch(ann, SECRET)  # its own namespace learns that it is there already
     assert "upload" in batch(bob, "bob/mine")["actions"]
     entry = history.Entry("adapter_model.safetensors", oid, len(weights), "0" * 40)
     with transaction(services.sessions) as session:

@@ -85,10 +85,10 @@ def check_record(row: Row, status: int, lines: int) -> None:
 def test_a_route_answers_each_role_as_the_table_says(instance: Instance, row: Row) -> None:
     expected, found = {}, {}
     # What the need makes no difference of by visibility is asked for one alone.
-    told = ANSWERS[row.need]
-    visibilities = VISIBILITIES if any(isinstance(codes, tuple) for codes in told.values()) else VISIBILITIES[:1]
+    by_role = ANSWERS[row.need]
+    visibilities = VISIBILITIES if any(isinstance(codes, tuple) for codes in by_role.values()) else VISIBILITIES[:1]
     for role in ROLES:
-        codes = told[role]
+        codes = by_role[role]
         for place, visibility in enumerate(visibilities):
             code = codes[place] if isinstance(codes, tuple) else codes
             expected[role, visibility] = code if code != OK else row.ok

@@ -61,8 +61,8 @@ def test_every_route_is_in_the_api_guide_and_no_other() -> None:
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
-    told = set(re.findall(r"^\| `((?:GET|POST|PATCH|PUT|DELETE) [^`]+)` \|", text("docs/api.md"), re.MULTILINE))
-    assert told == routes
+    documented = set(re.findall(r"^\| `((?:GET|POST|PATCH|PUT|DELETE) [^`]+)` \|", text("docs/api.md"), re.MULTILINE))
+    assert documented == routes
 
 
 def test_every_route_of_the_hub_protocol_is_in_its_guide_and_no_other() -> None:
@@ -77,8 +77,8 @@ def test_every_route_of_the_hub_protocol_is_in_its_guide_and_no_other() -> None:
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
-    told = re.findall(r"^\| `((?:GET|HEAD|POST|PUT|DELETE) [^`]+)` \|", text("docs/huggingface.md"), re.MULTILINE)
-    assert set(told) == routes
+    documented = re.findall(r"^\| `((?:GET|HEAD|POST|PUT|DELETE) [^`]+)` \|", text("docs/huggingface.md"), re.MULTILINE)
+    assert set(documented) == routes
 
 
 def subclasses(kind: type[HubError]) -> Iterator[type[HubError]]:
@@ -92,20 +92,20 @@ def test_every_error_is_in_the_api_guide_with_its_status() -> None:
         importlib.import_module(module.name)
     page = text("docs/api.md").split("## Errors")[1].split("A job that fails")[0]
     rows = [line for line in page.splitlines() if line.startswith("| 4") or line.startswith("| 5")]
-    told = {(int(row[2:5]), code) for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[2])}
+    documented = {(int(row[2:5]), code) for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[2])}
     own = {
         (error.status, error.code) for error in subclasses(HubError) if error.__module__.startswith(("hub.", "api."))
     }
-    assert own - told == set()
-    assert told - own == {(405, "method_not_allowed"), (422, "invalid_request")}, "those two are made in hub.http"
+    assert own - documented == set()
+    assert documented - own == {(405, "method_not_allowed"), (422, "invalid_request")}, "those two are made in hub.http"
 
 
 def test_every_job_error_is_in_the_api_guide() -> None:
     page = text("docs/api.md").split("A job that fails")[1].split("## Findings")[0]
-    told = set(re.findall(r"`([a-z_]+)`", page))
+    documented = set(re.findall(r"`([a-z_]+)`", page))
     sources = [*(ROOT / "hub/lora").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
     codes = {code for path in sources for code in re.findall(r'\bcode = (?:\w+, )?"([a-z_]+)"', path.read_text())}
-    assert codes - told == set()
+    assert codes - documented == set()
 
 
 def test_every_kind_of_job_is_in_the_api_guide() -> None:
@@ -133,8 +133,8 @@ def test_commands_that_a_page_names_exist(page: Path) -> None:
 
 
 def test_the_readme_and_make_help_list_every_command() -> None:
-    told = set(re.findall(r"^\| `make ([a-z-]+)", text("README.md"), re.MULTILINE))
-    assert told == make_targets()
+    documented = set(re.findall(r"^\| `make ([a-z-]+)", text("README.md"), re.MULTILINE))
+    assert documented == make_targets()
     assert set(re.findall(r"^([a-z-]+):.* ## ", text("Makefile"), re.MULTILINE)) == make_targets()
 
 

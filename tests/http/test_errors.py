@@ -224,7 +224,7 @@ def test_a_request_that_fails_leaves_nothing(services: Services) -> None:
     assert marks(services) == []
 
 
-def test_nobody_is_told_that_a_write_succeeded_before_it_was_committed(services: Services) -> None:
+def test_no_answer_reports_success_before_the_commit(services: Services) -> None:
     with TestClient(with_routes(services), raise_server_exceptions=False) as client:
         assert client.post("/v1/test/commit-fails").status_code >= 500
     assert marks(services) == []

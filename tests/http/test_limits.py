@@ -20,7 +20,7 @@ def limited(services: Services, **changes: object) -> Iterator[TestClient]:
     hub.close()
 
 
-def test_requests_over_the_limit_are_refused_and_told_how_long_to_wait(
+def test_requests_over_the_limit_are_refused_with_the_time_to_wait(
     services: Services, ann: Person, bob: Person
 ) -> None:
     with limited(services, requests_per_minute=3) as client:
@@ -30,10 +30,10 @@ def test_requests_over_the_limit_are_refused_and_told_how_long_to_wait(
         left = [re.match(r'"api";r=(\d+);t=\d+', answer.headers["RateLimit"]) for answer in answers]
         assert [found and found[1] for found in left] == ["2", "1", "0", "0"]
         assert 0 < int(answers[3].headers["Retry-After"]) <= 60
-        told = parse_ratelimit_headers(answers[3].headers)  # by the stock client itself
-        assert told is not None
-        assert (told.resource_type, told.remaining, told.limit, told.window_seconds) == ("api", 0, 3, 60)
-        # Others have limits of their own, the hub's protocol is counted with the rest, and health is always told.
+        parsed = parse_ratelimit_headers(answers[3].headers)  # by the stock client itself
+        assert parsed is not None
+        assert (parsed.resource_type, parsed.remaining, parsed.limit, parsed.window_seconds) == ("api", 0, 3, 60)
+        # Others have limits of their own, the hub's protocol is counted with the rest, and health is always answered.
         assert client.get("/v1/me", headers=bob.headers).status_code == 200
         assert client.get("/api/whoami-v2", headers=ann.headers).status_code == 429
         assert client.get("/healthz", headers=ann.headers).status_code == 200

@@ -1,4 +1,4 @@
-"""One version, in one place, told by everything that names it."""
+"""One version, written in one place and reported by everything that names it."""
 
 import tomllib
 from pathlib import Path

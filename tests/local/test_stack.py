@@ -1,4 +1,4 @@
-"""The embedded stack: real servers that keep their data, end when told, and are ended when their supervisor was killed."""
+"""The embedded stack: real servers that keep their data, stop on request, and are stopped when their supervisor was killed."""
 
 import os
 import signal

@@ -25,9 +25,9 @@ GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 def test_whoami(client: TestClient, services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
         users.create_namespace(session, "weavers", "organization", ann.viewer.id)
-    told = client.get("/api/whoami-v2", headers=ann.headers).json()
-    assert (told["name"], [org["name"] for org in told["orgs"]]) == ("ann", ["weavers"])
-    assert told["auth"]["accessToken"] == {"displayName": "test", "role": "write"}
+    account = client.get("/api/whoami-v2", headers=ann.headers).json()
+    assert (account["name"], [org["name"] for org in account["orgs"]]) == ("ann", ["weavers"])
+    assert account["auth"]["accessToken"] == {"displayName": "test", "role": "write"}
     protocol.error_of(client.get("/api/whoami-v2"), 401)
     protocol.error_of(client.get("/api/whoami-v2", headers={"Authorization": "Bearer ll_wrong"}), 401)
 
@@ -69,8 +69,8 @@ def test_an_approved_program_gets_a_token_once(signed_in: TestClient) -> None:
     assert "Done." in answer_page(signed_in, typed, "approve").text
     token = poll(signed_in, codes).json()["access_token"]
     signed_in.cookies.clear()
-    told = signed_in.get("/api/whoami-v2", headers={"Authorization": f"Bearer {token}"}).json()
-    assert told["name"] == "ann"
+    account = signed_in.get("/api/whoami-v2", headers={"Authorization": f"Bearer {token}"}).json()
+    assert account["name"] == "ann"
     assert refusal(poll(signed_in, codes)) == "expired_token"
 
 

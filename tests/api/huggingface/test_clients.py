@@ -65,20 +65,20 @@ def test_a_folder_goes_up_and_comes_down_unchanged(run_client: RunClient, tmp_pa
             "commits": [[c.title, c.message, c.authors] for c in api.list_repo_commits("ann/first")],
         }))
     """)
-    told = json.loads(next(text for text in said.splitlines() if text.startswith("{")))
+    report = json.loads(next(text for text in said.splitlines() if text.startswith("{")))
     lfs = {"adapter_model.safetensors", "odd.npy", "large.txt"}
     names = {
         path: [len(data), hashlib.sha256(data).hexdigest() if path in lfs else git_oid(data)]
         for path, data in MIXED.items()
     }
-    assert told["tree"] == told["siblings"] == names
-    assert told["folders"] == ["sub dir", "sub dir/deeper"]
-    assert told["urls"] == ["ann/first"] * 3
-    assert told["sha"] == told["commit"]
-    assert told["commits"] == [["One", "Two", ["ann"]], ["initial commit", "", ["ann"]]]
+    assert report["tree"] == report["siblings"] == names
+    assert report["folders"] == ["sub dir", "sub dir/deeper"]
+    assert report["urls"] == ["ann/first"] * 3
+    assert report["sha"] == report["commit"]
+    assert report["commits"] == [["One", "Two", ["ann"]], ["initial commit", "", ["ann"]]]
     for path, data in MIXED.items():
         assert (tmp_path / "down" / path).read_bytes() == data
-        assert (Path(told["snapshot"]) / path).read_bytes() == data
+        assert (Path(report["snapshot"]) / path).read_bytes() == data
     if CLIENT_VERSION >= (1,):  # findings are warnings of the client; older ones do not know them
         assert "tests/tiny-base is not registered here" in said
 

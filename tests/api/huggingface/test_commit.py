@@ -220,9 +220,9 @@ def test_with_a_parent_only_one_of_two_is_heard(client: TestClient, ann: Person)
 
 def test_an_adapter_gets_facts_and_a_version(client: TestClient, ann: Person) -> None:
     head = protocol.committed(client, ann, "ann/r", peft_folder())
-    told = client.get("/v1/adapters/ann/r", headers=ann.headers).json()
-    assert (told["commit"], told["adapters"][0]["rank"]) == (head, 2)
-    assert [ref["name"] for ref in told["refs"] if ref["kind"] == "version"] == ["v1"]
+    adapter = client.get("/v1/adapters/ann/r", headers=ann.headers).json()
+    assert (adapter["commit"], adapter["adapters"][0]["rank"]) == (head, 2)
+    assert [ref["name"] for ref in adapter["refs"] if ref["kind"] == "version"] == ["v1"]
     protocol.commit(client, ann, "ann/r", protocol.line("deletedFile", path="adapter_config.json"))
     assert client.get("/v1/adapters", headers=ann.headers).json()["items"] == []
 

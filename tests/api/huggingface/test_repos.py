@@ -1,4 +1,4 @@
-"""Whole repos, their refs, what is told of them, and who may."""
+"""Whole repos, their refs, what the API reports of them, and who may."""
 
 from typing import Any
 
@@ -31,9 +31,9 @@ def test_a_new_repo_is_as_visible_as_asked(
     client: TestClient, ann: Person, said: dict[str, Any], visibility: str
 ) -> None:
     assert protocol.create(client, ann, "ann/r", **said)["url"] == "http://testserver/ann/r"
-    told = info(client, ann).json()
-    assert (told["visibility"], told["private"]) == (visibility, visibility != "public")
-    assert (told["siblings"], len(told["sha"])) == ([], 40)
+    repo = info(client, ann).json()
+    assert (repo["visibility"], repo["private"]) == (visibility, visibility != "public")
+    assert (repo["siblings"], len(repo["sha"])) == ([], 40)
 
 
 def test_addresses_are_those_that_the_client_used(client: TestClient, ann: Person) -> None:
@@ -42,7 +42,7 @@ def test_addresses_are_those_that_the_client_used(client: TestClient, ann: Perso
     assert answer.json()["url"] == "https://hub.example/datasets/ann/rows"
 
 
-def test_what_is_there_is_told_with_its_address_and_what_is_held_is_not(
+def test_an_existing_repo_is_named_with_its_address_and_a_held_name_is_not(
     client: TestClient, ann: Person, bob: Person
 ) -> None:
     protocol.create(client, ann, "ann/r")
@@ -137,13 +137,13 @@ def test_branches_and_tags(client: TestClient, ann: Person, bob: Person) -> None
     protocol.error_of(client.post(f"{path}/branch/other", headers=bob.headers), 403)
     start = client.post(f"{path}/branch/y", headers=ann.headers, json={"startingPoint": "absent"})
     protocol.error_of(start, 404, "RevisionNotFound")
-    told = client.get(f"{path}/refs?include_prs=1", headers=ann.headers).json()
-    assert [ref["name"] for ref in told["branches"]] == ["dev/x", "main"]
-    assert {(ref["name"], ref["ref"], ref["targetCommit"]) for ref in told["tags"]} == {
+    refs = client.get(f"{path}/refs?include_prs=1", headers=ann.headers).json()
+    assert [ref["name"] for ref in refs["branches"]] == ["dev/x", "main"]
+    assert {(ref["name"], ref["ref"], ref["targetCommit"]) for ref in refs["tags"]} == {
         ("good", "refs/tags/good", head),
         ("v1", "refs/tags/v1", head),
     }
-    assert (told["converts"], told["pullRequests"]) == ([], [])
+    assert (refs["converts"], refs["pullRequests"]) == ([], [])
     assert client.get(f"{path}/revision/dev%2Fx", headers=ann.headers).json()["sha"] == head
     assert client.delete(f"{path}/branch/dev%2Fx", headers=ann.headers).status_code == 200
     assert client.delete(f"{path}/tag/good", headers=ann.headers).status_code == 200
@@ -164,8 +164,8 @@ def test_a_name_that_pins_a_version(client: TestClient, ann: Person) -> None:
     protocol.create(client, ann, "ann/r")
     first = protocol.committed(client, ann, "ann/r", peft_folder(seed=1))
     second = protocol.committed(client, ann, "ann/r", peft_folder(seed=2))
-    told = info(client, ann, "ann/r.v1").json()
-    assert (told["id"], told["sha"]) == ("ann/r.v1", first)
+    repo = info(client, ann, "ann/r.v1").json()
+    assert (repo["id"], repo["sha"]) == ("ann/r.v1", first)
     for revision in ("main", "v1", first):
         answer = client.get(f"/ann/r.v1/resolve/{revision}/adapter_model.safetensors", headers=ann.headers)
         assert answer.headers["X-Repo-Commit"] == first
@@ -178,25 +178,25 @@ def test_a_name_that_pins_a_version(client: TestClient, ann: Person) -> None:
     protocol.error_of(client.post("/api/models/ann/r.v1/branch/x", headers=ann.headers), 403)
 
 
-# What is told of a repo
+# What the API reports of a repo
 
 
 def test_an_adapter_s_tags_come_from_its_files(client: TestClient, services: Services, ann: Person) -> None:
     base(services, "team/base", "tests/tiny-base")
     protocol.create(client, ann, "ann/r")
     protocol.committed(client, ann, "ann/r", peft_folder())
-    told = client.get("/api/models/ann/r?blobs=true&securityStatus=true&expand=tags", headers=ann.headers).json()
+    repo = client.get("/api/models/ann/r?blobs=true&securityStatus=true&expand=tags", headers=ann.headers).json()
     wanted = ["peft", "safetensors", "lora", "base_model:tests/tiny-base", "base_model:adapter:tests/tiny-base"]
-    assert told["tags"][:5] == wanted
-    assert {"base_model:adapter:team/base", "license:apache-2.0", "tiny", "test"} <= set(told["tags"])
-    assert (told["library_name"], told["pipeline_tag"], told["baseModels"]) == (
+    assert repo["tags"][:5] == wanted
+    assert {"base_model:adapter:team/base", "license:apache-2.0", "tiny", "test"} <= set(repo["tags"])
+    assert (repo["library_name"], repo["pipeline_tag"], repo["baseModels"]) == (
         "peft",
         "text-generation",
         ["team/base"],
     )
-    assert told["cardData"]["license"] == "apache-2.0"
-    assert told["usedStorage"] == sum(map(len, peft_folder().values()))
-    (weights,) = [file for file in told["siblings"] if file["rfilename"] == "adapter_model.safetensors"]
+    assert repo["cardData"]["license"] == "apache-2.0"
+    assert repo["usedStorage"] == sum(map(len, peft_folder().values()))
+    (weights,) = [file for file in repo["siblings"] if file["rfilename"] == "adapter_model.safetensors"]
     assert weights["lfs"] == {"sha256": protocol.sha256(WEIGHTS), "size": len(WEIGHTS), "pointerSize": 134}
 
 

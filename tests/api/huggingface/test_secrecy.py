@@ -121,7 +121,7 @@ def test_the_repo_answers_as_if_it_were_not_there(client: TestClient, ann: Perso
 
 
 def test_a_copy_of_the_bytes_is_a_right_to_them(client: TestClient, services: Services, bob: Person) -> None:
-    """Who has the very bytes may keep them too, and then they are his."""
+    """Whoever sends the same bytes holds them too."""
     assert protocol.put(client, protocol.batch(client, bob, "bob/own", SECRET), SECRET).status_code == 200
     assert "actions" not in protocol.batch(client, bob, "bob/own", SECRET)
     assert protocol.commit(client, bob, "bob/own", protocol.lfs_file("a.bin", SECRET)).status_code == 200

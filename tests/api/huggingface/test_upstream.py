@@ -113,8 +113,8 @@ def test_a_commit_is_kept_also_when_the_upstream_is_away(
     again = [client.get(question, headers=ann.headers) for question in questions]
     assert [answer.content for answer in again] == [answer.content for answer in before]
     assert other.asked == []
-    told = protocol.error_of(client.get("/api/models/labs/base", headers=ann.headers), 503)
-    assert other.labs.token not in told
+    message = protocol.error_of(client.get("/api/models/labs/base", headers=ann.headers), 503)
+    assert other.labs.token not in message
 
 
 def test_headers_and_ranges_are_those_of_a_file_here(client: TestClient, head: str, ann: Person) -> None:

@@ -54,9 +54,9 @@ class Sender:
         path = f"/api/models/{full_name}/xet-write-token/main"
         answer = client.get(path, headers=person.headers)
         assert answer.status_code == 200, answer.text
-        self.told = answer.json()
-        self.path = urlsplit(self.told["casUrl"]).path
-        self.headers = {"Authorization": f"Bearer {self.told['accessToken']}"}
+        self.grant = answer.json()
+        self.path = urlsplit(self.grant["casUrl"]).path
+        self.headers = {"Authorization": f"Bearer {self.grant['accessToken']}"}
 
     def xorb(self, contents: Sequence[bytes], *, said: str | None = None, body: Any = None, scheme: int = 1) -> Any:
         content = b"".join(chunk(data, scheme) for data in contents) if body is None else body
@@ -79,7 +79,7 @@ def whole(contents: Sequence[bytes] = PARTS, start: int = 0, end: int | None = N
 
 
 def nothing_is_left(services: Services) -> None:
-    """No xorb is there. SeaweedFS under load may finish with the beginning of a body that broke off after it was told to delete it: such
+    """No xorb is there. SeaweedFS under load may finish with the beginning of a body that broke off after its deletion was requested: such
     an object has no index, so that nobody can read it, and goes with its epoch."""
     assert [key for key in services.storage.keys(xet.XORBS) if "." not in key] == []
     xet.drop_xorbs(services, datetime.now(UTC) + timedelta(days=4), timedelta(0))
@@ -96,8 +96,8 @@ def empty_storage(services: Services) -> None:
 
 
 def test_a_file_is_built_from_chunks_and_committed(client: TestClient, ann: Person, ann_sends: Sender) -> None:
-    told = ann_sends.told
-    assert 3_000 < told["exp"] - time.time() <= 3_600
+    grant = ann_sends.grant
+    assert 3_000 < grant["exp"] - time.time() <= 3_600
     for scheme in (0, 1, 2):
         assert ann_sends.xorb(PARTS, scheme=scheme).json() == {"was_inserted": True}
     twice = PARTS[1] + DATA
@@ -174,12 +174,12 @@ def test_a_token_is_for_one_namespace_and_a_time(
     client: TestClient, services: Services, bob: Person, change: str
 ) -> None:
     sender = Sender(client, bob, "bob/own")
-    token = sender.told["accessToken"]
+    token = sender.grant["accessToken"]
     status = {"day": 404, "instance": 404, "none": 401}.get(change, 403)
     sender.headers = {
         "token": {"Authorization": f"Bearer {token[:-64]}{'0' * 64}"},
         "none": {},
-        "expires": {"Authorization": f"Bearer {token.replace(str(sender.told['exp']), str(sender.told['exp'] + 1))}"},
+        "expires": {"Authorization": f"Bearer {token.replace(str(sender.grant['exp']), str(sender.grant['exp'] + 1))}"},
     }.get(change, sender.headers)
     epoch = sender.path.rsplit("/", 1)[1]
     sender.path = {
@@ -219,7 +219,7 @@ def test_chunks_of_another_namespace_are_not_there(
     bob_sends.xorb(own)
     claims = [
         bob_sends.shard((protocol.sha256(wanted), [whole(own)])) for wanted in (DATA, b"".join(unknown))
-    ]  # his own chunks, under the name of her file
+    ]  # Bob's own chunks, under the name of Ann's file
     assert visible(claims[0], DATA) == visible(claims[1], b"".join(unknown))
     assert "SHA-256" in protocol.error_of(claims[0], 422)
     for wanted in (DATA, b"".join(unknown)):

@@ -1,4 +1,4 @@
-"""/v1/datasets over HTTP: examples go in and come out unchanged, pinned by commit, and nobody reads more than he may."""
+"""/v1/datasets over HTTP: examples go in and come out unchanged, pinned by commit, and nobody reads more than they may."""
 
 import hashlib
 import io

@@ -27,7 +27,7 @@ def test_who_am_i(client: TestClient, ann: Person, admin: Person) -> None:
     assert client.get("/v1/me", headers=bearer("ll_wrong")).status_code == 401
 
 
-def test_a_token_s_secret_is_told_once_and_works_until_the_token_is_deleted(
+def test_a_token_s_secret_is_shown_once_and_works_until_the_token_is_deleted(
     client: TestClient, ann: Person, bob: Person
 ) -> None:
     made = new_token(client, ann)

@@ -174,7 +174,7 @@ def test_what_happens_while_one_watches_is_seen_once_and_in_order(
     assert events[-1]["event"] == "state"
 
 
-def test_a_job_with_more_events_than_one_reading_holds_is_told_whole(
+def test_a_job_with_more_events_than_one_query_reads_is_streamed_whole(
     client: TestClient, services: Services, ann: Person, start: Start
 ) -> None:
     lease = start()

@@ -126,7 +126,7 @@ def test_too_few_examples_make_no_claim_however_clear() -> None:
     assert few.verdict.startswith("No claim: 50 held-out examples are too few, 100 are needed.")
 
 
-def test_a_lower_loss_is_told_but_is_no_win() -> None:
+def test_a_lower_loss_is_reported_but_is_no_win() -> None:
     generator = random.Random(2)
     losses = {name: [generator.gauss(3, 0.1) for _ in range(ENOUGH_EXAMPLES)] for name in ARMS}
     losses["composition"] = [generator.gauss(1, 0.1) for _ in range(ENOUGH_EXAMPLES)]

@@ -216,9 +216,14 @@ def test_mlx_there_and_back(tmp_path: Path, dora: bool) -> None:
     }
     made = convert(as_mlx(tensors), config)
     same(made.tensors, tensors)
-    told = made.config
-    assert (told["r"], told["lora_alpha"], told["use_dora"], told["base_model_name_or_path"]) == (4, 6, dora, BASE)
-    assert (told["task_type"], told["lora_dropout"]) == ("CAUSAL_LM", 0.1)
+    written = made.config
+    assert (written["r"], written["lora_alpha"], written["use_dora"], written["base_model_name_or_path"]) == (
+        4,
+        6,
+        dora,
+        BASE,
+    )
+    assert (written["task_type"], written["lora_dropout"]) == ("CAUSAL_LM", 0.1)
     assert torch.allclose(loaded(made, llama(), tmp_path / "x")(IDS).logits, model(IDS).logits, atol=1e-6)
 
 

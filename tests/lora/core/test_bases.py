@@ -228,7 +228,7 @@ def folders(tiny_folder: Path) -> list[Path]:
 
 
 def names(warm: WarmBases, folders: list[Path]) -> list[str]:
-    """Which of the bases are warm, told by whether getting them loads them; the least recently used is asked first."""
+    """Which of the bases are warm: getting them loads nothing. The least recently used comes first."""
     found = []
     for folder in folders:
         before = warm.loads

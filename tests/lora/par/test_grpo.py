@@ -37,7 +37,7 @@ def test_the_reference_is_the_policy_on_entry_also_after_a_stop(tiny_base: Base,
     check_the_reference_is_the_policy_on_entry(tiny_base, tmp_path)
 
 
-def test_nothing_is_told_to_anyone(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_telemetry_is_sent(tiny_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     def tell(*_: object, **__: object) -> None:
         pytest.fail("telemetry")
 

@@ -83,7 +83,7 @@ def test_braces_in_an_example_are_text() -> None:
     assert "Task: what is {x}?\nAnswer: {model}\n" in teacher.asked[0]
 
 
-def test_the_majority_decides_ties_take_the_example_out_and_agreement_is_told() -> None:
+def test_the_majority_decides_ties_take_the_example_out_and_agreement_is_reported() -> None:
     tally = counted({"a": [1, 1, 1, None, 2], "b": [1, 2, 2, None, None], "c": [1, 2, None, None, None]})
     assert tally.systems == [1, 2, None, None, 2]
     assert tally.ties == 2

@@ -34,8 +34,8 @@ def test_what_people_do_is_written_down(client: TestClient, services: Services, 
     client.patch("/v1/adapters/ann/a", headers=ann.headers, json={"visibility": "public"})
     client.delete("/v1/adapters/ann/a", headers=ann.headers)
     client.post("/v1/adapters/ann/a/restore", headers=admin.headers)
-    told = [(event["actor"], event["action"], event["subject"]) for event in log(client, ann, namespace="ann")]
-    assert told == [
+    events = [(event["actor"], event["action"], event["subject"]) for event in log(client, ann, namespace="ann")]
+    assert events == [
         ("ann", "repo.created", "ann/a"),
         ("ann", "commit.created", "ann/a"),
         ("ann", "alias.move", "ann/a@prod"),
@@ -53,7 +53,9 @@ def test_what_is_refused_or_fails_leaves_no_record(client: TestClient, ann: Pers
     assert log(client, ann, namespace="ann") == []
 
 
-def test_each_reads_what_he_administers(client: TestClient, ann: Person, bob: Person, admin: Person) -> None:
+def test_each_administrator_reads_the_log_of_their_namespaces(
+    client: TestClient, ann: Person, bob: Person, admin: Person
+) -> None:
     upload_adapter(client, ann.headers, "ann/a")
     upload_adapter(client, bob.headers, "bob/a")
     client.post("/v1/tokens", headers=ann.headers, json={"name": "laptop"})
@@ -97,5 +99,5 @@ def test_the_command_line_leaves_its_record(client: TestClient, services: Servic
     environment = {**os.environ, **supervisor.environment(services.settings)}
     for command in (["user", "zoe"], ["token", "zoe", "--name", "ci"]):
         subprocess.run([sys.executable, "-m", "hub", *command], cwd=supervisor.ROOT, env=environment, check=True)
-    told = [(event["actor"], event["action"], event["subject"]) for event in log(client, admin)]
-    assert told == [("(operator)", "user.created", "zoe"), ("(operator)", "token.created", "ci")]
+    events = [(event["actor"], event["action"], event["subject"]) for event in log(client, admin)]
+    assert events == [("(operator)", "user.created", "zoe"), ("(operator)", "token.created", "ci")]

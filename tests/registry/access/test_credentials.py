@@ -73,8 +73,8 @@ def test_a_limited_token_sees_its_repos_and_public_ones(client: TestClient, serv
     assert seen == {"ann/mine", "ann/open"}
     assert client.get("/v1/adapters/ann/other", headers=headers).status_code == 404
     assert client.get("/ann/inner/resolve/main/README.md", headers=headers).status_code == 404
-    told = client.get("/api/settings/repositories", headers=headers).json()
-    assert {each["id"] for each in told} == {"ann/mine", "ann/open"}
+    repositories = client.get("/api/settings/repositories", headers=headers).json()
+    assert {each["id"] for each in repositories} == {"ann/mine", "ann/open"}
     assert upload(client, headers, "ann/mine", peft_folder(seed=9)).status_code == 201
     for name in ("ann/open", "ann/new", "bob/new"):
         assert upload(client, headers, name, peft_folder(seed=8)).status_code == 403

@@ -63,8 +63,8 @@ def test_an_invitation_makes_one_person_a_member(
     again = join(client, make_user("carl"), secret)
     assert (again.status_code, again.json()["error"]["code"]) == (404, "invitation_not_found")
     assert ask(client, ann, "GET", f"{ORG}/invitations").json() == []
-    told = ask(client, bob, "GET", f"{ORG}/members").json()
-    assert [(each["name"], each["role"]) for each in told] == [("ann", "admin"), ("bob", "write")]
+    members = ask(client, bob, "GET", f"{ORG}/members").json()
+    assert [(each["name"], each["role"]) for each in members] == [("ann", "admin"), ("bob", "write")]
     whoami = client.get("/api/whoami-v2", headers=bob.headers).json()
     assert [(org["name"], org["roleInOrg"]) for org in whoami["orgs"]] == [("weavers", "write")]
 
@@ -137,9 +137,9 @@ def test_a_service_account_works_for_its_organisation_until_it_is_stopped(
     published.base(services)
     answer = ask(client, ann, "POST", f"{ORG}/services", name="ci", scopes=["write", "jobs"])
     assert answer.status_code == 201, answer.text
-    told = answer.json()
-    assert (told["account"], told["scopes"]) == ("weavers-ci", ["read", "write", "jobs"])
-    headers = {"Authorization": f"Bearer {told['secret']}"}
+    body = answer.json()
+    assert (body["account"], body["scopes"]) == ("weavers-ci", ["read", "write", "jobs"])
+    headers = {"Authorization": f"Bearer {body['secret']}"}
     upload_adapter(client, headers, "weavers/from-ci")
     # What nobody named a place for goes to the organisation.
     job = client.post("/v1/jobs", headers=headers, json={"kind": "generate", "prompt": "hi", "base": "tests/tiny-base"})

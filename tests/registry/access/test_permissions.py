@@ -31,7 +31,7 @@ def test_names_that_clients_would_refuse(name: str) -> None:
         users.check_name(name, "The name")
 
 
-def test_a_user_comes_with_a_namespace_of_his_name(services: Services, ann: Person) -> None:
+def test_a_user_comes_with_a_namespace_of_the_same_name(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
         assert permissions.role(session, ann.viewer, "ann") == "admin"
         assert users.get_user(session, "ann").id == ann.viewer.id
@@ -112,7 +112,7 @@ def test_what_is_not_a_live_token_signs_nobody_in(services: Services, ann: Perso
             credentials.identify_token(session, wrong)
 
 
-def test_a_session_lasts_its_days_and_ends_when_told(services: Services, ann: Person) -> None:
+def test_a_session_lasts_its_days_or_until_it_is_ended(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
         secret = credentials.start_session(session, ann.viewer, days=14)
         other = credentials.start_session(session, ann.viewer, days=14)

@@ -33,7 +33,7 @@ def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> int:
     return int(client.post("/v1/session", json={"name": name, "password": password}).status_code)
 
 
-def test_a_password_signs_its_user_in_however_his_name_is_written(client: TestClient, ann: Person) -> None:
+def test_a_password_signs_its_user_in_however_the_name_is_written(client: TestClient, ann: Person) -> None:
     assert sign_in(client, "ann", "") == 401  # there is none yet
     assert set_password(client, ann) == 204
     for name, password, status in (("ann", PASSWORD, 204), ("ANN", PASSWORD, 204), ("ann", "wrong", 401)):

@@ -74,7 +74,7 @@ def test_a_base_s_own_id_among_its_aliases_is_no_other_base(services: Services) 
         assert [alias.alias for alias in register(services, "org/one", "org/one", "b", "a", "a").aliases] == ["a", "b"]
 
 
-def test_inspection_is_told_names_and_shapes(services: Services) -> None:
+def test_inspection_receives_names_and_shapes(services: Services) -> None:
     register(services, "org/base", "alias")
     with transaction(services.sessions) as session:
         (known,) = base_models.known(session)

@@ -55,8 +55,8 @@ def test_an_alias_moves_with_a_record_and_clients_ask_for_it(
     assert client.get(f"{X}?revision=prod", headers=ann.headers).json()["commit"] == versions[2].id
     kinds = {ref["name"]: ref["kind"] for ref in client.get(X, headers=ann.headers).json()["refs"]}
     assert kinds["prod"] == "alias"
-    told = client.get("/api/models/ann/x/refs", headers=ann.headers).json()
-    assert {tag["name"]: tag["targetCommit"] for tag in told["tags"]}["prod"] == versions[2].id
+    refs = client.get("/api/models/ann/x/refs", headers=ann.headers).json()
+    assert {tag["name"]: tag["targetCommit"] for tag in refs["tags"]}["prod"] == versions[2].id
     assert client.get("/ann/x/resolve/prod/adapter_config.json", headers=ann.headers).status_code == 200
     assert [alias["name"] for alias in client.get(f"{X}/aliases", headers=ann.headers).json()] == ["prod"]
 
@@ -205,7 +205,7 @@ def test_the_evaluation_is_the_named_one(
     moved(client, ann, "v4")
 
 
-def test_a_gate_tells_nobody_of_a_data_set_that_he_may_not_see(
+def test_a_gate_names_no_data_set_that_the_viewer_may_not_see(
     client: TestClient, services: Services, ann: Person, bob: Person, versions: list[Commit]
 ) -> None:
     dataset(services, ann, "ann/secret-exam", visibility="private")

@@ -110,7 +110,7 @@ def test_the_same_bytes_are_one_blob_whoever_sends_them_and_however_often(
 
 
 def test_knowing_a_hash_gives_nothing(services: Services, ann: Person, bob: Person) -> None:
-    """Bob names the bytes that Ann sent, as a commit of his own: he does not hold them, so there is no commit."""
+    """Bob commits the hash of bytes that only Ann holds, so the commit is refused."""
     file = one(b"Ann's own")
     store(services, ann.name, file)
     with transaction(services.sessions) as session:

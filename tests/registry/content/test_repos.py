@@ -153,7 +153,7 @@ def test_a_model_and_a_data_set_may_have_the_same_name(services: Services, ann: 
     assert found(services, ann.viewer, "ann/a").type == "model"
 
 
-def test_who_may_not_read_a_repo_hears_what_he_would_hear_if_it_were_not_there(
+def test_a_repo_that_one_may_not_read_answers_like_one_that_does_not_exist(
     services: Services, ann: Person, bob: Person, admin: Person
 ) -> None:
     adapter(services, ann, "ann/private", visibility="private")

@@ -28,10 +28,10 @@ def test_a_link_shows_one_version_and_gives_out_its_files(client: TestClient, an
     first = upload_adapter(client, ann.headers, "ann/a", visibility="private")
     path = path_of(share(client, ann, "ann/a"))
     upload_adapter(client, ann.headers, "ann/a", seed=1)
-    told = client.get(path).json()
-    assert (told["repo"], told["commit"], told["adapters"][0]["rank"]) == ("ann/a", first["commit"], 2)
+    shared = client.get(path).json()
+    assert (shared["repo"], shared["commit"], shared["adapters"][0]["rank"]) == ("ann/a", first["commit"], 2)
     files = peft_folder()
-    assert {file["path"] for file in told["files"]} == set(files)
+    assert {file["path"] for file in shared["files"]} == set(files)
     assert client.get(f"{path}/files/adapter_model.safetensors").content == files["adapter_model.safetensors"]
     part = client.get(f"{path}/files/adapter_model.safetensors", headers={"Range": "bytes=2-5"})
     assert (part.status_code, part.content) == (206, files["adapter_model.safetensors"][2:6])

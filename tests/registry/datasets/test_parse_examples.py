@@ -55,7 +55,7 @@ def test_text_of_any_script_stays_as_it_is() -> None:
     assert pairs("a\u2028b\tc") == [("a\u2028b", "c")]
 
 
-def test_a_missing_column_is_told_with_its_line() -> None:
+def test_a_missing_column_is_reported_with_its_line() -> None:
     found = parse("a\tb\nlonely\nc\td\n\tonly a target\ne\tf")
     assert [(example.input, example.target) for example in found.examples] == [("a", "b"), ("c", "d"), ("e", "f")]
     assert [problem.line for problem in found.problems] == [2, 4]
@@ -63,7 +63,7 @@ def test_a_missing_column_is_told_with_its_line() -> None:
     assert "a tab between" in found.problems[0].message
 
 
-def test_a_comma_that_parts_a_sentence_is_told() -> None:
+def test_a_comma_that_parts_a_sentence_is_reported() -> None:
     assert problems("Well, what is it,an answer\na,b") == [
         (1, "There are 3 columns where two are needed; put a cell that holds a comma in quotes.")
     ]
@@ -110,7 +110,7 @@ def test_nothing_is_nothing() -> None:
     assert problems("") == []
 
 
-def test_problems_are_told_up_to_a_number() -> None:
+def test_problems_are_reported_up_to_a_number() -> None:
     found = parse("only\n" * 1_000)
     assert len(found.problems) == MAX_PROBLEMS + 1
     assert len(parse('"x\ty\n' * 2_000).problems) <= MAX_PROBLEMS + 1

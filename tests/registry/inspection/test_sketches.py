@@ -1,4 +1,4 @@
-"""Sketches of real files: what torch reads is what is measured, in every dtype; what cannot be told is left out."""
+"""Sketches of real files: what torch reads is what is measured, in every dtype; what cannot be read is left out."""
 
 from pathlib import Path
 

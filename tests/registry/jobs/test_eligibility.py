@@ -1,4 +1,4 @@
-"""What can be woven together is told from facts alone, and of the rest the reason."""
+"""Which adapters can be composed is decided from facts alone; every other adapter has its reason."""
 
 import pytest
 

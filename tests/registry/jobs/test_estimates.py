@@ -20,7 +20,7 @@ from tests.support.files import TINY
 from tests.support.published import adapter, base
 
 
-def test_the_nearest_in_size_say_ranges_and_their_quartiles_are_told() -> None:
+def test_the_estimate_is_the_quartiles_of_the_jobs_nearest_in_size() -> None:
     assert scaled(100, []) is None
     assert scaled(100, [(50, 10)]) == Estimate(10, 20, 1), "all of it grows with the size, or nothing does"
     assert scaled(1, [(50, 100)]) == Estimate(2, 100, 1), "a small job is loaded like a large one"

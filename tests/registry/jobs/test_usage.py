@@ -90,8 +90,8 @@ def test_a_worker_that_died_is_counted_to_its_last_heartbeat_and_the_next_attemp
         assert not leases.renew(session, first, 30)  # it wakes up again, and counts no further
     with transaction(services.sessions) as session:
         leases.succeed(session, second, {})
-    told = {row["device"]: (row["attempts"], row["seconds"]) for row in used(client, ann)}
-    assert told == {"cpu": (1, pytest.approx(60, abs=2)), CARD.device: (1, pytest.approx(5, abs=2))}
+    by_device = {row["device"]: (row["attempts"], row["seconds"]) for row in used(client, ann)}
+    assert by_device == {"cpu": (1, pytest.approx(60, abs=2)), CARD.device: (1, pytest.approx(5, abs=2))}
 
 
 def test_one_that_died_before_its_first_heartbeat_counts_as_an_attempt_of_no_length(
@@ -123,8 +123,8 @@ def test_sums_are_by_month_device_and_kind_and_each_namespace_sees_its_own(
             .where(Attempt.job_id == one.scalar_subquery())
             .values(started_at=old, heartbeat_at=text("last_at - interval '400 days'"))
         )
-    told = [(row["kind"], row["attempts"], round(row["seconds"])) for row in used(client, ann)]
-    assert told == [("compose", 1, 10), ("train", 1, 10)]
+    rows = [(row["kind"], row["attempts"], round(row["seconds"])) for row in used(client, ann)]
+    assert rows == [("compose", 1, 10), ("train", 1, 10)]
     long_ago = used(client, ann, months=24)
     assert [(row["kind"], row["attempts"]) for row in long_ago] == [("compose", 1), ("train", 1), ("train", 1)]
     assert long_ago[-1]["month"] < long_ago[0]["month"]
@@ -150,19 +150,19 @@ def test_the_system_tells_what_waits_what_runs_and_on_which_worker(
         usage.announce(session, Worker("gpu@gone", "cpu"), ["gpu"])
         gone = update(WorkerProcess).where(WorkerProcess.name == "gpu@gone")
         session.execute(gone.values(seen_at=text("now() - interval '61 seconds'")))
-    told = client.get("/v1/system", headers=admin.headers).json()
-    gpu, interactive = told["queues"]
+    system = client.get("/v1/system", headers=admin.headers).json()
+    gpu, interactive = system["queues"]
     with transaction(services.sessions) as session:
         since = session.get_one(Job, first).created_at
     assert datetime.fromisoformat(gpu.pop("oldest_waiting")) == since
     assert gpu == {"name": "gpu", "waiting": {"compose": 2}, "running": {"train": 1}}
     assert (interactive["waiting"], interactive["running"]) == ({"generate": 1}, {})
-    workers = [(each["name"], each["queues"], each["device"], each["jobs"]) for each in told["workers"]]
+    workers = [(each["name"], each["queues"], each["device"], each["jobs"]) for each in system["workers"]]
     assert workers == [
         ("gpu@two", ["gpu"], CARD.device, [str(running)]),
         ("interactive@one", ["interactive"], "cpu", []),
     ]
-    assert [(row["namespace"], row["device"], row["attempts"]) for row in told["used"]] == [("ann", CARD.device, 1)]
+    assert [(row["namespace"], row["device"], row["attempts"]) for row in system["used"]] == [("ann", CARD.device, 1)]
 
 
 def test_the_system_tells_what_is_stored_once_and_what_each_namespace_holds(
@@ -171,9 +171,9 @@ def test_the_system_tells_what_is_stored_once_and_what_each_namespace_holds(
     published.dataset(services, ann, "ann/a", {"train.jsonl": b'{"input": "a", "target": "b"}\n'})
     published.dataset(services, bob, "bob/a", {"train.jsonl": b'{"input": "a", "target": "b"}\n'})
     published.dataset(services, bob, "bob/b", {"train.jsonl": b'{"input": "aa", "target": "b"}\n'})
-    told = client.get("/v1/system", headers=admin.headers).json()
-    assert (told["blobs"], told["bytes"]) == (2, 61)
-    assert told["held"] == [{"namespace": "bob", "bytes": 61}, {"namespace": "ann", "bytes": 30}]
+    system = client.get("/v1/system", headers=admin.headers).json()
+    assert (system["blobs"], system["bytes"]) == (2, 61)
+    assert system["held"] == [{"namespace": "bob", "bytes": 61}, {"namespace": "ann", "bytes": 30}]
 
 
 def test_a_worker_that_has_said_nothing_for_a_day_is_forgotten(services: Services) -> None:

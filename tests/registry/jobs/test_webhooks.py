@@ -1,4 +1,4 @@
-"""Webhooks, to a real receiver on loopback: each ended job is told, signed, to allowed hosts alone; whatever dies, no event is lost."""
+"""Webhooks, to a real receiver on loopback: each ended job is sent, signed, to allowed hosts alone; whatever dies, no event is lost."""
 
 import hashlib
 import hmac
@@ -142,7 +142,7 @@ def is_signed(secret: str, header: str, body: bytes) -> bool:
     return hmac.compare_digest(v1, expected) and abs(time.time() - int(t)) < 300
 
 
-def test_an_ended_job_is_told_once_signed_and_without_a_word_of_what_it_was_about(
+def test_an_ended_job_is_sent_once_signed_and_without_its_contents(
     client: TestClient, services: Services, receiver: Receiver, ann: Person
 ) -> None:
     secret = register(client, ann, f"{receiver.url}/hook?for=ann")
@@ -158,11 +158,11 @@ def test_an_ended_job_is_told_once_signed_and_without_a_word_of_what_it_was_abou
     assert not is_signed(secret, headers["Loraloom-Signature"], body.replace(b"failed", b"passed"))
     assert not is_signed("whsec_other", headers["Loraloom-Signature"], body)
     assert PROMPT not in body.decode()
-    told = json.loads(body)
+    sent = json.loads(body)
     (event,) = events(client, ann)
-    assert headers["Loraloom-Event"] == told.pop("event") == event["id"]
-    assert told.pop("finished_at")
-    assert told == {
+    assert headers["Loraloom-Event"] == sent.pop("event") == event["id"]
+    assert sent.pop("finished_at")
+    assert sent == {
         "type": "job.ended", "namespace": "ann", "job": str(lease.job_id), "kind": "generate", "state": "failed",
         "error": "out_of_memory", "result_repo": None, "result_commit": None,
     }  # fmt: skip
@@ -215,7 +215,7 @@ def test_however_a_job_ends_there_is_one_event(
     assert (json.loads(body)["job"], json.loads(body)["state"]) == (str(job_id), state)
 
 
-def test_what_goes_on_is_not_told_and_an_end_that_is_rolled_back_neither(
+def test_nothing_is_sent_of_a_running_job_or_of_an_end_that_is_rolled_back(
     client: TestClient, services: Services, receiver: Receiver, ann: Person
 ) -> None:
     register(client, ann, receiver.url)
@@ -250,8 +250,8 @@ def test_the_result_is_named_while_it_is_the_namespace_s_own(
     with transaction(services.sessions) as session:
         repos.delete(session, repos.writable(session, ann.viewer, "model", "ann/deleted"))
     assert webhooks.send_due(services) == 2
-    told = [json.loads(body) for _, _, body in receiver.got]
-    assert {each["job"]: (each["result_repo"], each["result_commit"]) for each in told} == results
+    received = [json.loads(body) for _, _, body in receiver.got]
+    assert {each["job"]: (each["result_repo"], each["result_commit"]) for each in received} == results
 
 
 def entries_of(services: Services, commit_id: str) -> Any:
@@ -259,7 +259,7 @@ def entries_of(services: Services, commit_id: str) -> Any:
         return repos.files(session, session.get_one(Commit, commit_id))
 
 
-def test_only_the_job_s_namespace_is_told(
+def test_only_the_job_s_namespace_receives_its_event(
     client: TestClient, services: Services, receiver: Receiver, ann: Person, bob: Person
 ) -> None:
     register(client, ann, f"{receiver.url}/ann")
@@ -317,7 +317,7 @@ def test_a_host_that_is_no_longer_allowed_is_not_contacted(
     assert receiver.got == []
     assert "no longer among those" in events(client, ann)[0]["answer"]
     due_now(services)
-    assert webhooks.send_due(services) == 1, "the operator has changed his mind again"
+    assert webhooks.send_due(services) == 1, "the operator has allowed it again"
 
 
 def test_a_redirect_is_not_followed(client: TestClient, services: Services, receiver: Receiver, ann: Person) -> None:

@@ -1,4 +1,4 @@
-"""Ancestors, descendants and figures: everybody sees the shape of the family, and only the names that he may read."""
+"""Ancestors, descendants and figures: everybody sees the shape of the family, and only the names that they may read."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Finding adapters: each filter alone and together, pages without gaps while others publish, and nobody sees more than he may."""
+"""Finding adapters: each filter alone and together, pages without gaps while others publish, and nobody sees more than they may."""
 
 import pytest
 
@@ -249,7 +249,7 @@ def test_adapters_of_one_commit_are_paged_one_by_one(services: Services, ann: Pe
     assert seen == ["d", "c", "b", ""]
 
 
-def test_nobody_finds_what_he_may_not_read(services: Services, ann: Person, bob: Person, admin: Person) -> None:
+def test_nobody_finds_what_they_may_not_read(services: Services, ann: Person, bob: Person, admin: Person) -> None:
     adapter(services, ann, "ann/private", visibility="private", seed=1)
     adapter(services, ann, "ann/internal", seed=2)
     adapter(services, ann, "ann/public", visibility="public", seed=3)

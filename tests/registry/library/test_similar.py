@@ -1,4 +1,4 @@
-"""The map of a library through the database: told of near duplicates, by base, and never of what one may not see."""
+"""The map of a library through the database: near duplicates, by base, and never what the viewer may not see."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def test_a_map_has_the_modules_of_one_base_under_any_of_its_names(services: Serv
     assert names(map_of(services, ann.viewer, "org/nothing")) == []
 
 
-def test_a_map_shows_each_what_he_may_see(services: Services, ann: Person, bob: Person) -> None:
+def test_a_map_shows_each_viewer_what_they_may_see(services: Services, ann: Person, bob: Person) -> None:
     adapter(services, ann, "ann/private", seed=1, visibility="private")
     adapter(services, ann, "ann/public", seed=1, visibility="public")
     adapter(services, bob, "bob/internal", seed=1)
@@ -96,14 +96,12 @@ def test_modules_from_before_there_were_sketches_get_theirs_from_the_sweep(servi
     assert similar.sketch_missing(services) == 0
 
 
-def test_an_upload_is_told_of_its_near_duplicates_and_nobody_else_is(
-    client: TestClient, ann: Person, bob: Person
-) -> None:
+def test_an_upload_s_answer_alone_names_its_near_duplicates(client: TestClient, ann: Person, bob: Person) -> None:
     upload_adapter(client, ann.headers, "ann/hidden", seed=1, visibility="private")
     upload_adapter(client, ann.headers, "ann/first", seed=1, visibility="public")
     answer = upload_adapter(client, bob.headers, "bob/copy", seed=1, lora_alpha=6, visibility="public")
-    (told,) = [finding for finding in answer["findings"] if finding["code"] == "near_duplicate"]
-    assert "1.00 the same as that of ann/first" in told["message"]
+    (warning,) = [finding for finding in answer["findings"] if finding["code"] == "near_duplicate"]
+    assert "1.00 the same as that of ann/first" in warning["message"]
     assert "hidden" not in str(answer)
     kept = client.get("/v1/adapters/bob/copy").json()
     assert "near_duplicate" not in str(kept)

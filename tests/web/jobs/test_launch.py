@@ -212,7 +212,7 @@ def test_namespaces_are_searched_through(signed_in: TestClient, services: Servic
         ({"module": ["ann/a", "ann/a"]}, "is chosen twice"),
     ],
 )
-def test_a_problem_is_told_and_everything_typed_is_kept(
+def test_a_problem_is_shown_and_everything_typed_is_kept(
     signed_in: TestClient, services: Services, bob: Person, library: None, change: dict[str, Any], said: str
 ) -> None:
     typed = {**COMPOSE, "l1": "0.25", "held_out.text": "kept\tas it was", **change}
@@ -434,7 +434,9 @@ def test_again_is_for_those_who_may_see_the_job(
     assert sign_in(signed_in, bob).get("/new/compose", params={"again": str(job.id)}, headers=HTML).status_code == 404
 
 
-def test_a_job_of_before_is_told_that_it_is_not_known(signed_in: TestClient, services: Services, library: None) -> None:
+def test_the_page_of_an_older_job_says_that_its_request_is_not_known(
+    signed_in: TestClient, services: Services, library: None
+) -> None:
     job = started(signed_in, services, "compose", COMPOSE)
     with transaction(services.sessions) as session:
         session.get_one(Job, job.id).request = None

@@ -1,4 +1,4 @@
-"""Aliases by forms: moved, rolled back, gated, removed; and a refusal is told in place, with its figures."""
+"""Aliases by forms: moved, rolled back, gated, removed; and a refusal shows its figures in place."""
 
 from starlette.testclient import TestClient
 

@@ -161,7 +161,7 @@ def test_where_one_may_not_write_nothing_is_stored(signed_in: TestClient, servic
     assert count(services, Holding) == 0
 
 
-def test_the_quota_is_told_on_the_form(signed_in: TestClient, services: Services, admin: Person, ann: Person) -> None:
+def test_the_form_shows_the_quota(signed_in: TestClient, services: Services, admin: Person, ann: Person) -> None:
     with transaction(services.sessions) as session:
         quota.set_limits(session, authorize(admin.viewer, AdministerHub), "ann", 100, None)
     status, page = send(signed_in, peft_folder())
@@ -171,7 +171,7 @@ def test_the_quota_is_told_on_the_form(signed_in: TestClient, services: Services
 
 
 @pytest.mark.parametrize("files", [{}, {"../x": b"x"}, {"a.zip": b"no zip"}])
-def test_what_cannot_be_read_is_told_on_the_form(signed_in: TestClient, files: dict[str, bytes]) -> None:
+def test_the_form_shows_what_cannot_be_read(signed_in: TestClient, files: dict[str, bytes]) -> None:
     status, page = send(signed_in, files)
     assert status == 422
     assert 'role="alert" id="problem"' in page

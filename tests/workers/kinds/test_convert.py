@@ -59,11 +59,15 @@ def as_mlx(folder: Path, base: str) -> dict[str, bytes]:
     for name, tensor in load_file(folder / "adapter_model.safetensors").items():
         name = name.removeprefix("base_model.model.").removesuffix(".weight")
         theirs[name.replace("lora_A", "lora_a").replace("lora_B", "lora_b")] = tensor.T.contiguous()
-    told = {"fine_tune_type": "lora", "model": base, "lora_parameters": {"scale": config["lora_alpha"] / config["r"]}}
+    settings = {
+        "fine_tune_type": "lora",
+        "model": base,
+        "lora_parameters": {"scale": config["lora_alpha"] / config["r"]},
+    }
     return {
         "adapters.safetensors": save(theirs),
         "0000100_adapters.safetensors": save(theirs),
-        "adapter_config.json": json.dumps(told).encode(),
+        "adapter_config.json": json.dumps(settings).encode(),
     }
 
 

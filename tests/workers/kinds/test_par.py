@@ -162,7 +162,7 @@ def test_a_worker_killed_in_either_stage_goes_on_at_its_step_and_ends_with_the_s
 
 
 def steps_of(services: Services, job_id: Any, phase: str, attempt: int) -> tuple[int, int]:
-    """The first and the last step that an attempt has told of a phase; 0 where it has told none."""
+    """The first and the last step that an attempt has reported for a phase; 0 where it has reported none."""
     with transaction(services.sessions) as session:
         found = select(func.min(JobEvent.step), func.max(JobEvent.step)).where(
             JobEvent.job_id == job_id, JobEvent.phase == phase, JobEvent.attempt == attempt, JobEvent.total > 0

@@ -77,8 +77,8 @@ def test_the_reduced_base_is_an_adapter_that_peft_loads_on_the_untouched_one(
     assert float((ours - untouched).abs().max()) > 1e-2 * float(ours.abs().max()), "the cuts change something"
 
     manifest = json.loads((folder / "loraloom.json").read_text())
-    told = {name: value for name, value in result.items() if name != "spectra"}  # for the page alone
-    assert {**manifest, "inputs": 0} == {**manifest, **told, "inputs": 0}, "the job says what the manifest says"
+    figures = {name: value for name, value in result.items() if name != "spectra"}  # for the page alone
+    assert {**manifest, "inputs": 0} == {**manifest, **figures, "inputs": 0}, "the job says what the manifest says"
     stored = load_file(folder / "adapter_model.safetensors")
     for cut in result["cuts"]:
         assert len(stored[f"base_model.model.{cut['path']}.lora_A.weight"]) == cut["adapter_rank"]

@@ -104,9 +104,9 @@ def test_progress_has_losses_both_rates_speed_and_the_time_left(
     job_id = submit(training(validate_every=4))
     runner.run(job_id)
     events = client.get(f"/v1/jobs/{job_id}/events", headers=ann.headers).json()
-    told = [event for event in events if event["phase"] == "train module" and event["total"]]
-    assert [event["step"] for event in told] == list(range(1, 13))
-    for event in told:
+    reported = [event for event in events if event["phase"] == "train module" and event["total"]]
+    assert [event["step"] for event in reported] == list(range(1, 13))
+    for event in reported:
         numbers = event["numbers"]
         assert {"loss", "learning_rate_a", "learning_rate_b", "tokens_per_second", "seconds_left"} <= numbers.keys()
         assert ("validation_loss" in numbers) == (event["step"] % 4 == 0)

@@ -345,7 +345,7 @@ def test_generate_answers_side_by_side_and_publishes_nothing(
     assert results(services, job_id) == 0
 
 
-def test_an_error_of_ours_is_told_apart_and_the_worker_lives(
+def test_an_internal_error_has_its_own_code_and_the_worker_goes_on(
     services: Services, library: list[str], submit: Submit, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down(work: Any) -> None:
