@@ -30,6 +30,8 @@ VIEWS = (
     View("par", "/new/par"),
     View("reduce", "/new/reduce?module=starter/plurals"),
     View("evaluate", "/new/evaluate?module=starter/plurals"),
+    View("convert", "/new/convert?module=starter/plurals"),
+    View("generate", "/new/generate"),
     View("datasets", "/datasets"),
     View("dataset", "/datasets/starter/plurals-data"),
     View("dataset-new", "/datasets/new"),

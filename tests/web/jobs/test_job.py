@@ -119,7 +119,7 @@ def test_a_long_job_is_shown_by_some_hundred_events_up_to_the_last(
     assert page.count("<td>search</td>") == 200
 
 
-def test_time_left_is_reckoned_from_the_steps_of_this_part(
+def test_time_left_is_estimated_from_the_steps_of_this_part(
     client: TestClient, services: Services, ann: Person, submit: Submit
 ) -> None:
     job_id = submit(ann, kind="compose")
@@ -134,7 +134,7 @@ def test_time_left_is_reckoned_from_the_steps_of_this_part(
     assert 0 <= float(left) < 60
 
 
-def test_what_was_asked_is_readable_and_pinned(client: TestClient, ann: Person, submit: Submit) -> None:
+def test_inputs_and_settings_are_readable(client: TestClient, ann: Person, submit: Submit) -> None:
     commit = "0123456789" * 4
     params = {
         "modules": [{"repo": "ann/a", "commit": commit, "folder": ""}],
@@ -197,7 +197,7 @@ def test_a_failed_job_says_why_and_leads_on(
         ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), 99, "", "Too few held-out examples"),
     ],
 )
-def test_whether_it_helped_is_said_in_words(
+def test_the_headline_says_whether_it_helped(
     against_base: tuple[float, float, float],
     against_other: tuple[float, float, float],
     held_out: int,
@@ -237,7 +237,7 @@ def test_weights_are_bars_the_largest_first(
     assert EVIL not in page
 
 
-def test_a_training_tells_both_rates_and_those_tried(
+def test_a_training_shows_both_rates_and_those_tried(
     client: TestClient, services: Services, ann: Person, submit: Submit
 ) -> None:
     settings = {**RECIPE, "learning_rate": 0.001, "ratio": 4.0, "steps": 30, "learnt": 36, "validated": 4}

@@ -1,4 +1,4 @@
-"""The forms that start jobs: what they offer, what they say is wrong, and that what is queued is what was typed."""
+"""The forms that start jobs: what they offer, the problems they show, and that the job queued is the one typed."""
 
 import html
 import json
@@ -127,7 +127,7 @@ def test_links_of_other_pages_fill_the_form(
     assert form_of(signed_in.get("/new/evaluate?dataset=ann/task").text)["dataset"][0] == "ann/task"
 
 
-def test_a_kind_that_is_none_is_not_found(signed_in: TestClient) -> None:
+def test_an_unknown_kind_is_not_found(signed_in: TestClient) -> None:
     assert signed_in.get("/new/nothing", headers=HTML).status_code == 404
     assert signed_in.post("/new/generate", headers=HTML).status_code == 404, "asked for where a module is tried"
 
@@ -194,7 +194,7 @@ def test_namespaces_are_searched_through(signed_in: TestClient, services: Servic
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "problem"),
     [
         ({"module": ""}, "Choose at least one module."),
         ({"examples.text": "a\tb\nonly one"}, "Line 2: There is one column only"),
@@ -212,13 +212,13 @@ def test_namespaces_are_searched_through(signed_in: TestClient, services: Servic
         ({"module": ["ann/a", "ann/a"]}, "is chosen twice"),
     ],
 )
-def test_a_problem_is_shown_and_everything_typed_is_kept(
-    signed_in: TestClient, services: Services, bob: Person, library: None, change: dict[str, Any], said: str
+def test_a_problem_is_shown_and_everything_typed_stays(
+    signed_in: TestClient, services: Services, bob: Person, library: None, change: dict[str, Any], problem: str
 ) -> None:
     typed = {**COMPOSE, "l1": "0.25", "held_out.text": "kept\tas it was", **change}
     answer = signed_in.post("/new/compose", data=typed)
     assert 400 <= answer.status_code < 500
-    assert any(said in problem for problem in problems(answer.text)), problems(answer.text)
+    assert any(problem in text for text in problems(answer.text)), problems(answer.text)
     change.pop("namespace", None)  # it is chosen from a list that has it no more
     for value in ("0.25", *[value for value in change.values() if isinstance(value, str) and "\n" not in value]):
         assert f'value="{value}"' in answer.text or f">{value}<" in answer.text
@@ -368,7 +368,7 @@ def test_a_prompt_is_tried_on_the_page_of_a_module(signed_in: TestClient, servic
 
 
 @pytest.mark.parametrize("kind", ["compose", "train", "par", "reduce", "evaluate", "convert"])
-def test_again_fills_the_form_so_that_it_asks_for_the_same(
+def test_again_fills_the_form_so_that_it_requests_the_same(
     signed_in: TestClient, services: Services, ann: Person, library: None, kind: str
 ) -> None:
     dataset(services, ann, "ann/task")
@@ -434,7 +434,7 @@ def test_again_is_for_those_who_may_see_the_job(
     assert sign_in(signed_in, bob).get("/new/compose", params={"again": str(job.id)}, headers=HTML).status_code == 404
 
 
-def test_the_page_of_an_older_job_says_that_its_request_is_not_known(
+def test_a_job_without_a_stored_request_leads_to_an_empty_form(
     signed_in: TestClient, services: Services, library: None
 ) -> None:
     job = started(signed_in, services, "compose", COMPOSE)
