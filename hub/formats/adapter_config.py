@@ -47,7 +47,7 @@ class AdapterConfig:
 
     @property
     def changes_base(self) -> bool:
-        """Whether training began by rewriting the base's weights, so that B @ A is no delta of the original base."""
+        """Whether training began by rewriting the base's weights, so that B @ A is not a delta of the original base."""
         init = str(self.init_lora_weights).lower()
         return init.startswith(("pissa", "corda", "olora", "loftq", "lora_ga")) or "kasa_config" in self.variants
 

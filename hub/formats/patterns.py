@@ -38,7 +38,7 @@ def check_pattern(pattern: str) -> Pattern:
         regex = re.compile(rf"(.*\.)?({pattern})$")
     except (re.error, OverflowError, RecursionError) as error:
         fault = error.msg if isinstance(error, re.error) else error  # without a position, which counts PEFT's prefix
-        raise _bad_pattern(pattern, f"is no regular expression ({fault})") from error
+        raise _bad_pattern(pattern, f"is not a regular expression ({fault})") from error
     return Pattern(regex, repeats, branches)
 
 

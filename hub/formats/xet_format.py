@@ -145,7 +145,7 @@ def _lz4(packed: memoryview, length: int) -> bytes:
     try:
         data = bytes(unpacker.decompress(packed, max_length=length + 1))
     except RuntimeError as error:
-        raise Malformed(f"a chunk is no LZ4 frame ({error})") from None
+        raise Malformed(f"a chunk is not an LZ4 frame ({error})") from None
     if len(data) <= length and (not unpacker.eof or unpacker.unused_data):
         raise Malformed("a chunk's LZ4 frame does not end where the chunk does")
     return data
@@ -221,7 +221,7 @@ def read_shard(file: BinaryIO) -> Iterator[ShardFile]:
 
     mark, version, _ = struct.unpack("<32s2Q", take(1, "the header"))
     if not mark.startswith(SHARD_MARK) or version != SHARD_VERSION:
-        raise Malformed(f"this is no list of files of version {SHARD_VERSION}")
+        raise Malformed(f"this is not a list of files of version {SHARD_VERSION}")
     while True:
         file_hash, flags, count, _ = struct.unpack("<32s2IQ", take(1, "the list of files"))
         if file_hash == END_OF_FILES:

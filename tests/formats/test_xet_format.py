@@ -75,7 +75,7 @@ BOMB = lz4.frame.compress(bytes(200 << 20))
         (chunk(b"abc", said=0), "1 to 131,072"),
         (chunk(b"abc", said=131_073), "1 to 131,072"),
         (chunk(b"abc", 3), "scheme 3"),
-        (chunk(b"abc", 1, packed=b"not a frame"), "no LZ4 frame"),
+        (chunk(b"abc", 1, packed=b"not a frame"), "not an LZ4 frame"),
         (chunk(b"abc", 1, packed=lz4.frame.compress(b"abc")[:-3]), "does not end"),
         (chunk(b"abc", 1, packed=lz4.frame.compress(b"abc") + b"more"), "does not end"),
         (chunk(b"a" * 100, 1, packed=lz4.frame.compress(b"a" * 5_000)), "101 bytes"),
@@ -131,8 +131,8 @@ def test_a_shard_that_lies_is_refused() -> None:
     for bad, sentence in [
         (b"", "header is cut off"),
         (good[:40], "header is cut off"),
-        (bytes(len(good)), "no list of files"),
-        (shard(version=3), "no list of files of version 2"),
+        (bytes(len(good)), "not a list of files"),
+        (shard(version=3), "not a list of files of version 2"),
         (bytes(many), "fewer than the 4,294,967,295 records"),
         (good[:-48], "list of files is cut off"),
     ]:

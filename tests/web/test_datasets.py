@@ -72,7 +72,7 @@ def test_a_long_file_is_looked_at_and_not_counted(
     upload(client, ann.headers, "ann/long", {"train.jsonl": examples_file(10)}, kind="datasets", visibility="public")
     page = client.get("/datasets/ann/long").text
     assert "too long to count here" in page
-    assert "is no JSON object" not in page, "the line that was cut is not called wrong"
+    assert "is not a JSON object" not in page, "the line that was cut is not called wrong"
 
 
 def test_a_data_set_is_made_by_form(client: TestClient, ann: Person) -> None:

@@ -26,7 +26,7 @@ def check_matrices(layer: str, a: Tensor, b: Tensor, *, merged: bool = False) ->
     is_pair = a.ndim == b.ndim == 2 and 0 not in (*a.shape, *b.shape)
     if not is_pair or (len(a) % b.shape[1] if merged else len(a) != b.shape[1]):
         raise NotConvertible(
-            f"{printable(layer)} has a first matrix of shape {list(a.shape)} and a second of {list(b.shape)}, which is no pair on a "
+            f"{printable(layer)} has a first matrix of shape {list(a.shape)} and a second of {list(b.shape)}, which is not a pair on a "
             "linear layer; PEFT has no place for it."
         )
 

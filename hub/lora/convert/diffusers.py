@@ -62,7 +62,7 @@ def _components(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, _Parts]]:
             continue
         key = _NAME.fullmatch(name)
         if key is None:
-            raise NotConvertible(f"{printable(name)} is no half of a LoRA pair of diffusers, so it cannot be kept.")
+            raise NotConvertible(f"{printable(name)} is not half of a LoRA pair of diffusers, so it cannot be kept.")
         path = _current_path(key["path"], key["old"])
         parts = components.setdefault(key["component"] or "", {}).setdefault(path, {})
         parts[key["half"] or {"down": "A", "up": "B"}.get(key["way"] or "", "m")] = tensor

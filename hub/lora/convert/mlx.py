@@ -48,7 +48,7 @@ def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         layer, _, leaf = name.rpartition(".")
         if leaf not in ("lora_a", "lora_b", "m"):
             raise NotConvertible(
-                f"{printable(name)} is no LoRA matrix, and PEFT's adapter has no place for it; train with fine_tune_type lora or dora."
+                f"{printable(name)} is not a LoRA matrix, and PEFT's adapter has no place for it; train with fine_tune_type lora or dora."
             )
         layers.setdefault(layer, {})[leaf] = tensor
     return layers

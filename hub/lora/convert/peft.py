@@ -62,7 +62,7 @@ def _from_merged_layers(tensors: Mapping[str, Tensor], config: dict[str, Any], s
         raise NotConvertible(f"It has trained biases (bias {settings.bias}) beside merged layers; train it again.")
     lanes = config["enable_lora"]
     if not isinstance(lanes, list) or not all(isinstance(lane, bool) for lane in lanes) or not any(lanes):
-        raise NotConvertible("enable_lora in adapter_config.json is no list of true and false; correct it.")
+        raise NotConvertible("enable_lora in adapter_config.json is not a list of true and false; correct it.")
     halves, saved = _halves(tensors)
     pairs = {}
     for layer, (a, b) in halves.items():

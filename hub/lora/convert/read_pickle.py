@@ -50,7 +50,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        fault = f"asks for {code[1]}, which is no tensor" if code else "holds more than tensors"
+        fault = f"asks for {code[1]}, which is not a tensor" if code else "holds more than tensors"
         raise UnreadablePickle(
             f"{path.name} {fault}; nothing of it was run. Load it where you trust it and save the tensors alone."
         ) from error
@@ -83,7 +83,7 @@ def _check_tensors(state: Any, path: Path) -> None:
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
             raise UnreadablePickle(
-                f"{path.name}: its entry {printable(str(name))} is no plain tensor; save the state dict of the LoRA matrices alone."
+                f"{path.name}: its entry {printable(str(name))} is not a plain tensor; save the state dict of the LoRA matrices alone."
             )
     if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > 4 * path.stat().st_size:
         raise UnreadablePickle(

@@ -31,7 +31,7 @@ from hub.lora.core.errors import LoraError
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 
 # Initialisations that leave the base's weights as they are. Under the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) the stored pair is
-# relative to a base that was rewritten before training, so it is no delta of the original base. Unknown ones are not trusted.
+# relative to a base that was rewritten before training, so it is not a delta of the original base. Unknown ones are not trusted.
 _BASE_KEEPING_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 _NDIM = {"A": 2, "B": 2, "magnitude": 1}  # of the tensors that a linear layer's pair may have
@@ -149,7 +149,7 @@ def _read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
         raise UnreadableAdapter(f"{name}: {reason}. Save it as {path.name}.")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is not a mapping)
     except SafetensorError as error:
         raise UnreadableAdapter(f"{name}: {path.name} cannot be read ({error}). Fetch the file again.") from error
 

@@ -192,7 +192,7 @@ def _from_pretrained(
             **options,
         )
     except (OSError, ValueError) as error:
-        raise BaseUnreadable(f"{folder} is no language model that transformers can load: {error}") from error
+        raise BaseUnreadable(f"{folder} is not a language model that transformers can load: {error}") from error
     # transformers goes on with random numbers in place of weights that are missing or of another shape.
     if unfit := sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}):
         raise BaseUnreadable(

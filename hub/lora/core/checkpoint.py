@@ -76,7 +76,7 @@ def load(
             raise CheckpointMismatch(
                 f"{path.name} was written by a training run with another base, recipe or other examples. Start anew."
             )
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is not a mapping)
     record = json.loads(metadata["standing"])
     record["validations"] = [(step, loss) for step, loss in record["validations"]]
     state = TrainingState(**record)

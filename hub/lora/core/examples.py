@@ -301,7 +301,7 @@ def _example(number: int, line: str) -> Example:
     except (ValueError, RecursionError) as error:
         raise BadExample(f"Line {number} is not JSON ({error}). Each line must be one JSON object.") from error
     if not isinstance(row, dict):
-        raise BadExample(f"Line {number} is no JSON object; it needs an input and a target.")
+        raise BadExample(f"Line {number} is not a JSON object; it needs an input and a target.")
     if "messages" in row:
         return _from_chat(number, row["messages"])
     choices = row.get("choices") or []

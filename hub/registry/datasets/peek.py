@@ -20,7 +20,7 @@ class Look:
     columns: Sequence[str]
     rows: Sequence[dict[str, Any]]
     count: int | None
-    unreadable: int | None  # the first line that is no JSON object, from 1
+    unreadable: int | None  # the first line that is not a JSON object, from 1
 
 
 def look(storage: Storage, entry: TreeEntry, *, rows: int = 20) -> Look:

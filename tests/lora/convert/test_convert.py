@@ -416,7 +416,7 @@ REFUSED: dict[str, tuple[Tensors, dict[str, Any] | None, dict[str, Any], type[Lo
         SCALE,
         {},
         NotConvertible,
-        "which is no pair",
+        "which is not a pair",
     ),
     "an MLX embedding": (
         {"embed_tokens.lora_a": torch.ones(8, 2), "embed_tokens.lora_b": torch.ones(2, 8)},
@@ -430,7 +430,7 @@ REFUSED: dict[str, tuple[Tensors, dict[str, Any] | None, dict[str, Any], type[Lo
         SCALE,
         {},
         NotConvertible,
-        r"a\.norm\.weight is no LoRA matrix",
+        r"a\.norm\.weight is not a LoRA matrix",
     ),
     "magnitudes here and there": (
         {**MLX, "a.q_proj.m": torch.ones(8), "b.lora_a": torch.ones(8, 2), "b.lora_b": torch.ones(2, 8)},
@@ -465,7 +465,7 @@ REFUSED: dict[str, tuple[Tensors, dict[str, Any] | None, dict[str, Any], type[Lo
         None,
         {},
         NotConvertible,
-        r"unet\.norm\.weight is no half",
+        r"unet\.norm\.weight is not half",
     ),
     "a plain layer where all are merged": (
         {f"{PREFIX}a.lora_A.weight": torch.ones(2, 8), f"{PREFIX}a.lora_B.weight": torch.ones(8, 2, 1)},
@@ -526,7 +526,7 @@ def test_a_malicious_pickle_runs_nothing_and_says_what_it_asked_for(tmp_path: Pa
     (tmp_path / "bare.bin").write_bytes(pickle.dumps({"y": Evil(proof)}, protocol=2))
     for name in ("zip.bin", "old.bin", "bare.bin"):
         with pytest.raises(
-            UnreadablePickle, match=rf"{name} asks for \w+\.mkdir, which is no tensor; nothing of it was run"
+            UnreadablePickle, match=rf"{name} asks for \w+\.mkdir, which is not a tensor; nothing of it was run"
         ):
             read_pickle(tmp_path / name)
         assert not proof.exists()
@@ -566,7 +566,7 @@ def test_a_pickle_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("held", [[torch.ones(2)], {}, {"epoch": 3}, {"a": {"b": torch.ones(2)}}, {1: torch.ones(2)}])
 def test_a_pickle_of_other_things_is_refused(tmp_path: Path, held: Any) -> None:
     torch.save(held, tmp_path / "x.bin")
-    with pytest.raises(UnreadablePickle, match=r"holds no named tensors|is no plain tensor"):
+    with pytest.raises(UnreadablePickle, match=r"holds no named tensors|is not a plain tensor"):
         read_pickle(tmp_path / "x.bin")
 
 

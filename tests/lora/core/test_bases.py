@@ -181,14 +181,14 @@ def test_folders_that_hold_no_base_are_refused(tiny_folder: Path, tmp_path: Path
         load(tmp_path / "absent", id="x")
     config = (tiny_folder / "config.json").read_text()
     (tiny_folder / "config.json").write_text(config.replace('"llama"', '"no-such-model"'))
-    with pytest.raises(BaseUnreadable, match="no language model"):
+    with pytest.raises(BaseUnreadable, match="not a language model"):
         load(tiny_folder, id="x")
     (tiny_folder / "config.json").write_text("{")
-    with pytest.raises(BaseUnreadable, match="no language model"):
+    with pytest.raises(BaseUnreadable, match="not a language model"):
         load(tiny_folder, id="x")
     (tiny_folder / "config.json").write_text(config)
     (tiny_folder / "tokenizer.json").unlink()
-    with pytest.raises(BaseUnreadable, match="no language model"):
+    with pytest.raises(BaseUnreadable, match="not a language model"):
         load(tiny_folder, id="x")
     (tiny_folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(BaseUnreadable, match="cannot be read"):

@@ -254,7 +254,7 @@ CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[1, 2]", "no JSON object"),
+        ("[1, 2]", "not a JSON object"),
         ('{"target": "4"}', "input must be a text"),
         ('{"input": "2", "target": 4}', "target must be a text"),
         ('{"input": "2", "target": " "}', "target must be a text that is not empty"),

@@ -160,7 +160,7 @@ def test_a_malicious_pickle_fails_with_a_sentence_and_executes_nothing(
     plain(services, ann, "ann/evil", pickled(folder, evil=Evil(proof)))
     job = converted(client, ann, runner, submit, name="ann/new", source={"repo": "ann/evil"})
     assert (job["state"], job["error"]["code"]) == ("failed", "unreadable_pickle")
-    assert "asks for posix.mkdir, which is no tensor; nothing of it was run" in job["error"]["message"]
+    assert "asks for posix.mkdir, which is not a tensor; nothing of it was run" in job["error"]["message"]
     assert not proof.exists()
     assert client.get("/v1/adapters/ann/new", headers=ann.headers).status_code == 404
     torch.load(folder / "x", weights_only=False)
