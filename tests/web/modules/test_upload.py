@@ -135,7 +135,7 @@ def test_a_problem_of_the_second_request_keeps_what_was_typed(
     form = shown(send(signed_in, peft_folder(seed=1))[1])
     for name, said in (
         ("no/good", "not a valid name"),
-        ("open", "ann/open is public, but what goes into it may only be internal"),
+        ("open", "ann/open is public, but what goes into it may only be private"),
     ):
         answer = signed_in.post("/upload/publish", data={**form, "name": name, "message": "Kept text"})
         assert answer.status_code in (409, 422)
