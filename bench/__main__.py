@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import harness
 
 # Every other module of this folder is a measure: it has `cells()`.
-_SHARED = {"harness", "few_shot_tasks", "many_modules", "number_systems", "__main__"}
+_SHARED = {"choice_tasks", "harness", "few_shot_tasks", "large_model", "many_modules", "number_systems", "__main__"}
 
 
 def measures() -> list[str]:

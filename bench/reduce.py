@@ -1,4 +1,4 @@
-"""Reduction: the paper's four variants beside each other on four tasks, how good the predictions are, and adapters made shrink.
+"""Reduction: the paper's four variants beside each other on four tasks, how good the predictions are, and adapters made smaller.
 
 Each task has two answers to choose from and 2,000 items. As LASER does (arXiv 2312.13558, and its code), the first fifth chooses and
 the rest is for testing, of which all arms here answer the same HELD_OUT. LASER measures the accuracy of every cell of its grid on the whole
@@ -13,9 +13,7 @@ Memory: the gradient of every matrix of a random model of 1.1 billion parameters
 
 import json
 import math
-import multiprocessing
 import random
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,93 +22,35 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from peft import PeftModel, convert_to_lora
 from scipy.stats import spearmanr
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
+from bench.choice_tasks import QUESTIONS, task_items
 from bench.harness import RESULTS, Cell, Row, table
+from bench.large_model import base_folder, peak_over_weights
 from hub.drawing import svg
 from hub.lora.core.adapter import Adapter, Pair, applied, read
 from hub.lora.core.bases import Base, load
-from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_in
+from hub.lora.core.built_in import BUILT_IN_ID
 from hub.lora.core.decompose import svd
 from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
-from hub.lora.reduce.gains import Cut, edited, gains, gradients, matrices
-from hub.lora.reduce.objective import batches_of
-from hub.lora.reduce.scan import GRADED_ROWS, VARIANTS, Scan, grid, scan, score_cuts
+from hub.lora.reduce.gains import Cut, edited, matrices
+from hub.lora.reduce.scan import VARIANTS, Scan, grid, scan, score_cuts
 from hub.lora.reduce.shrink import Shrink, cheapest_first, components, costs, shrink, without
 from hub.starter.tasks import TASKS, TEMPLATE
-from hub.starter.words import CAPITALS, REGULAR_NOUNS
 from hub.vocabulary import Metric, VariantName
 
 Arm = VariantName | Literal["base"]
 
 ROOT = Path(__file__).parent.parent
-ITEMS, CHOOSING, HELD_OUT, SHARE_OF_GRID = 2_000, 400, 500, 10
+SHARE_OF_GRID = 10
 TRIED = 20  # cuts that our variants measure, where the default is 10
 TRIALS = RESULTS / "reduce-trials.json"
 OURS: tuple[VariantName, ...] = ("100g-std", "100g-100e", "cl-100g-100e")
-
-
-# --- the tasks --------------------------------------------------------------------------------------------------------
-
-
-def _capital(draw: random.Random) -> Example:
-    (country, capital), (_, other) = draw.sample(sorted(CAPITALS.items()), 2)
-    return _either(draw, f"Which city is the capital of {country}", capital, other)
-
-
-def _larger(draw: random.Random) -> Example:
-    small, large = sorted(draw.sample(range(10, 1_000), 2))
-    return _either(draw, "Which number is larger", str(large), str(small))
-
-
-def _earlier(draw: random.Random) -> Example:
-    first, second = sorted(draw.sample(list(REGULAR_NOUNS), 2))
-    return _either(draw, "Which word comes first in a dictionary", first, second)
-
-
-def _boolean(draw: random.Random) -> Example:
-    """Four values joined by and and or, of which `and` binds more tightly."""
-    values, signs = [draw.random() < 0.5 for _ in range(4)], [draw.random() < 0.5 for _ in range(4)]
-    joints = [draw.choice(("and", "or")) for _ in range(3)]
-    text = " ".join(
-        f"{'' if sign else 'not '}{value if sign else not value} {joint}".strip()
-        for value, sign, joint in zip(values, signs, [*joints, ""], strict=True)
-    )
-    groups, product = [], values[0]
-    for joint, value in zip(joints, values[1:], strict=True):
-        if joint == "or":
-            groups.append(product)
-        product = (product and value) if joint == "and" else value
-    return Example(f"{text} is", str(any([*groups, product])), ("True", "False"))
-
-
-def _either(draw: random.Random, question: str, right: str, wrong: str) -> Example:
-    choices = draw.sample([right, wrong], 2)
-    return Example(f"{question}, {choices[0]} or {choices[1]}?", right, tuple(choices))
-
-
-QUESTIONS: dict[str, Callable[[random.Random], Example]] = {
-    "capital": _capital,
-    "larger number": _larger,
-    "dictionary order": _earlier,
-    "boolean": _boolean,
-}
-
-
-@cache
-def _items(task: str) -> tuple[list[Example], list[Example]]:
-    """(those that choose, those held out); none of the latter is among the former."""
-    draw = random.Random(task)
-    items = [QUESTIONS[task](draw) for _ in range(ITEMS)]
-    choosing = items[:CHOOSING]
-    seen = {item.input for item in choosing}
-    return choosing, [item for item in items[CHOOSING:] if item.input not in seen][:HELD_OUT]
 
 
 # --- the four variants ------------------------------------------------------------------------------------------------
@@ -122,7 +62,7 @@ def _evaluated(items: Sequence[Example]) -> Scores:
 
 def _laser(task: str) -> dict[str, Any]:
     """A seeded tenth of the grid, each cell on all choosing items; the best accuracy wins, the lower loss among equals."""
-    choosing, _ = _items(task)
+    choosing, _ = task_items(task)
     layers = matrices(_base())
     cells = grid(layers, VARIANTS["laser"])
     drawn = random.Random(f"{task}, grid").sample(cells, len(cells) // SHARE_OF_GRID)
@@ -138,7 +78,7 @@ def _laser(task: str) -> dict[str, Any]:
 
 
 def _ours(variant: VariantName, task: str) -> dict[str, Any]:
-    choosing, _ = _items(task)
+    choosing, _ = task_items(task)
     started = time.perf_counter()
     found = scan(
         _base(),
@@ -170,7 +110,7 @@ def _arm(arm: Arm, task: str) -> dict[str, Any]:
         else:
             made = _laser(task) if arm == "laser" else _ours(arm, task)
         with edited(matrices(_base()), [Cut(**cut) for cut in made["cuts"]]):
-            scores = _evaluated(_items(task)[1])
+            scores = _evaluated(task_items(task)[1])
         return {**made, "values": dict(scores.values)}
 
     return _kept(f"{arm} | {task}", run)
@@ -229,7 +169,7 @@ def _predictions(task: str) -> dict[str, Any]:
 
     def run() -> dict[str, Any]:
         layers = {path: layer for path, layer in matrices(_base()).items() if path.endswith(("gate_proj", "down_proj"))}
-        choosing = _items(task)[0]
+        choosing = task_items(task)[0]
         graded = encode_batches(
             _base(), random.Random(0).sample(choosing, 100), TEMPLATE
         )  # LASER's trials tell of the targets' loss
@@ -308,7 +248,7 @@ def summary(rows: Sequence[Row]) -> str:
     return table(rows)
 
 
-# --- shrink adapters -------------------------------------------------------------------------------------------------
+# --- smaller adapters -------------------------------------------------------------------------------------------------
 
 MODULES = ("number-words", "past-tense", "antonyms", "roman-numerals")
 LOSS_BUDGET = 0.01
@@ -388,7 +328,7 @@ def _converted(name: str, given: Adapter, size: int) -> Adapter:
 
     energy = next(energy / 1_000 for energy in range(1, 1_000) if parameters(energy / 1_000) >= size)
     model = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(_folder()), ROOT / "hub/starter/modules" / name
+        AutoModelForCausalLM.from_pretrained(base_folder()), ROOT / "hub/starter/modules" / name
     )
     _, state = convert_to_lora(model, rank=energy)
     pairs = {}
@@ -428,52 +368,6 @@ def _size_cells(name: str) -> list[Cell]:
     return cells
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
-SHAPE = LlamaConfig(  # of TinyLlama
-    vocab_size=32_000,
-    hidden_size=2_048,
-    intermediate_size=5_632,
-    num_hidden_layers=22,
-    num_attention_heads=32,
-    num_key_value_heads=4,
-    tie_word_embeddings=False,
-)
-
-
-def _score_a_large_model(answers: Any) -> None:
-    with torch.device("meta"):
-        model = LlamaForCausalLM(SHAPE).to(torch.bfloat16)
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    model.model.rotary_emb = type(model.model.rotary_emb)(SHAPE)  # its buffers are no parameters
-    tokenizer = AutoTokenizer.from_pretrained(_folder())
-    large = Base("random", model.eval().requires_grad_(False), tokenizer, "")
-    batches = batches_of(large, [_larger(random.Random(seed)) for seed in range(100)], TEMPLATE, GRADED_ROWS)
-    for batch in batches:
-        batch.input_ids.remainder_(SHAPE.vocab_size)
-        batch.labels.copy_(torch.where(batch.labels < 0, batch.labels, batch.labels % SHAPE.vocab_size))
-    layers = matrices(large)
-    slopes = gradients(large, batches, layers)
-    for path in list(layers)[:7]:  # one of each shape
-        gains(layers[path].weight, slopes[path], blocks=(1,))
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    answers.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024 / weights)
-
-
-def _peak() -> tuple[float, None]:
-    """Of a process of its own, the interpreter and torch included, over the weights' bytes."""
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    child = context.Process(target=_score_a_large_model, args=(answers,))
-    child.start()
-    peak: float = answers.get()
-    child.join()
-    return peak, None
-
-
 def _silent(_step: int, _total: int, _values: dict[str, float]) -> None:
     return
 
@@ -482,14 +376,13 @@ def cells() -> Sequence[Cell]:
     found = [cell for task in QUESTIONS for cell in _variant_cells(task)]
     found += [cell for task in QUESTIONS for cell in _prediction_cells(task)]
     found += [cell for name in MODULES for cell in _size_cells(name)]
-    return [*found, Cell("peak memory of scoring a model of 1.1 billion parameters, over its weights", "", _peak)]
-
-
-def _folder() -> Path:
-    return convert_built_in(ROOT / "data/bench" / BUILT_IN_SHA256[:12])
+    return [
+        *found,
+        Cell("peak memory of scoring a model of 1.1 billion parameters, over its weights", "", peak_over_weights),
+    ]
 
 
 @cache
 def _base() -> Base:
     logging.disable_progress_bar()
-    return load(_folder(), id=BUILT_IN_ID)
+    return load(base_folder(), id=BUILT_IN_ID)

@@ -1,4 +1,4 @@
-"""Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or a module made shrink. Measured before and after."""
+"""Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or a module made smaller. Measured before and after."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""hub.lora.reduce.shrink: costs against the dense gradient, and an adapter that gets shrink by what its task does not need."""
+"""hub.lora.reduce.shrink: costs against the dense gradient, and an adapter that gets smaller by what its task does not need."""
 
 from dataclasses import replace
 from pathlib import Path
