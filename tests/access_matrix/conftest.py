@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
 from api.app import create_app
@@ -16,7 +15,6 @@ from hub.registry.access import credentials, users
 from hub.registry.access.permissions import UseJobs, authorize
 from hub.registry.access.viewer import viewer_of
 from hub.registry.jobs import queueing
-from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.submit import submit
 from hub.registry.models.access import Membership
 from hub.registry.platform import schema
@@ -25,6 +23,7 @@ from hub.registry.platform.services import Services, connect
 from hub.registry.platform.settings import Settings
 from tests.conftest import Person
 from tests.support import published
+from tests.support.requests import REQUESTS
 
 ORGANIZATION = "weavers"
 
@@ -61,7 +60,7 @@ class Instance:
             "modules": [{"repo": repo}],
             "examples": examples,
         }
-        job = submit(self.services, authorize(owner.viewer, UseJobs), TypeAdapter(JobRequest).validate_python(body))
+        job = submit(self.services, authorize(owner.viewer, UseJobs), REQUESTS.validate_python(body))
         with transaction(self.services.sessions) as session:
             queueing.cancel(session, authorize(owner.viewer, UseJobs), job.id)
         return str(job.id)

@@ -9,7 +9,8 @@ HTML = {"Accept": "text/html"}
 EVIL = "<script>alert(1)</script>"
 
 
-def sign_in(client: TestClient, person: Person) -> None:
+def sign_in(client: TestClient, person: Person) -> TestClient:
     answer = client.post("/login", data={"token": person.token}, follow_redirects=False)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     client.cookies.set(COOKIE, answer.cookies[COOKIE])
+    return client

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from api.app import create_app
 from hub.lora.core.built_in import BUILT_IN_SHA256, convert_built_in
-from hub.registry.platform.services import Services
+from hub.registry.platform.services import Services, connect
 from tests.conftest import Person
 from tests.support.serving import serving
 
@@ -21,6 +22,15 @@ from tests.support.serving import serving
 def built_in_folder(pytestconfig: pytest.Config) -> Path:
     """The built-in base, converted once and kept between runs in pytest's cache."""
     return convert_built_in(pytestconfig.cache.mkdir("built-in") / BUILT_IN_SHA256[:12])
+
+
+@pytest.fixture
+def second(services: Services) -> Iterator[TestClient]:
+    """Another server of the same instance."""
+    other = connect(services.settings)
+    with TestClient(create_app(other), base_url="http://testserver") as client:
+        yield client
+    other.close()
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
 
-from api.app import create_app
 from hub.registry.content import lfs
 from hub.registry.content.history import BytesMissing
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
-from hub.registry.platform.services import Services, connect
+from hub.registry.platform.services import Services
 from hub.registry.platform.settings import Settings
 from tests.conftest import Person
 from tests.support import protocol
@@ -32,15 +31,6 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture(autouse=True)
 def repo(client: TestClient, ann: Person) -> None:
     protocol.create(client, ann, "ann/r")
-
-
-@pytest.fixture
-def second(services: Services) -> Iterator[TestClient]:
-    """Another server of the same instance."""
-    other = connect(services.settings)
-    with TestClient(create_app(other), base_url="http://testserver") as client:
-        yield client
-    other.close()
 
 
 def href(client: TestClient, person: Person, data: bytes) -> str:

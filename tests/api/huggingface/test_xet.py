@@ -14,14 +14,13 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from api.app import create_app
 from hub.formats import xet_format
 from hub.registry.access import instance_keys
 from hub.registry.content import xet
 from hub.registry.content.xet import UploadEpoch
 from hub.registry.models.content import Blob, Holding
 from hub.registry.platform.db import transaction
-from hub.registry.platform.services import Services, connect
+from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support import protocol
 from tests.support.protocol import visible
@@ -35,15 +34,6 @@ DATA = b"".join(PARTS)
 def repos(client: TestClient, ann: Person, bob: Person) -> None:
     protocol.create(client, ann, "ann/r", private=True)
     protocol.create(client, bob, "bob/own")
-
-
-@pytest.fixture
-def second(services: Services) -> Iterator[TestClient]:
-    """Another server of the same instance."""
-    other = connect(services.settings)
-    with TestClient(create_app(other), base_url="http://testserver") as client:
-        yield client
-    other.close()
 
 
 class Sender:

@@ -15,9 +15,9 @@ from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from hub.vocabulary import JobKind
 from tests.conftest import Person
-from tests.registry.jobs.test_submit import REQUESTS
 from tests.support.files import TINY
 from tests.support.published import adapter, base
+from tests.support.requests import REQUESTS
 
 
 def test_the_estimate_is_the_quartiles_of_the_jobs_nearest_in_size() -> None:

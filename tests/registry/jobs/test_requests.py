@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from hub.registry.bases.base_models import BaseNotFound
 from hub.registry.content.repo_visibility import MoreVisible
 from hub.registry.datasets.examples import AmbiguousFile
 from hub.registry.inspection.facts import NOT_PLAIN
-from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.queueing import Input
 from hub.registry.jobs.requests import common as requests
 from hub.registry.jobs.requests.common import Request
@@ -24,9 +23,8 @@ from hub.vocabulary import JobKind, QueueName, Visibility
 from tests.conftest import Person
 from tests.support.files import LAYERS, TINY, floats, peft_folder
 from tests.support.published import adapter, base, dataset
+from tests.support.requests import REQUESTS
 from tests.support.trees import SOUND, config, plus
-
-REQUESTS: TypeAdapter[Any] = TypeAdapter(JobRequest)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 from sqlalchemy import func, select
 
 from hub.registry.access.permissions import UseJobs, authorize
@@ -14,7 +13,6 @@ from hub.registry.access.users import BadName
 from hub.registry.content import repo_visibility, repos
 from hub.registry.content.repo_visibility import MoreVisible
 from hub.registry.jobs import queueing
-from hub.registry.jobs.kinds import JobRequest
 from hub.registry.jobs.requests import common as requests
 from hub.registry.jobs.submit import submit
 from hub.registry.models.content import Commit, Repo
@@ -25,9 +23,9 @@ from hub.registry.platform.services import Services
 from hub.vocabulary import Visibility
 from tests.conftest import Person
 from tests.support.published import adapter, base, dataset
+from tests.support.requests import REQUESTS
 from tests.support.statements import statements
 
-REQUESTS: TypeAdapter[Any] = TypeAdapter(JobRequest)
 ROWS = [{"input": "Oslo is in", "target": "Norway"}, {"input": "2 + 2", "target": "4", "choices": ["4", "fünf"]}]
 Send = Callable[..., Job]
 

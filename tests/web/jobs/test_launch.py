@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from hub.http.identity import COOKIE
 from hub.registry.content import repos
 from hub.registry.library.publishing import publish_model
 from hub.registry.models.content import Commit
@@ -20,10 +19,9 @@ from hub.vocabulary import JobKind
 from hub.web.pages.jobs.forms.kinds import FORMS
 from tests.conftest import Person
 from tests.support.files import TINY, examples_file
+from tests.support.pages import EVIL, HTML, sign_in
 from tests.support.published import adapter, base, dataset, incoming
 
-HTML = {"Accept": "text/html"}
-EVIL = "<script>alert(1)</script>"
 PASTED = "a\tb\nc\td\ne\tf\n"
 COMPOSE = {
     "act": "start",
@@ -35,17 +33,6 @@ COMPOSE = {
     "examples.from": "paste",
     "examples.text": PASTED,
 }
-
-
-@pytest.fixture
-def signed_in(client: TestClient, ann: Person) -> TestClient:
-    return sign_in(client, ann)
-
-
-def sign_in(client: TestClient, person: Person) -> TestClient:
-    answer = client.post("/login", data={"token": person.token}, follow_redirects=False)
-    client.cookies.set(COOKIE, answer.cookies[COOKIE])
-    return client
 
 
 @pytest.fixture

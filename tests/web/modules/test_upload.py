@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from hub.http.identity import COOKIE
 from hub.registry.access import quota
 from hub.registry.access.permissions import AdministerHub, authorize
 from hub.registry.content import repos
@@ -22,21 +21,8 @@ from hub.web.pages.modules import upload
 from tests.conftest import Person
 from tests.support import http
 from tests.support.files import TINY, peft_folder
+from tests.support.pages import EVIL, HTML, sign_in
 from tests.support.published import adapter, base
-
-EVIL = "<script>alert(1)</script>"
-HTML = {"Accept": "text/html"}
-
-
-@pytest.fixture
-def signed_in(client: TestClient, ann: Person) -> TestClient:
-    return sign_in(client, ann)
-
-
-def sign_in(client: TestClient, person: Person) -> TestClient:
-    answer = client.post("/login", data={"token": person.token}, follow_redirects=False)
-    client.cookies.set(COOKIE, answer.cookies[COOKIE])
-    return client
 
 
 def send(client: TestClient, files: Mapping[str, bytes], **fields: str) -> tuple[int, str]:
