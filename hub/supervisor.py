@@ -24,7 +24,7 @@ from hub.registry.access.permissions import OPERATOR
 from hub.registry.models.instance import Mark
 from hub.registry.platform import schema
 from hub.registry.platform.db import connect, transaction
-from hub.registry.platform.settings import Settings, load_given, load_settings
+from hub.registry.platform.settings import Settings, load_external_services, load_settings
 from hub.registry.platform.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def start_processes(
 
 def start_services(stack: Stack, *, scratch: str | None = None) -> Settings:
     """The services given by URL, and from wheels those that are not. With `scratch`, a database and a bucket of that name there."""
-    given = load_given()
+    given = load_external_services()
     server = given.database_url or stack.start_postgres()
     broker = given.broker_url or stack.start_valkey()
     key, secret = given.aws_access_key_id, given.aws_secret_access_key
@@ -168,7 +168,7 @@ def start_services(stack: Stack, *, scratch: str | None = None) -> Settings:
 
 def settings_of(data: Path) -> Settings:
     """The settings of the environment if it names a database, else those of the instance in a data directory. Raises NoInstance."""
-    if load_given().database_url:
+    if load_external_services().database_url:
         return load_settings()
     path = data / ENVIRONMENT
     if not path.exists():

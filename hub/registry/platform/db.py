@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from hub.registry.platform.errors import InvalidInput
 
-# Named constraints, so that a migration can speak of them.
+# Named constraints, so that a migration can refer to them.
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -19,8 +19,10 @@ NAMING = {
 }
 
 
-# Databases lie on SSDs and in memory, where a page by an index costs little more than the next one; and a query of a request that wants
-# several processes is one that should be asked otherwise.
+# random_page_cost: PostgreSQL's default of 4 is for spinning disks. On an SSD or in memory a page read through an index costs little more
+# than the next page of a scan, and with the default the planner scans whole tables where an index would do.
+# max_parallel_workers_per_gather: disable parallel query. A request that needs it should be rewritten, and the workers of one request
+# would take processors from all others.
 OPTIONS = "-c timezone=utc -c lock_timeout=15s -c random_page_cost=1.1 -c max_parallel_workers_per_gather=0"
 
 
@@ -51,6 +53,6 @@ def transaction(sessions: sessionmaker[Session]) -> Iterator[Session]:
         with sessions() as session, session.begin():
             yield session
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"A value of the request is no text: {error.reason}.") from error
+        raise InvalidInput(f"A value of the request is not valid Unicode text: {error.reason}.") from error
     except DataError as error:
-        raise InvalidInput(f"A value of the request cannot be kept or looked for: {error.orig}.") from error
+        raise InvalidInput(f"A value of the request cannot be stored or searched for: {error.orig}.") from error

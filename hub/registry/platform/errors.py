@@ -1,6 +1,6 @@
-"""What can go wrong in the registry: one small class per cause, each with the code and the HTTP status that tell it apart.
+"""The errors of the registry: one small class per cause, each with its own code and HTTP status.
 
-One handler (hub.http) renders them all, as JSON or as a page. 422 is for input that is malformed, 404 also for what the caller may not see.
+One handler (hub.http) renders them all, as JSON or as a page. 422 is for malformed input; 404 also for what the caller may not see.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class TooLarge(HubError):
 
 
 class Unavailable(HubError):
-    """A service we stand on (database, broker, S3) does not answer; trying again is right."""
+    """A service that this hub needs (database, broker, S3) does not answer; the caller may try again later."""
 
     status, code = 503, "unavailable"
 

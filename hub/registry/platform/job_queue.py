@@ -16,7 +16,7 @@ TASK = "loraloom.run"
 
 
 def make_celery(broker_url: str, prefix: str) -> Celery:
-    """The Celery application of senders and workers: JSON only, no results kept, a message is gone as soon as it is taken."""
+    """The Celery application of senders and workers: JSON only, no results kept, messages acknowledged on receipt."""
     app = Celery("loraloom", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -24,12 +24,12 @@ def make_celery(broker_url: str, prefix: str) -> Celery:
         task_ignore_result=True,
         task_acks_late=False,
         worker_prefetch_multiplier=1,
-        # A child that takes a killed one's place loads torch first. Celery would give it 4 seconds, kill it, and so on for ever.
+        # A child process that replaces a killed one loads torch first. Celery's default would kill it after 4 seconds, and so on for ever.
         worker_proc_alive_timeout=300.0,
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=3,
         task_publish_retry=False,
-        # A message that a killed worker had taken but not begun comes back soon; the claim makes a second copy harmless.
+        # A message that a killed worker had received but not begun is delivered again soon; the claim makes a second copy harmless.
         broker_transport_options={
             "visibility_timeout": 60,
             "unacked_restore_interval": 1,
@@ -68,7 +68,7 @@ class Queue:
             connection.default_channel.queue_purge(queue)
 
     def send_after_commit(self, session: Session, queue: str, job_id: uuid.UUID) -> None:
-        """Send when, and only when, the session's transaction commits."""
+        """Send if and when the session's transaction commits."""
 
         def send(_: Session) -> None:
             self.send(queue, job_id)

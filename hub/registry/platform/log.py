@@ -1,4 +1,4 @@
-"""Logging for every process: one JSON object a line on standard error, a static event name and fields, ids not objects."""
+"""Logging for every process: one JSON object a line on standard error, with a static event name and fields that are ids."""
 
 import json
 import logging

@@ -1,6 +1,6 @@
 """Rate limits, counted in the broker so that all processes of the API share them.
 
-A broker that does not answer limits nothing: requests go on, and the log says so.
+Rate limiting fails open when the broker is down: requests go on, and the log records it.
 """
 
 import logging
@@ -31,7 +31,7 @@ class TooManyAttempts(HubError):
 
 @dataclass(frozen=True)
 class Budget:
-    """What is left of a limit: requests, of how many, and the seconds until there are that many again."""
+    """The state of a limit: how many requests are left of how many, and the seconds until the window ends."""
 
     limit: int
     left: int
@@ -39,12 +39,12 @@ class Budget:
     window: int
 
     def headers(self) -> dict[str, str]:
-        """As draft-ietf-httpapi-ratelimit-headers has them, which huggingface_hub reads to know how long to wait."""
-        told = {
+        """The headers of draft-ietf-httpapi-ratelimit-headers, from which huggingface_hub knows how long to wait."""
+        headers = {
             "RateLimit": f'"api";r={self.left};t={self.seconds}',
             "RateLimit-Policy": f'"fixed window";"api";q={self.limit};w={self.window}',
         }
-        return told if self.left else {**told, "Retry-After": str(self.seconds)}
+        return headers if self.left else {**headers, "Retry-After": str(self.seconds)}
 
 
 class RateLimits:
@@ -65,7 +65,7 @@ class RateLimits:
         self._attempts_from = RateLimitItemPerSecond(10 * attempts, SIGN_IN_SECONDS) if attempts else None
 
     def request(self, who: str) -> tuple[bool, Budget] | None:
-        """Count one request of `who`. Whether it is within the limit, and what is left; None where nothing is limited."""
+        """Count one request of `who`; returns whether it is within the limit, and what is left. None if there is no limit."""
         if self._requests is None:
             return None
         try:
@@ -78,14 +78,14 @@ class RateLimits:
         return allowed, Budget(self._requests.amount, stats.remaining, seconds, self._requests.get_expiry())
 
     def check_attempts(self, address: str, name: str = "") -> None:
-        """Raise TooManyAttempts where an address, or anybody for this user's name, has failed to sign in too often."""
+        """Raise TooManyAttempts if sign-ins from this address, or with this user's name, have failed too often."""
         for item, key in self._watched(address, name):
             try:
-                open_still = self._counter.test(item, "sign-in", key)
+                within_limit = self._counter.test(item, "sign-in", key)
             except StorageError as error:
                 log.warning("sign-ins are not limited, as the broker does not answer", extra={"error": str(error)})
                 return
-            if not open_still:
+            if not within_limit:
                 raise TooManyAttempts(
                     f"There were too many failed sign-ins; wait {SIGN_IN_SECONDS // 60} minutes and try again."
                 )

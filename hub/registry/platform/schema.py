@@ -28,7 +28,7 @@ def create_database(server_url: str, name: str) -> str:
     ) as server:
         there = server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
         if not there:
-            # Another process may be faster, which is just as good.
+            # Another process may have created it meanwhile, which is just as good.
             with contextlib.suppress(psycopg.errors.DuplicateDatabase):
                 server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     return url.set(database=name).render_as_string(hide_password=False)
@@ -40,7 +40,7 @@ def server_url(database_url: str) -> str:
 
 
 def copy_database(database_url: str, name: str) -> str:
-    """A new database with the schema and rows of another, which nobody may be using."""
+    """Copy a database, schema and rows, into a new one. Nobody may be connected to the original."""
     url = make_url(database_url)
     with psycopg.connect(server_url(database_url), autocommit=True) as server:
         template = sql.Identifier(url.database or "")
@@ -61,16 +61,16 @@ def is_current(database_url: str) -> bool:
 
 
 def upgrade(database_url: str) -> None:
-    """Run every migration that the database has not seen."""
+    """Run every migration that is new to the database."""
     if not is_current(database_url):
         command.upgrade(config(database_url), "head")
 
 
 def check(database_url: str) -> None:
-    """Raise if the models say anything that the migrations do not."""
+    """Raise if the models differ from what the migrations make."""
     command.check(config(database_url))
 
 
 def autogenerate(database_url: str, message: str) -> None:
-    """Write a migration for what the models say and the database does not have."""
+    """Write a migration for what the models have and the database lacks."""
     command.revision(config(database_url), message=message, autogenerate=True)

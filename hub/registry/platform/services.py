@@ -1,4 +1,4 @@
-"""The services that every process of ours stands on, opened once from its settings."""
+"""The services that every process of the hub uses, opened once from its settings."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Services:
         self.queue.depth(QUEUES[0])
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Close every connection."""
         self.upstream.close()
         bind = self.sessions.kw["bind"]
         bind.dispose()

@@ -1,4 +1,4 @@
-"""Everything that the environment may say, read here and nowhere else. docs/operations.md lists each variable."""
+"""Settings from the environment, which no other module reads. docs/operations.md lists each variable."""
 
 from pathlib import Path
 
@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     )
     oidc_client_id: str = Field("", description="what this hub is called there")
     oidc_client_secret: str | None = Field(None, description="its secret there, if it has one")
-    oidc_label: str = Field("your organisation", description="what the button on the sign-in page calls the provider")
-    oidc_admit: bool = Field(True, description="whoever the provider knows gets a user here when he first signs in")
+    oidc_label: str = Field("your organization", description="what the button on the sign-in page calls the provider")
+    oidc_admit: bool = Field(True, description="whoever the provider knows gets a user here at their first sign-in")
     webhook_hosts: str = Field(
         "",
         description="hosts that webhooks may be sent to, with spaces between: host or host:port, by https; http://host where that is meant",
@@ -77,8 +77,8 @@ def load_settings() -> Settings:
     return Settings()
 
 
-class Given(BaseSettings):
-    """The services that somebody else runs; what is not named here is started from wheels by `python -m hub up`."""
+class ExternalServices(BaseSettings):
+    """Services that somebody else runs. `python -m hub up` starts from wheels whatever is not set here."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
@@ -89,5 +89,5 @@ class Given(BaseSettings):
     aws_secret_access_key: str | None = None
 
 
-def load_given() -> Given:
-    return Given()
+def load_external_services() -> ExternalServices:
+    return ExternalServices()

@@ -1,4 +1,4 @@
-"""Bytes in S3, named by their SHA-256. Nothing here is ever overwritten with other bytes: the server checks the hash that names them."""
+"""Bytes in S3, named by their SHA-256. No object is overwritten with other bytes: the S3 server checks the hash in its name."""
 
 import base64
 from collections.abc import Generator, Iterator
@@ -47,7 +47,7 @@ class Storage:
                 raise
 
     def drop_bucket(self) -> None:
-        """Remove the bucket and everything in it: for test runs, which make one of their own."""
+        """Remove the bucket and everything in it: for test runs, which create their own."""
         for key in self.keys(""):
             self.delete_key(key)
         self._client.delete_bucket(Bucket=self.bucket)
@@ -78,7 +78,7 @@ class Storage:
         return bytes(self._get(sha256, f"bytes={offset}-{offset + length - 1}")["Body"].read())
 
     def stream(self, sha256: str, start: int, end: int) -> Generator[bytes]:
-        """Bytes start to end (exclusive), a megabyte at a time. The object is asked for before the first piece is taken."""
+        """Bytes start to end (exclusive), a megabyte at a time. The request is sent before the first piece is taken."""
         if start >= end:
             return _pieces(BytesIO())
         return _pieces(self._get(sha256, f"bytes={start}-{end - 1}")["Body"])
@@ -96,15 +96,15 @@ class Storage:
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with `prefix`, in order, fetched as they are taken."""
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-            for found in page.get("Contents", []):
-                yield str(found["Key"])
+            for item in page.get("Contents", []):
+                yield str(item["Key"])
 
     def foreign_keys(self, bucket: str, prefix: str) -> list[str]:
-        """Keys of another bucket that these credentials may read. Raises NotFound where there is none, or it may not be read."""
+        """Keys of another bucket that these credentials may read. Raises NotFound if there is no such bucket, or it may not be read."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         try:
             with _answering():
-                return [str(found["Key"]) for page in pages for found in page.get("Contents", [])]
+                return [str(item["Key"]) for page in pages for item in page.get("Contents", [])]
         except ClientError as error:
             raise NotFound(f"The bucket {bucket!r} cannot be listed with this hub's credentials: {error}") from error
 
@@ -118,9 +118,9 @@ class Storage:
 
     def keys_older_than(self, prefix: str, when: datetime) -> Iterator[str]:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-            for found in page.get("Contents", []):
-                if found["LastModified"] < when:
-                    yield str(found["Key"])
+            for item in page.get("Contents", []):
+                if item["LastModified"] < when:
+                    yield str(item["Key"])
 
     def delete_key(self, key: str) -> None:
         with _answering():
@@ -166,7 +166,7 @@ class Storage:
 
 
 def _pieces(body: Body) -> Generator[bytes]:
-    """A megabyte at a time. To close it before its end gives the connection back."""
+    """A megabyte at a time. Closing the generator early releases the connection."""
     with closing(body):
         while piece := body.read(CHUNK):
             yield piece
@@ -174,7 +174,7 @@ def _pieces(body: Body) -> Generator[bytes]:
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """What boto3 raises when no answer came (unlike ClientError, an answer we did not want) becomes Unavailable."""
+    """Raise Unavailable where boto3 got no answer. A ClientError, which is an answer, passes through."""
     try:
         yield
     except BotoCoreError as error:

@@ -1,4 +1,4 @@
-"""Bodies that are checked while they are read: by their size, and by their hash where it was announced."""
+"""Bodies verified while they are read: by their size, and by their hash where it was announced."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from hub.registry.platform.storage import Storage
 
 
 class WrongBytes(InvalidInput):
-    """What came is not what was announced."""
+    """The bytes received are not those that were announced."""
 
     code = "wrong_bytes"
 
@@ -61,10 +61,10 @@ class VerifiedStream:
             self._git.update(piece)
         self._seen += len(piece)
         if not piece or self._seen > self.size:
-            raise WrongBytes(f"{self.size:,} bytes were announced and {self._seen:,} came; send the file again.")
+            raise WrongBytes(f"{self.size:,} bytes were announced and {self._seen:,} arrived; send the file again.")
         if self.sha256 and self._seen == self.size and self._sha256.hexdigest() != self.sha256:
             raise WrongBytes(
-                f"The bytes that came have the SHA-256 {self._sha256.hexdigest()} and not {self.sha256}, "
+                f"The bytes that arrived have the SHA-256 {self._sha256.hexdigest()} and not {self.sha256}, "
                 "as was announced: the file changed meanwhile, or was damaged on its way; send it again."
             )
         return piece

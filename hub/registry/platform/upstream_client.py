@@ -1,7 +1,7 @@
-"""Read-through: repos of another hub, in namespaces that the operator lists, answered as if they were here, and kept by commit.
+"""A client of the upstream hub, whose repos this hub serves in namespaces that the operator lists, and caches by commit.
 
-What is asked of the upstream is a question of the protocol about one repo, at the configured address, with the upstream's own token, which
-goes to no other host. The caller's token is not sent along. Bytes and answers pass through this hub; nobody is redirected to the upstream.
+A request to the upstream is one of the Hub's protocol about one repo, sent to the configured address with the upstream's own token, which
+goes to no other host. The caller's token is not sent. Bytes and answers pass through this hub; no client is redirected to the upstream.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class File:
     size: int
 
     def check(self, seen: int, sha256: str, git_oid: str) -> None:
-        """Raises Unavailable unless what came, in so many bytes, is what the upstream said. Other hubs may have ETags of other kinds."""
+        """Raise Unavailable unless the bytes received have the announced size and hash. ETags of other kinds are not checked."""
         wrong_hash = (SHA256.fullmatch(self.etag) and sha256 != self.etag) or (
             GIT_OID.fullmatch(self.etag) and git_oid != self.etag
         )
@@ -57,14 +57,14 @@ class File:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the upstream, as JSON, and the address of the next page, if there is one, from the path on."""
+    """A JSON answer of the upstream, and path and query of the next page, if there is one."""
 
     text: str
     following: str | None
 
 
 class Upstream:
-    """Another hub. Nothing is opened before it is first needed, and without storage nothing is kept."""
+    """Another hub. Its connection is opened when it is first needed; without storage nothing is cached."""
 
     def __init__(self, settings: Settings, storage: Storage | None) -> None:
         self.namespaces = frozenset(settings.upstream_namespaces.split())
@@ -73,7 +73,7 @@ class Upstream:
         self._storage = storage
 
     def with_token(self, token: str | None) -> "Upstream":
-        """The same hub, asked with this token if there is one; nothing is kept, as not everybody here may read what the token may."""
+        """The same hub with another token, if one is given. Nothing is cached, as others here may not read what the token may read."""
         token = token or self._settings.upstream_token
         return Upstream(self._settings.model_copy(update={"upstream_token": token}), None)
 
@@ -89,7 +89,7 @@ class Upstream:
             self._client.close()
 
     def ask(self, path: str, query: str, form: bytes = b"") -> Answer:
-        """GET a question about a repo, or POST it with a form. What is asked of a commit is kept, as it cannot change.
+        """GET an address of a repo, or POST a form to it. Answers about a commit are cached, as they cannot change.
 
         Raises RepoNotFound, RevisionNotFound, FileNotInRepo, Unavailable.
         """
@@ -114,30 +114,30 @@ class Upstream:
         return answer
 
     def file(self, repo_type: RepoType, full_name: str, revision: str, path: str) -> File:
-        """What a file is; of a commit it is asked once. Raises as `ask` does."""
+        """A file's commit, ETag and size, cached if `revision` is a commit. Raises as `ask` does."""
         address = _resolve(repo_type, full_name, revision, path)
         key = f"{KEPT}files/{_digest(address.encode())}"
         lasting = COMMIT_ID.fullmatch(revision)
         if lasting and (kept := self._kept(key)):
             return File(**kept)
         request = self._client.build_request("HEAD", f"{self.url}{address}", headers={"Accept-Encoding": "identity"})
-        told: Mapping[str, str] = self._send(request)[0].headers
-        etag = (told.get("X-Linked-ETag") or told.get("ETag", "")).removeprefix("W/").strip('"')
-        size = told.get("X-Linked-Size") or told.get("Content-Length", "")
-        commit = told.get("X-Repo-Commit", "")
+        headers: Mapping[str, str] = self._send(request)[0].headers
+        etag = (headers.get("X-Linked-ETag") or headers.get("ETag", "")).removeprefix("W/").strip('"')
+        size = headers.get("X-Linked-Size") or headers.get("Content-Length", "")
+        commit = headers.get("X-Repo-Commit", "")
         if not COMMIT_ID.fullmatch(commit) or not re.fullmatch(r"[!-~]+", etag) or not re.fullmatch(r"\d{1,18}", size):
             raise Unavailable(f"The upstream hub does not say what {path!r} of {full_name} is; try again later.")
-        found = File(commit, etag, int(size))
+        file = File(commit, etag, int(size))
         if lasting:
-            self._keep(key, asdict(found))
-        return found
+            self._keep(key, asdict(file))
+        return file
 
     def stream(
         self, repo_type: RepoType, full_name: str, path: str, file: File, start: int, end: int
     ) -> Generator[bytes]:
-        """Bytes start to end (exclusive). A whole file is kept while it passes; a part of one that is not kept only passes.
+        """Bytes start to end (exclusive). A whole file is cached as it passes; a part is taken from the cache or only passes.
 
-        The first piece is there when this returns, so that an upstream that does not answer is an error and no short file.
+        The first piece has arrived when this returns, so that an upstream that does not answer raises instead of giving a short file.
         """
         if start >= end:
             return _begun(b"", ())
@@ -158,9 +158,9 @@ class Upstream:
         return _begun(next(pieces, b""), pieces)
 
     def _fetched(self, address: str, byte_range: dict[str, str]) -> Generator[bytes]:
-        asked = {"Accept-Encoding": "identity", **byte_range}
+        headers = {"Accept-Encoding": "identity", **byte_range}
         try:
-            with self._client.stream("GET", f"{self.url}{address}", headers=asked, follow_redirects=True) as response:
+            with self._client.stream("GET", f"{self.url}{address}", headers=headers, follow_redirects=True) as response:
                 if response.status_code != (206 if byte_range else 200):
                     raise Unavailable(f"The upstream hub answers {response.status_code} instead of a file.")
                 yield from response.iter_bytes(CHUNK)
@@ -168,7 +168,7 @@ class Upstream:
             raise Unavailable(f"The upstream hub does not answer: {type(error).__name__}.") from None
 
     def _send(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
-        """The answer and its body; of a renamed repo, the answer at its new name. A file's redirect to where its bytes are is an answer."""
+        """The response and its body, after redirects within the upstream (a renamed repo). A redirect to another host is the answer."""
         for _ in range(HOPS):
             try:
                 with closing(self._client.send(request, stream=True)) as response:
@@ -183,7 +183,7 @@ class Upstream:
         return response, content
 
     def _following(self, response: httpx.Response) -> str | None:
-        """The next page's path and query. Its host does not matter: the caller will ask for it here, and we at the configured address."""
+        """The next page's path and query. Its host does not matter: the caller asks this hub, and this hub the configured address."""
         link = response.links.get("next", {}).get("url")
         if link is None:
             return None
@@ -217,7 +217,7 @@ def _resolve(repo_type: RepoType, full_name: str, revision: str, path: str) -> s
 
 
 def _safe(pieces: list[str]) -> str:
-    """The path with these pieces. None of them may lead out of the repo, as the upstream's token goes with the question."""
+    """The path with these pieces. None of them may lead out of the repo, as the upstream's token is sent along."""
     if any(part in (".", "..") for piece in pieces for part in piece.replace("\\", "/").split("/")):
         raise RepoNotFound("There is no such address of a repo.")
     return "/".join(quote(piece, safe="") for piece in pieces)
@@ -233,7 +233,7 @@ def _begun(first: bytes, others: Iterable[bytes]) -> Generator[bytes]:
 
 
 def _checked(file: File, pieces: Generator[bytes]) -> Generator[bytes]:
-    """The same pieces. If they are not what the file's hash and size say, this raises Unavailable before the last one is given out."""
+    """The same pieces. If they do not match the file's hash and size, this raises Unavailable before the last one is handed out."""
     seen, sha256 = 0, hashlib.sha256()
     git = blob_hasher(file.size)
     for piece in pieces:
@@ -247,35 +247,35 @@ def _checked(file: File, pieces: Generator[bytes]) -> Generator[bytes]:
 
 
 def _kept_whole(storage: Storage, key: str, data: bytes) -> bytes:
-    """S3 cannot check what has no SHA-256, and may show a part of it meanwhile: it is stored when all of it is there and checked."""
+    """Store bytes that are complete and checked. S3 cannot check what has no SHA-256, and could serve a part of it meanwhile."""
     try:
         storage.put_stream(key, BytesIO(data), len(data))
-    except HubError as error:  # the reader has his file all the same
+    except HubError as error:  # the reader gets the file all the same
         log.warning("a file of the upstream was not kept", extra={"reason": error.message})
     return data
 
 
 def _keeping(storage: Storage, key: str, file: File, pieces: Generator[bytes]) -> Generator[bytes]:
-    """The same pieces, which a thread puts into S3 as they pass; S3 keeps nothing but what has the file's SHA-256.
+    """The same pieces, which a thread stores in S3 as they pass. S3 keeps them only if they have the file's SHA-256.
 
     A reader may go away at any piece. Then this generator is closed in the thread of the event loop, where nothing may wait.
     """
     passing: SimpleQueue[bytes | None] = SimpleQueue()
     room = threading.Semaphore(AHEAD)
 
-    def taken() -> Generator[bytes]:
+    def pieces_passed() -> Generator[bytes]:
         while (piece := passing.get()) is not None:
             room.release()
             yield piece
 
     def store() -> None:
-        arriving = taken()
+        arriving = pieces_passed()
         try:
             VerifiedStream(file.etag, file.size, arriving).store(storage, key)
-        except HubError as error:  # the reader has been told, or has his file all the same
+        except HubError as error:  # the reader has got an error, or the file all the same
             log.warning("a file of the upstream was not kept", extra={"reason": error.message})
         finally:
-            deque(arriving, maxlen=0)  # whatever went wrong with S3, the reader is not held up
+            deque(arriving, maxlen=0)  # whatever went wrong with S3, the reader does not wait for it
 
     storing = threading.Thread(target=store, daemon=True)
     storing.start()
@@ -286,11 +286,11 @@ def _keeping(storage: Storage, key: str, file: File, pieces: Generator[bytes]) -
             yield piece
     finally:
         passing.put(None)
-    storing.join()  # who has read a file to its end finds it kept
+    storing.join()  # a file that was read to its end is in the cache
 
 
 def _content(response: httpx.Response) -> bytes:
-    """The body of an answer, which is small if the upstream is in order."""
+    """The body of an answer. Raises Unavailable if it is too large."""
     body = bytearray()
     for piece in response.iter_bytes():
         body += piece
@@ -312,7 +312,7 @@ def _check(response: httpx.Response) -> None:
             raise FileNotInRepo("The upstream hub has no such file.", **known)
         if code == "GatedRepo":
             raise RepoNotFound(
-                "The upstream hub gives out this repo when its terms are accepted, which whoever the token belongs to has not done."
+                "The upstream hub gives out this repo to those who accept its terms, which the owner of the token has not done."
             )
         raise RepoNotFound("There is no such repo here, nor on the upstream hub.")
     raise Unavailable(f"The upstream hub answers {response.status_code}; try again later.")
