@@ -21,7 +21,6 @@ from bench.harness import Cell, Row
 from hub.intervals import bootstrap_interval
 from hub.lora.compose.composition import compose_at_weights
 from hub.lora.compose.gradient import GradientSearch, compose_by_gradient
-from hub.lora.compose.report import SLACK, longest_target
 from hub.lora.compose.search import Search, compose
 from hub.lora.compose.train_further import FurtherTraining, train_further
 from hub.lora.core.adapter import Adapter, applied, read, target_names, write
@@ -30,6 +29,7 @@ from hub.lora.core.built_in import BUILT_IN_ID, BUILT_IN_SHA256, convert_built_i
 from hub.lora.core.evaluate import evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
+from hub.lora.core.report import SLACK, longest_target
 from hub.lora.train.loop import Recipe, train
 from hub.starter.tasks import TEMPLATE, Task
 from hub.starter.train import RECIPE, examples

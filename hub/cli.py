@@ -66,7 +66,7 @@ def run_work(args: argparse.Namespace) -> None:
     """Run the next job of a job's queue in this process, where a debugger can stop it. Only workers load torch at their start."""
     configure_logging()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as workers.app sets it, before torch is loaded
-    runner = importlib.import_module("workers.runtime.runner").Runner(supervisor.settings_of(args.data), "by hand")
+    runner = importlib.import_module("workers.runner").Runner(supervisor.settings_of(args.data), "by hand")
     runner.run(args.job)
 
 

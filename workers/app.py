@@ -40,7 +40,7 @@ def know_name(sender: str, **_: Any) -> None:
 def start_child(**_: Any) -> None:
     """Import torch and all that after the fork: its threads would not survive one."""
     global runner
-    runner = importlib.import_module("workers.runtime.runner").Runner(settings, name)
+    runner = importlib.import_module("workers.runner").Runner(settings, name)
     presence = importlib.import_module("workers.runtime.presence").Presence
     presence(runner.services, runner.worker, list(app.amqp.queues.consume_from)).start()
 

@@ -26,15 +26,10 @@ def publish_module(services: Services, viewer: Viewer, folder: Path, name: str, 
         )
     manifest = json.loads((folder / "loraloom.json").read_text())
     figures = manifest["metrics"]["module"]["exact_match"]
-    score = {
-        "metric": "exact_match",
-        "value": figures["mean"],
-        "low": figures["low"],
-        "high": figures["high"],
-        "examples": manifest["task"]["held_out"],
-    }
+    measured = (figures["mean"], figures["low"], figures["high"])
+    figure = scores.Figure("exact_match", *measured, examples=manifest["task"]["held_out"])
     with transaction(services.sessions) as session:
-        scores.keep_own(session, published.commit.id, [score])
+        scores.keep_own(session, published.commit.id, [figure])
 
 
 def publish_data(services: Services, viewer: Viewer, task: Task, name: str, visibility: Visibility) -> None:

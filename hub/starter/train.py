@@ -8,16 +8,18 @@ On the same kind of device, thread count and versions the files come out the sam
 import argparse
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
+from hub.formats.report import Estimate
 from hub.lora.core.adapter import read, write
 from hub.lora.core.bases import Base, load
 from hub.lora.core.built_in import BUILT_IN_ID, convert_built_in
-from hub.lora.core.evaluate import Estimate, Scores, evaluate
+from hub.lora.core.evaluate import Scores, evaluate
 from hub.lora.core.examples import Example
 from hub.lora.core.provenance import surroundings
 from hub.lora.train.loop import Recipe, train
@@ -78,7 +80,7 @@ def manifest(base: Base, task: Task, measured: dict[str, Scores]) -> dict[str, o
     return {
         "method": "loraplus",
         "template": TEMPLATE,
-        **surroundings(base),
+        **asdict(surroundings(base)),
         "task": {"name": task.name, "train": len(task.train), "held_out": len(task.held_out)},
         "settings": {**RECIPE, "ratio": Recipe(**RECIPE).rate_ratio},
         "metrics": {

@@ -1,6 +1,7 @@
 """Figures of adapters as an `evaluate` job registers them, and the values of single answers."""
 
 import random
+from typing import Any
 
 from hub.registry.jobs import queueing
 from hub.registry.library import scores
@@ -12,21 +13,22 @@ from tests.support.files import TINY
 from tests.support.published import AnyParams
 
 
-def measure(services: Services, person: Person, commit: Commit, exam: Commit, values: list[float], **what: str) -> None:
+def measure(services: Services, person: Person, commit: Commit, exam: Commit, values: list[float], **what: Any) -> None:
     """Keep the figures that an `evaluate` job of the module would register."""
     with transaction(services.sessions) as session:
         made = queueing.Submission("evaluate", "interactive", AnyParams(), [], person.name, "private")
         job = queueing.submit(session, services.queue, person.viewer, made, idempotency_key=None, request={})
-        figures = {
-            "value": sum(values) / len(values),
-            "low": 0.0,
-            "high": 1.0,
-            "examples": len(values),
-            "per_example": values,
-        }
-        row = {"dataset_path": "train.jsonl", "template": "plain", "metric": "exact_match", **what}
-        pins = {"commit_id": commit.id, "base_id": TINY, "dataset_commit": exam.id, "job_id": job.id}
-        scores.keep(session, {**pins, **row, **figures})
+        figure = scores.Measurement(
+            **{"metric": "exact_match", "dataset_path": "train.jsonl", "template": "plain", **what},
+            value=sum(values) / len(values),
+            low=0.0,
+            high=1.0,
+            examples=len(values),
+            per_example=values,
+            base_id=TINY,
+            dataset_commit=exam.id,
+        )
+        scores.keep(session, figure, commit_id=commit.id, job_id=job.id)
 
 
 def answers(right: int, count: int = 400, seed: int = 0) -> list[float]:

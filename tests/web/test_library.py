@@ -12,6 +12,7 @@ from hub.registry.jobs.queueing import Submission
 from hub.registry.library import scores
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
+from hub.vocabulary import Metric
 from tests.conftest import Person
 from tests.support.files import TINY
 from tests.support.pages import HTML, sign_in
@@ -80,11 +81,12 @@ def score(services: Services, ann: Person) -> Score:
     with transaction(services.sessions) as session:
         job_id = queueing.submit(session, services.queue, ann.viewer, submission, idempotency_key=None, request={}).id
 
-    def score(commit: str | None, on: str, value: float, low: float, high: float, metric: str = "exact_match") -> None:
-        what = {"commit_id": commit, "base_id": TINY, "dataset_commit": on, "dataset_path": "train.jsonl"}
-        figure = {"template": "plain", "metric": metric, "value": value, "low": low, "high": high, "examples": 50}
+    def score(
+        commit: str | None, on: str, value: float, low: float, high: float, metric: Metric = "exact_match"
+    ) -> None:
+        figure = scores.Measurement(metric, value, low, high, 50, TINY, on, "train.jsonl", "plain")
         with transaction(services.sessions) as session:
-            scores.keep(session, {**what, **figure, "job_id": job_id})
+            scores.keep(session, figure, commit_id=commit, job_id=job_id)
 
     return score
 

@@ -152,11 +152,10 @@ def test_scores_are_a_table_of_modules_by_data_set(
     data = upload(
         client, ann.headers, "ann/d", {"d.jsonl": examples_file()}, kind="datasets", visibility="public"
     ).json()
-    where = {"base_id": "base", "dataset_commit": data["commit"], "dataset_path": "d.jsonl", "template": "plain"}
     with transaction(services.sessions) as session:
         for commit, value in ((module["commit"], 0.75), (None, 0.25)):
-            figure = {"metric": "exact_match", "value": value, "low": 0.1, "high": 0.9, "examples": 3}
-            scores.keep(session, {"commit_id": commit, **where, **figure, "job_id": queued})
+            figure = scores.Measurement("exact_match", value, 0.1, 0.9, 3, "base", data["commit"], "d.jsonl", "plain")
+            scores.keep(session, figure, commit_id=commit, job_id=queued)
     page = client.get("/scores").text
     assert "0.750" in page
     assert "base alone" in page

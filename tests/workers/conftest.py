@@ -14,7 +14,7 @@ from tests.conftest import Person
 from tests.lora.conftest import MakeAdapter, make_adapter, tiny_base  # noqa: F401 - fixtures
 from tests.support.http import upload
 from tests.workers.jobs import Submit, close
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 @pytest.fixture(scope="session")

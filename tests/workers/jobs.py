@@ -14,7 +14,7 @@ from hub.registry.models.jobs import Job, JobEvent
 from hub.registry.platform.db import transaction
 from hub.registry.platform.services import Services
 from tests.conftest import Person
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 EXAMPLES = [{"input": f"say {number}", "target": f"it is {number}"} for number in range(6)]
 HELD_OUT = [{"input": f"tell {number}", "target": f"it is {number}"} for number in range(4)]
@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 RUN_ONE = (
-    "import sys, uuid; from hub.registry.platform.settings import load_settings; from workers.runtime.runner import Runner; \
+    "import sys, uuid; from hub.registry.platform.settings import load_settings; from workers.runner import Runner; \
 Runner(load_settings()).run(uuid.UUID(sys.argv[1]))"
 )
 

@@ -19,23 +19,34 @@ from hub.lora.convert.read_pickle import read_pickle
 from hub.lora.core.adapter import UnreadableAdapter
 from hub.registry.content.history import Parent
 from hub.registry.inspection.model_card import Card, CardError, parse_card
-from workers.kinds.compose import input_of
+from hub.registry.jobs.contracts.common import ManifestBase, ManifestInputs
+from hub.registry.jobs.contracts.convert import (
+    Converted as ConvertedFiles,
+)
+from hub.registry.jobs.contracts.convert import (
+    ConvertManifest,
+    ConvertParams,
+    ConvertResult,
+    ConvertSettings,
+)
 from workers.results.cards import conversion_card
+from workers.results.steps import manifest_input, write_documents
 from workers.runtime.work import Outcome, Work
 
-SAID = ("alpha", "enable_lora", "component")
+ConvertWork = Work[ConvertParams]
 
 
-def run(work: Work) -> Outcome:
-    params, source = work.params, work.params["source"]
+def run(work: ConvertWork) -> Outcome[ConvertResult]:
+    params, source = work.params, work.params.source
     work.progress.enter("read")
-    files = work.fetch(source["commit"])
-    weights = files / source["path"]
+    files = work.fetch(source.commit)
+    weights = files / source.path
     tensors, metadata = _read(weights)
     config = _config(weights.parent / CONFIG)
     work.progress.enter("convert")
-    said = {name: params[name] for name in SAID if name in params}
-    made = convert(tensors, config, metadata, base=params.get("base_model"), **said)
+    settings = ConvertSettings.model_validate(params)
+    stated = settings.model_dump(include={"alpha", "enable_lora", "component"})  # without what was left out
+    made = convert(tensors, config, metadata, base=params.base_model, **stated)
     if weights.suffix == ".safetensors" and made.config == config and made.tensors.keys() == tensors.keys():
         raise NotConvertible(
             f"{weights.name} has PEFT's names and is no pickle, so there is nothing to convert; what its config or card lack, "
@@ -45,14 +56,13 @@ def run(work: Work) -> Outcome:
     (work.out / CONFIG).write_text(
         json.dumps(made.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    manifest = _manifest(work, made, weights, said)
-    (work.out / "loraloom.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (work.out / "README.md").write_text(conversion_card(params, manifest, _card(files, weights)), encoding="utf-8")
+    manifest = _manifest(work, made, weights, settings)
+    write_documents(work, manifest, conversion_card(params, manifest, _card(files, weights)))
     return Outcome(
-        result={key: manifest[key] for key in ("converted", "settings")},
+        result=ConvertResult(converted=manifest.converted, settings=settings),
         folder=work.out,
-        parents=[Parent(source["commit"], "module")],
-        message=f"Convert {source['path']} of {source['repo']}",
+        parents=[Parent(source.commit, "module")],
+        message=f"Convert {source.path} of {source.repo}",
     )
 
 
@@ -82,16 +92,13 @@ def _card(files: Path, weights: Path) -> Card:
         return Card()
 
 
-def _manifest(work: Work, made: Converted, weights: Path, said: dict[str, Any]) -> dict[str, Any]:
-    params = work.params
-    return {
-        "method": "dora" if made.config.get("use_dora") else "lora",
-        "converted": {"from": made.style, "pickle": weights.suffix != ".safetensors", "tensors": len(made.tensors)},
-        "base": {"id": made.config["base_model_name_or_path"]},
-        "inputs": {"source": input_of(work, params["source"])},
-        "settings": {**{name: params[name] for name in ("base_model",) if name in params}, **said},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "peft", "safetensors")},
-        },
-    }
+def _manifest(work: ConvertWork, made: Converted, weights: Path, settings: ConvertSettings) -> ConvertManifest:
+    libraries = {name: version(name) for name in ("torch", "peft", "safetensors")}
+    return ConvertManifest(
+        method="dora" if made.config.get("use_dora") else "lora",
+        converted=ConvertedFiles(style=made.style, pickle=weights.suffix != ".safetensors", tensors=len(made.tensors)),
+        base=ManifestBase(id=made.config["base_model_name_or_path"]),
+        inputs=ManifestInputs(source=manifest_input(work, work.params.source)),
+        settings=settings,
+        versions={"python": platform.python_version(), **libraries},
+    )

@@ -2,19 +2,19 @@
 
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.examples import generate
-from workers.runtime.work import Outcome, Work
+from hub.registry.jobs.contracts.generate import Answers, GenerateParams, GenerateResult
+from workers.runtime.work import BaseWork, Outcome
 
 
-def run(work: Work) -> Outcome:
+def run(work: BaseWork[GenerateParams]) -> Outcome[GenerateResult]:
     params = work.params
-    arms: dict[str, Adapter | None] = {"base": None}
-    if params["module"]:
-        arms["adapter"] = work.module(params["module"])
-    answers = {}
-    for step, (name, adapter) in enumerate(arms.items()):
+    adapters: list[Adapter | None] = [None, *([work.module(params.module)] if params.module else [])]
+    answers = []
+    for step, adapter in enumerate(adapters, 1):
         with applied(work.base.model, adapter):
-            (answers[name],) = generate(
-                work.base, [params["prompt"]], params["template"], max_new_tokens=params["max_new_tokens"], batch_size=1
+            answers += generate(
+                work.base, [params.prompt], params.template, max_new_tokens=params.max_new_tokens, batch_size=1
             )
-        work.progress(step + 1, len(arms), {})
-    return Outcome(result={"answers": answers, "template": params["template"]})
+        work.progress(step, len(adapters), {})
+    base, with_adapter = (*answers, None)[:2]
+    return Outcome(GenerateResult(answers=Answers(base=base, adapter=with_adapter), template=params.template))

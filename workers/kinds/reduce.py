@@ -1,20 +1,15 @@
 """Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or a module made smaller. Measured before and after."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from hub.drawing import svg
-from hub.lora.compose.report import SLACK, check_held_out, longest_target
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.bases import as_stored
-from hub.lora.core.evaluate import Scores, evaluate
+from hub.lora.core.evaluate import Scores
 from hub.lora.core.examples import Example
-from hub.lora.core.provenance import surroundings
+from hub.lora.core.report import MEASURED, paired_report
 from hub.lora.reduce import factored
 from hub.lora.reduce.as_adapter import as_adapter, merged_into_base
 from hub.lora.reduce.gains import edited, matrices
@@ -22,97 +17,116 @@ from hub.lora.reduce.objective import has_choices
 from hub.lora.reduce.scan import VARIANTS, Reduction, Scan, scan
 from hub.lora.reduce.shrink import Shrink, shrink
 from hub.registry.content.history import Parent
-from hub.vocabulary import Metric
-from workers.kinds.compose import dataset_template, input_of
-from workers.results.cards import reduction_card
-from workers.results.report import METRICS, paired_report, registered
-from workers.runtime.work import Outcome, Work
+from hub.registry.jobs.contracts.common import ManifestInputs
+from hub.registry.jobs.contracts.reduce import (
+    PER_QUESTION,
+    PER_TOKEN,
+    ComponentTrial,
+    Cut,
+    CutTrial,
+    Kept,
+    Loss,
+    Reduced,
+    ReduceManifest,
+    ReduceParams,
+    ReduceResult,
+    ReduceSettings,
+    Size,
+    Spectrum,
+)
+from hub.vocabulary import COMPONENT_SCORES, CUT_SCORES, Metric
+from workers.results.cards import card
+from workers.results.steps import (
+    NOT_MEASURED,
+    dataset_parents,
+    manifest_inputs,
+    manifest_surroundings,
+    measure,
+    own_and_base,
+    read_held_out,
+    room_for_answers,
+    template_warnings,
+    write_adapter,
+    write_documents,
+)
+from workers.runtime.work import BaseWork, Outcome
 
 SERVED = 512  # the largest rank that vLLM can be told to serve
 FEW = 100
-PER_TOKEN, PER_QUESTION = "nats per target token", "nats per choice between answers"
 WORDS = {"base": "the base as it is", "module": "the module as it is"}
+
+ReduceWork = BaseWork[ReduceParams]
 
 
 @dataclass(frozen=True)
 class Made:
-    """`rank` is the adapter's largest, None where no adapter was made; `found` is what the manifest says of the result, which is None
-    where nothing helped; `scores` are those on the held-out examples; `spectra` are the singular values of each matrix that was cut,
-    for the job's page."""
+    """`rank` is the adapter's largest, None where no adapter was made; `written` is False where nothing helped; `scores` are those on the
+    held-out examples; `spectra` are the singular values of each matrix that was cut, for the job's page."""
 
     written: bool
-    found: dict[str, Any]
-    scores: dict[str, Scores]
+    reduced: Reduced
+    scores: dict[str, Scores] = field(default_factory=dict)
     rank: int | None = None
-    spectra: Sequence[Mapping[str, Any]] = ()
+    spectra: Sequence[Spectrum] = ()
 
 
-def run(work: Work) -> Outcome:
+def run(work: ReduceWork) -> Outcome[ReduceResult]:
     params = work.params
-    examples = work.examples(params["examples"])
-    held_out = work.examples(params["held_out"]) if "held_out" in params else None
-    if held_out is not None:
-        check_held_out(examples, held_out)
-    module = work.module(params["module"]) if "module" in params else None
-    if params["subject"] == "module" and module is not None:
+    examples = work.examples(params.examples)
+    held_out = read_held_out(work, examples)
+    module = work.module(params.module) if params.module else None
+    if params.subject == "module" and module is not None:
         made = _smaller(work, module, examples, held_out)
     else:
         made = _reduced(work, module, examples, held_out)
-    manifest = _manifest(work, made, len(examples), _warnings(work, made, len(examples)))
+    manifest = _manifest(work, made, len(examples))
     if made.written:
-        text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-        (work.out / "loraloom.json").write_text(text, encoding="utf-8")
-        (work.out / "README.md").write_text(reduction_card(params, manifest), encoding="utf-8")
-    datasets = {params[role]["commit"] for role in ("examples", "held_out") if role in params}
-    modules = [Parent(params["module"]["commit"], "module")] if "module" in params else []
+        write_documents(work, manifest, card("reduce", params, manifest))
+    modules = [Parent(params.module.commit, "module")] if params.module else []
+    own, of_base = own_and_base(work, made.scores, "reduction")
     return Outcome(
-        result={
-            **{key: manifest[key] for key in ("settings", "report", "warnings", *made.found)},
-            "spectra": list(made.spectra),
-        },
+        result=ReduceResult(
+            **dict(made.reduced),
+            settings=manifest.settings,
+            report=manifest.report,
+            warnings=manifest.warnings,
+            spectra=list(made.spectra),
+        ),
         folder=work.out if made.written else None,
         adapter=made.rank is not None,
-        parents=modules + [Parent(commit, "dataset") for commit in sorted(datasets)],
-        scores=registered(work, made.scores, "reduction"),
-        message=f"Reduce {params['module']['repo'] if params['subject'] == 'module' else work.base.id}",
+        parents=modules + dataset_parents(params.examples, params.held_out),
+        scores=own,
+        other_scores=of_base,
+        message=f"Reduce {params.module.repo if params.module and params.subject == 'module' else work.base.id}",
     )
 
 
 def _reduced(
-    work: Work, module: Adapter | None, examples: Sequence[Example], held_out: Sequence[Example] | None
+    work: ReduceWork, module: Adapter | None, examples: Sequence[Example], held_out: Sequence[Example] | None
 ) -> Made:
-    params = work.params
     work.progress.enter("scan")
     with merged_into_base(work.base, module):
-        settings = Scan(
-            template=params["template"],
-            variant=VARIANTS[params["variant"]],
-            score=params["score"],
-            top=params["top"],
-            budget=params["budget"],
-            seed=params["seed"],
-        )
         reduction = scan(
             work.base,
             examples,
-            settings,
+            _scan_settings(work.params),
             decompose=work.decompose,
             on_progress=work.progress,
         )
-    found: dict[str, Any] = {
-        "cuts": [asdict(cut) for cut in reduction.cuts],
-        "loss": {
-            "before": reduction.before,
-            "after": reduction.loss,
-            "unit": PER_QUESTION if has_choices(examples) else PER_TOKEN,
-        },
-        "trials": [asdict(trial) for trial in reduction.trials],
-        "matrices": reduction.matrices,
-    }
+    reduced = Reduced(
+        cuts=[Cut.model_validate(cut) for cut in reduction.cuts],
+        loss=Loss(
+            before=reduction.before,
+            after=reduction.loss,
+            unit=PER_QUESTION if has_choices(examples) else PER_TOKEN,
+        ),
+        trials=[CutTrial.model_validate(trial) for trial in reduction.trials],
+        matrices=reduction.matrices,
+    )
     if not reduction.cuts:
-        return Made(False, found, {})
+        return Made(False, reduced)
     work.progress.enter("write")
-    rank = _write(work, reduction, module, found)
+    reduced, rank = _write(work, reduction, module, reduced)
     spectra = _draw(work, reduction)
     scores = {}
     if held_out is not None:
@@ -122,36 +136,49 @@ def _reduced(
                 scores["module"] = _measured(work, "module", held_out)
         with merged_into_base(work.base, module), edited(matrices(work.base), reduction.cuts, work.decompose):
             scores["reduction"] = _measured(work, "reduction", held_out)
-    return Made(True, found, scores, rank, spectra)
+    return Made(True, reduced, scores, rank, spectra)
 
 
-def _write(work: Work, reduction: Reduction, module: Adapter | None, found: dict[str, Any]) -> int | None:
-    """Write the result in the form that was asked for; an adapter's largest rank."""
+def _scan_settings(params: ReduceParams) -> Scan:
+    usual = Scan(template=params.template)
+    return Scan(
+        template=params.template,
+        variant=VARIANTS[params.variant] if params.variant else usual.variant,
+        score=next((score for score in CUT_SCORES if score == params.score), usual.score),
+        top=params.top or usual.top,
+        budget=params.budget or usual.budget,
+        seed=params.seed,
+    )
+
+
+def _write(
+    work: ReduceWork, reduction: Reduction, module: Adapter | None, reduced: Reduced
+) -> tuple[Reduced, int | None]:
+    """Write the result in the form that was asked for. Returns what that adds to what is said of it, and an adapter's largest rank."""
     # Of weights that were rounded to compute faster, the tails would be others than those of the base that users load.
     base, cuts = as_stored(work.base), reduction.cuts
-    rank = None
-    if work.params["form"] == "adapter":
-        made = as_adapter(base, cuts, module, work.decompose)
-        adapter.write(made, work.out, dtype=torch.float32)
-        for cut in found["cuts"]:
-            cut["adapter_rank"] = made.pairs[cut["path"]].rank
-        rank = max(pair.rank for pair in made.pairs.values())
-    elif work.params["form"] == "model":
+    if work.params.form == "model":
         with merged_into_base(base, module), edited(matrices(base), cuts, work.decompose):
             base.model.save_pretrained(work.out)
         base.tokenizer.save_pretrained(work.out)
-    else:
-        found["size"] = asdict(factored.write(base, cuts, work.out, work.decompose))
-    return rank
+        return reduced, None
+    if work.params.form == "factors":
+        size = Size.model_validate(factored.write(base, cuts, work.out, work.decompose))
+        return reduced.model_copy(update={"size": size}), None
+    made = as_adapter(base, cuts, module, work.decompose)
+    write_adapter(work, made)
+    ranked = [cut.model_copy(update={"adapter_rank": made.pairs[cut.path].rank}) for cut in reduced.cuts or []]
+    return reduced.model_copy(update={"cuts": ranked}), adapter.largest_rank([made])
 
 
-def _draw(work: Work, reduction: Reduction) -> list[dict[str, Any]]:
+def _draw(work: ReduceWork, reduction: Reduction) -> list[Spectrum]:
     """Pictures beside the card, and the spectra that they are drawn from."""
-    layers, spectra = matrices(work.base), []
+    layers, spectra = matrices(work.base), list[Spectrum]()
     for number, cut in enumerate(reduction.cuts, 1):
         sigma = work.decompose(layers[cut.path].weight).sigma.tolist()
         kept = max(1, int(cut.share * len(sigma)))
-        spectra.append({"path": cut.path, "kept": kept, "values": [float(f"{value:.4g}") for value in sigma]})
+        values = [float(f"{value:.4g}") for value in sigma]
+        spectra.append(Spectrum(path=cut.path, kept=kept, values=values))
         picture = svg.spectrum(cut.path, sigma, kept)
         (work.out / f"spectrum{number}.svg").write_text(svg.standalone(picture), encoding="utf-8")
     if reduction.matrices:
@@ -160,97 +187,85 @@ def _draw(work: Work, reduction: Reduction) -> list[dict[str, Any]]:
     return spectra
 
 
-def _smaller(work: Work, module: Adapter, examples: Sequence[Example], held_out: Sequence[Example] | None) -> Made:
+def _smaller(
+    work: ReduceWork, module: Adapter, examples: Sequence[Example], held_out: Sequence[Example] | None
+) -> Made:
     params = work.params
     work.progress.enter("drop components")
-    result = shrink(
-        work.base,
-        module,
-        examples,
-        Shrink(template=params["template"], order=params["score"], loss_budget=params["loss_budget"]),
-        on_progress=work.progress,
+    usual = Shrink(template=params.template)
+    settings = Shrink(
+        template=params.template,
+        order=next((score for score in COMPONENT_SCORES if score == params.score), usual.order),
+        loss_budget=usual.loss_budget if params.loss_budget is None else params.loss_budget,
     )
-    adapter.write(result.adapter, work.out, dtype=torch.float32)
+    result = shrink(work.base, module, examples, settings, on_progress=work.progress)
+    write_adapter(work, result.adapter)
     scores = {}
     if held_out is not None:
         for name, each in (("base", None), ("module", module), ("reduction", result.adapter)):
             with applied(work.base.model, each):
                 scores[name] = _measured(work, name, held_out)
     ranks = {path: pair.rank for path, pair in result.adapter.pairs.items()}
-    found: dict[str, Any] = {
-        "components": {"given": result.given, "kept": result.components},
-        "parameters": {"given": _parameters(module), "kept": _parameters(result.adapter)},
-        "loss": {"before": result.before, "after": result.loss, "unit": PER_TOKEN},
-        "trials": [asdict(trial) for trial in result.trials],
-        "ranks": ranks,
-    }
-    return Made(True, found, scores, max(ranks.values()))
+    reduced = Reduced(
+        components=Kept(given=result.given, kept=result.components),
+        parameters=Kept(given=_parameters(module), kept=_parameters(result.adapter)),
+        loss=Loss(before=result.before, after=result.loss, unit=PER_TOKEN),
+        trials=[ComponentTrial.model_validate(trial) for trial in result.trials],
+        ranks=ranks,
+    )
+    return Made(True, reduced, scores, max(ranks.values()))
 
 
 def _parameters(given: Adapter) -> int:
     return sum(pair.a.numel() + pair.b.numel() for pair in given.pairs.values())
 
 
-def _measured(work: Work, name: str, held_out: Sequence[Example]) -> Scores:
-    work.progress.enter(f"measure {name}")
-    return evaluate(
-        work.base,
-        None,
-        held_out,
-        template=work.params["template"],
-        metrics=_metrics(held_out),
-        max_new_tokens=longest_target(work.base, held_out) + SLACK,
-        seed=work.params["seed"],
-        on_progress=work.progress,
-    )
+def _measured(work: ReduceWork, name: str, held_out: Sequence[Example]) -> Scores:
+    """Of the base as it stands at this moment."""
+    room = room_for_answers(work.base, held_out)
+    metrics = _metrics(held_out)
+    return measure(work, name, None, held_out, metrics=metrics, max_new_tokens=room, seed=work.params.seed)
 
 
 def _metrics(held_out: Sequence[Example]) -> tuple[Metric, ...]:
     """What is measured; a verdict is of the first. A question with choices is answered by the likeliest of them."""
-    return ("choice", *METRICS) if has_choices(held_out) else METRICS
+    return ("choice", *MEASURED) if has_choices(held_out) else MEASURED
 
 
-def _warnings(work: Work, made: Made, examples: int) -> list[str]:
-    params, found = work.params, []
-    for role in ("examples", "held_out"):
-        made_with = dataset_template(work, params[role]) if role in params else None
-        if made_with not in (None, params["template"]):
-            found.append(
-                f"{params[role]['repo']} was made with the prompt template {made_with!r}, not {params['template']!r}."
-            )
+def _warnings(work: ReduceWork, made: Made, examples: int) -> list[str]:
+    warnings = template_warnings(work)
     if examples < FEW:
-        found.append(f"Only {examples} examples decide what goes; the paper takes {FEW}.")
+        warnings.append(f"Only {examples} examples decide what goes; the paper takes {FEW}.")
     if not made.written:
-        found.append("No cut that was tried lowers the loss, so there is no result: it is best as it is.")
+        warnings.append("No cut that was tried lowers the loss, so there is no result: it is best as it is.")
     if made.rank is not None and made.rank > SERVED:
-        found.append(
+        warnings.append(
             f"The adapter's rank is {made.rank}; serving engines refuse more than {SERVED}. Merge it into the base, or ask for "
             "the form model."
         )
-    if "held_out" not in params:
-        found.append("No held-out examples were given, so nothing is known of how good the result is.")
-    return found
+    if work.params.held_out is None:
+        warnings.append(NOT_MEASURED)
+    return warnings
 
 
-def _manifest(work: Work, made: Made, examples: int, warnings: Sequence[str]) -> dict[str, Any]:
-    """Everything that made this adapter, so that the same manifest gives the same bytes. No times, no job ids."""
+def _manifest(work: ReduceWork, made: Made, examples: int) -> ReduceManifest:
     params = work.params
-    settings = {
-        key: params[key]
-        for key in ("subject", "form", "variant", "score", "top", "budget", "loss_budget", "seed")
-        if key in params
-    }
-    report: Mapping[str, Any] | None = None
+    base, device, versions = manifest_surroundings(work.base)
+    report = None
     if made.scores:
         metrics = tuple(made.scores["reduction"].values)
-        report = paired_report(made.scores, "reduction", WORDS, {}, seed=params["seed"], metrics=metrics)
-    return {
-        "method": "reduction",
-        "template": params["template"],
-        **surroundings(work.base),
-        "inputs": {role: input_of(work, params[role]) for role in ("module", "examples", "held_out") if role in params},
-        "settings": {**settings, "examples": examples},
-        **made.found,
-        "report": report,
-        "warnings": list(warnings),
-    }
+        report = paired_report(made.scores, "reduction", WORDS, {}, seed=params.seed, metrics=metrics)
+    return ReduceManifest(
+        **dict(made.reduced),
+        method="reduction",
+        template=params.template,
+        base=base,
+        device=device,
+        versions=versions,
+        inputs=ManifestInputs(
+            **manifest_inputs(work, module=params.module, examples=params.examples, held_out=params.held_out)
+        ),
+        settings=ReduceSettings.model_validate({**dict(params), "examples": examples}),
+        report=report,
+        warnings=_warnings(work, made, examples),
+    )

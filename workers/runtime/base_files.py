@@ -8,17 +8,17 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any
 
 from hub.formats.ranged_file import LocalFile
 from hub.formats.safetensors_header import fingerprint
 from hub.lora.core.errors import LoraError
 from hub.registry.bases import upstream_bases
+from hub.registry.jobs.contracts.common import PinnedBase
 from hub.registry.platform.upstream_client import File, Upstream
 from hub.vocabulary import COMMIT_ID
 from workers.runtime.work import Progress
@@ -47,13 +47,13 @@ class BaseFiles:
     limit: int | None
     _held: dict[Path, BufferedWriter] = field(default_factory=dict)
 
-    def get(self, theirs: Upstream, wanted: Mapping[str, Any], progress: Progress, let_go: Callable[[], None]) -> Path:
+    def get(self, theirs: Upstream, pinned: PinnedBase, progress: Progress, let_go: Callable[[], None]) -> Path:
         """The folder of a pinned base, kept from eviction until `release`.
 
         `let_go` is called where there is no room: it releases what this process has no need of. Raises BaseCacheFull, BaseChanged,
         NoUpstream, and what the upstream answers.
         """
-        place = self.root.resolve() / str(wanted["revision"])
+        place = self.root.resolve() / str(pinned.revision)
         report = _Report(progress)
         with ExitStack() as stack:
             if place not in self._held:
@@ -63,7 +63,7 @@ class BaseFiles:
                     fcntl.flock(lock, fcntl.LOCK_UN)
                     _wait(lock, fcntl.LOCK_EX, report)
                     if not place.exists():  # another process may have been faster
-                        self._download(place, theirs, wanted, report, let_go)
+                        self._download(place, theirs, pinned, report, let_go)
                     _wait(lock, fcntl.LOCK_SH, report)
                 self._held[place] = lock
             stack.pop_all()
@@ -82,26 +82,27 @@ class BaseFiles:
         self,
         place: Path,
         theirs: Upstream,
-        wanted: Mapping[str, Any],
+        pinned: PinnedBase,
         report: "_Report",
         let_go: Callable[[], None],
     ) -> None:
         if not theirs.url:
-            raise NoUpstream(f"{wanted['id']} comes from the upstream hub; set UPSTREAM_URL for this worker too.")
+            raise NoUpstream(f"{pinned.id} comes from the upstream hub; set UPSTREAM_URL for this worker too.")
+        name = pinned.upstream or ""
         report.progress.enter("download")
         part = place.with_name(place.name + PART)
         part.mkdir(exist_ok=True)
-        files = upstream_bases.files(theirs, wanted["upstream"], wanted["revision"])
+        files = upstream_bases.files(theirs, name, pinned.revision or "")
         report.total = sum(file.size for file in files.values())
         self._make_room(part, report.total, let_go)
         for path, file in files.items():
             if not (part / path).exists():
-                _fetch(theirs, wanted["upstream"], path, file, part / path, report)
+                _fetch(theirs, name, path, file, part / path, report)
             report.done += file.size
         weights = [LocalFile(path) for path in part.glob("*.safetensors")]
-        if fingerprint(weights) != wanted["fingerprint"]:
+        if fingerprint(weights) != pinned.fingerprint:
             shutil.rmtree(part)
-            raise BaseChanged(f"The upstream's files of {wanted['id']} are not those registered; register it again.")
+            raise BaseChanged(f"The upstream's files of {pinned.id} are not those registered; register it again.")
         part.rename(place)
         report.progress.enter("load")
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import torch
@@ -17,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, HttpUrl, RootModel, SecretStr
 from hub.lora.core.bases import DTYPES, WarmBases
 from hub.lora.core.errors import LoraError
 from hub.lora.par.voting import BATCH, BaseTeacher, Teacher
-from workers.runtime.work import Work
+from hub.registry.jobs.contracts.common import BaseParams, PinnedBase
+from hub.registry.jobs.contracts.par import PinnedTeacher
+from workers.runtime.work import BaseWork
 
 PAUSES = (1.0, 2.0, 4.0)  # seconds before a server is asked again
 PASSING = (408, 429, 500, 502, 503, 504)  # what a server may answer that another try may mend
@@ -97,13 +98,13 @@ def _content(name: str, answer: httpx.Response) -> str:
 class LazyBaseTeacher:
     """A base that is loaded only when a reply is not known yet; of those beside the job's own, one at a time is in memory."""
 
-    work: Work
-    pinned: Mapping[str, Any]
+    work: BaseWork[BaseParams]
+    pinned: PinnedBase
     others: WarmBases
 
     @property
     def name(self) -> str:
-        return str(self.pinned["id"])
+        return self.pinned.id
 
     def replies(self, prompts: Sequence[str]) -> list[str]:
         own = self.name == self.work.base.id
@@ -144,27 +145,28 @@ class CachedTeacher:
         Path(fresh.name).replace(place)
 
 
-def teachers_of(work: Work, wanted: Sequence[Mapping[str, Any]]) -> list[Teacher]:
+def teachers_of(work: BaseWork[BaseParams], pinned: Sequence[PinnedTeacher]) -> list[Teacher]:
     """The teachers that a job names. Raises UnknownTeacher for a server that no administrator has named."""
     servers = _named(work.settings.teachers_file)
     folder, others = work.settings.cache_dir / "votes", WarmBases()
     found: list[Teacher] = []
-    for each in wanted:
-        if "server" in each:
-            if each["server"] not in servers:
-                known = ", ".join(sorted(servers)) or "none"
-                raise UnknownTeacher(f"There is no teacher {each['server']!r}; the administrator has named: {known}.")
-            server = servers[each["server"]]
-            identity = f"{server.url} {server.model} {server.max_tokens}"
-            found.append(CachedTeacher(ServerTeacher(each["server"], server), identity, folder))
-        else:
-            identity = f"{each['base']['fingerprint']} {dtype_of(each['base']) or work.base.dtype}"
-            found.append(CachedTeacher(LazyBaseTeacher(work, each["base"], others), identity, folder))
+    for teacher in pinned:
+        if teacher.base is not None:
+            identity = f"{teacher.base.fingerprint} {dtype_of(teacher.base) or work.base.dtype}"
+            found.append(CachedTeacher(LazyBaseTeacher(work, teacher.base, others), identity, folder))
+            continue
+        name = teacher.server or ""
+        if name not in servers:
+            known = ", ".join(sorted(servers)) or "none"
+            raise UnknownTeacher(f"There is no teacher {name!r}; the administrator has named: {known}.")
+        server = servers[name]
+        identity = f"{server.url} {server.model} {server.max_tokens}"
+        found.append(CachedTeacher(ServerTeacher(name, server), identity, folder))
     return found
 
 
-def dtype_of(pinned: Mapping[str, Any]) -> torch.dtype | None:
-    return DTYPES[pinned.get("dtype", "auto")]
+def dtype_of(pinned: PinnedBase) -> torch.dtype | None:
+    return DTYPES[pinned.dtype]
 
 
 def _named(file: Path | None) -> Mapping[str, Server]:

@@ -1,10 +1,10 @@
-"""What the runner and the kinds of job hand each other."""
+"""Interface between the runner and the kinds of job."""
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from hub.lora.core import adapter
 from hub.lora.core.adapter import Adapter
@@ -14,9 +14,15 @@ from hub.lora.core.errors import LoraError
 from hub.lora.core.examples import Example, parse_jsonl
 from hub.lora.train.loop import CheckpointStore
 from hub.registry.content.history import Parent
+from hub.registry.datasets.examples import PinnedExamples
+from hub.registry.jobs.contracts.common import BaseParams, Params, PinnedBase, PinnedModule, Result
+from hub.registry.library.scores import Measurement
 from hub.registry.platform.settings import Settings
 
 Parsed = TypeVar("Parsed")
+P = TypeVar("P", bound=Params, covariant=True)
+BP = TypeVar("BP", bound=BaseParams, covariant=True)
+R = TypeVar("R", bound=Result, covariant=True)
 
 
 class Progress(Protocol):
@@ -28,54 +34,54 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a kind is given: its parameters, the base, a folder to write in, its inputs, and a way to report."""
+class Work(Generic[P]):
+    """What a kind reads: its params, a folder to write in, its inputs, and a way to report."""
 
     job_id: uuid.UUID
-    params: Mapping[str, Any]
-    base: Base  # None for a kind that pins none
+    params: P
     out: Path
     fetch: Callable[[str], Path]  # commit id -> its files as a folder
     hashes: Callable[[str], Mapping[str, str]]  # commit id -> path -> SHA-256
     progress: Progress
     place: Callable[[str], CheckpointStore]  # name of a stage -> where it keeps its place between attempts
-    decompose: Decompose  # keeps what it found on this worker's disk
-    folder_of: Callable[[Mapping[str, Any]], Path]  # a pinned base -> its folder
+    decompose: Decompose  # keeps its decompositions on this worker's disk
+    folder_of: Callable[[PinnedBase], Path]
     settings: Settings
 
-    def module(self, pinned: Mapping[str, Any]) -> Adapter:
-        """A pinned module, named so that two versions of one repo stay apart."""
-        folder = self.fetch(pinned["commit"]) / pinned["folder"]
-        return adapter.read(folder, name=module_name(pinned))
+    def module(self, pinned: PinnedModule) -> Adapter:
+        return adapter.read(self.fetch(pinned.commit) / pinned.folder, name=pinned.name)
 
-    def examples(self, pinned: Mapping[str, Any]) -> list[Example]:
+    def examples(self, pinned: PinnedExamples) -> list[Example]:
         return self.read(pinned, parse_jsonl)
 
-    def read(self, pinned: Mapping[str, Any], parse: Callable[[str], Parsed]) -> Parsed:
-        """What `parse` makes of the text of a pinned file. Errors say which file they are about."""
-        text = (self.fetch(pinned["commit"]) / pinned["path"]).read_text(encoding="utf-8")
+    def read(self, pinned: PinnedExamples, parse: Callable[[str], Parsed]) -> Parsed:
+        """What `parse` makes of the text of a pinned file. Errors name the file."""
+        text = (self.fetch(pinned.commit) / pinned.path).read_text(encoding="utf-8")
         try:
             return parse(text)
         except LoraError as error:
-            error.args = (f"{pinned['repo']}, {pinned['path']}: {error}",)
+            error.args = (f"{pinned.repo}, {pinned.path}: {error}",)
             raise
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a kind hands back: figures to keep and, where it made an adapter, the folder to publish.
+class BaseWork(Work[BP]):
+    """Of a kind that computes with a base, which is loaded."""
 
-    `adapter` says whether the folder must be one. A score that names no `commit_id` is one of that adapter.
+    base: Base
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """What a kind returns: figures to keep and, where it wrote files, the folder to publish.
+
+    `adapter` says whether the folder must be one. `scores` are of the published adapter, `other_scores` of the base or of modules.
     """
 
-    result: Mapping[str, Any]
+    result: R
     folder: Path | None = None
     adapter: bool = True
     parents: Sequence[Parent] = ()
-    scores: Sequence[Mapping[str, Any]] = ()
+    scores: Sequence[Measurement] = ()
+    other_scores: Sequence[tuple[str | None, Measurement]] = ()  # (commit id, or None for the base; figure)
     message: str = ""
-
-
-def module_name(pinned: Mapping[str, Any]) -> str:
-    folder = f"/{pinned['folder']}" if pinned["folder"] else ""
-    return f"{pinned['repo']}{folder}@{pinned['commit'][:8]}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from hub.formats.report import Estimate
 from hub.intervals import bootstrap_interval, share_interval
 from hub.lora.core.adapter import Adapter, applied
 from hub.lora.core.bases import Base
@@ -37,15 +38,6 @@ class NoExamples(LoraError):
 
 class NoChoices(LoraError):
     code = "no_choices"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over examples with its 95 % interval: Wilson's for shares of right answers, the bootstrap's for losses."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The environment that a result's bytes depend on besides its inputs."""
 
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
@@ -11,11 +12,22 @@ from hub.version import VERSION
 LIBRARIES = ("torch", "transformers", "peft", "nevergrad", "numpy", "safetensors", "tokenizers")
 
 
-def surroundings(base: Base) -> dict[str, object]:
-    """The base, the device and the versions of libraries that a computation used, for a manifest."""
+@dataclass(frozen=True)
+class BaseIdentity:
+    id: str
+    fingerprint: str
+    task_type: str
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    base: BaseIdentity
+    device: str
+    versions: dict[str, str]  # by library
+
+
+def surroundings(base: Base) -> Surroundings:
+    """The base, the device and the libraries that a computation used, for a result's manifest."""
     versions = {"loraloom": VERSION, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-    return {
-        "base": {"id": base.id, "fingerprint": base.fingerprint, "task_type": base.task_type},
-        "device": f"{base.device.type}, {base.dtype}, {torch.get_num_threads()} threads",
-        "versions": versions,
-    }
+    device = f"{base.device.type}, {base.dtype}, {torch.get_num_threads()} threads"
+    return Surroundings(BaseIdentity(base.id, base.fingerprint, base.task_type), device, versions)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import Row, func, or_, select
 from sqlalchemy.orm import Session
 
@@ -22,7 +23,7 @@ MOST = 500  # modules that are offered one by one; of more, namespaces are named
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidate:
     """The adapter at the head of a repo's main, in one folder. `reason` says why it cannot take part, if it cannot."""
 
     repo: str
@@ -33,7 +34,7 @@ class Offer:
     size: int
     warnings: int
     published_at: datetime
-    measured: Mapping[str, Any] | None  # by the job that made it, on the data held out for that
+    measured: Mapping[str, JsonValue] | None  # by the job that made it, on the data held out for that
     reason: str = ""
 
     @property
@@ -43,9 +44,9 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Offers:
-    fitting: list[Offer]
-    others: list[Offer]
+class CandidateList:
+    fitting: list[Candidate]
+    others: list[Candidate]
     more: bool  # there are others still, which are not listed
 
 
@@ -66,9 +67,9 @@ def bases_with_modules(session: Session, viewer: Viewer | None) -> list[tuple[st
     return [(base_id, modules) for base_id, modules in session.execute(query)]
 
 
-def offers(
+def candidates(
     session: Session, viewer: Viewer | None, base_id: str, *, form: str | None = None, chosen: Sequence[str] = ()
-) -> Offers:
+) -> CandidateList:
     """Modules on a base, newest first: those to compose in a form, or, without one, those to run.
 
     Where the form adds the matrices themselves the ranks must be equal: to that of the first module chosen, else to the commonest.
@@ -77,12 +78,14 @@ def offers(
     fitting = _current(session, viewer, mine)
     others = _current(session, viewer, or_(AdapterFacts.base_id.is_(None), AdapterFacts.base_id != base_id))
     ranks = _ranks(fitting, chosen) if form in ON_FACTORS else None
-    judged = [
-        _judged(row, misfit(row.base_id, row.base_model, row.flags, row.ranks, base_id, form, ranks))
+    all_candidates = [
+        _candidate(row, incompatibility_reason(row.base_id, row.base_model, row.flags, row.ranks, base_id, form, ranks))
         for row in (*fitting, *others)
     ]
-    good = [offer for offer in judged if not offer.reason]
-    return Offers(good, [offer for offer in judged if offer.reason], MOST in (len(fitting), len(others)))
+    good = [candidate for candidate in all_candidates if not candidate.reason]
+    return CandidateList(
+        good, [candidate for candidate in all_candidates if candidate.reason], MOST in (len(fitting), len(others))
+    )
 
 
 def base_of(session: Session, viewer: Viewer | None, module: Module) -> str | None:
@@ -92,7 +95,7 @@ def base_of(session: Session, viewer: Viewer | None, module: Module) -> str | No
     return facts.base_id if facts else None
 
 
-def misfit(
+def incompatibility_reason(
     base_id: str | None,
     base_model: str | None,
     flags: Sequence[str],
@@ -147,7 +150,7 @@ def _ranks(rows: Sequence[Row[Any]], chosen: Sequence[str]) -> list[int] | None:
     return list(common[0][0]) if common else None
 
 
-def _judged(row: Row[Any], reason: str) -> Offer:
+def _candidate(row: Row[Any], reason: str) -> Candidate:
     warnings = sum(finding["severity"] != "info" for finding in row.findings)
     shown = ("repo", "folder", "visibility", "method", "ranks", "size", "published_at", "measured")
-    return Offer(**{name: getattr(row, name) for name in shown}, warnings=warnings, reason=reason)
+    return Candidate(**{name: getattr(row, name) for name in shown}, warnings=warnings, reason=reason)

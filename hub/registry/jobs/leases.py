@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
@@ -79,7 +80,7 @@ def claim(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: fl
 
 
 def claim_fairly(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: float) -> Lease | None:
-    """Take the job whose turn it is in the queue of this one: claims go round the namespaces, so that many jobs of one keep nobody waiting.
+    """Claim the next job of this one's queue, round-robin over namespaces, so that many jobs of one keep nobody waiting.
 
     A message says that there is work, not which: there is one for each waiting job, so each is taken in the end. Next is the namespace
     with the fewest running jobs there, then the one that was served longest ago, with its oldest job. Where none waits it is this job
@@ -143,19 +144,19 @@ def record(
     session: Session, lease: Lease, seq: int, phase: str, step: int, total: int, numbers: Mapping[str, float]
 ) -> None:
     """Write one event. Raises LeaseLost, CancelRequested or TimeLimitReached, at which the work must stop."""
-    asked = select(Job.cancel_requested, Job.time_limit, _over_time().label("over")).where(*_held(lease))
-    row = session.execute(asked.with_for_update(of=Job)).one_or_none()
+    query = select(Job.cancel_requested, Job.time_limit, _over_time().label("over")).where(*_held(lease))
+    row = session.execute(query.with_for_update(of=Job)).one_or_none()
     if row is None:
         raise LeaseLost
     if row.cancel_requested:
         raise CancelRequested
     if row.over:
-        raise TimeLimitReached(_said(row.time_limit, f" It had reached step {step} of {total} of {phase!r}."))
+        raise TimeLimitReached(_limit_message(row.time_limit, f" It had reached step {step} of {total} of {phase!r}."))
     event = {"phase": phase, "step": step, "total": total, "numbers": dict(numbers)}
     session.add(JobEvent(job_id=lease.job_id, seq=seq, attempt=lease.attempt, **event))
 
 
-def succeed(session: Session, lease: Lease, result: Mapping[str, Any]) -> None:
+def succeed(session: Session, lease: Lease, result: Mapping[str, JsonValue]) -> None:
     """Raises LeaseLost, which rolls back whatever was published in the same transaction."""
     if not _write(session, lease, state="succeeded", result=dict(result), finished_at=func.now()):
         raise LeaseLost
@@ -173,7 +174,7 @@ def _over_time() -> ColumnElement[bool]:
     return func.now() - Job.started_at > func.make_interval(0, 0, 0, 0, 0, 0, Job.time_limit)
 
 
-def _said(seconds: float, reached: str = "") -> str:
+def _limit_message(seconds: float, reached: str = "") -> str:
     return f"The job has run for its limit of {seconds / 60:g} minutes.{reached} Ask for less, or for a longer time_limit_minutes."
 
 
@@ -221,7 +222,7 @@ def end_dead(session: Session) -> int:
         .returning(Job.id, Job.time_limit)
     ).all()
     for job_id, seconds in late:
-        session.execute(update(Job).where(Job.id == job_id).values(error_message=_said(seconds)))
+        session.execute(update(Job).where(Job.id == job_id).values(error_message=_limit_message(seconds)))
     ended = [row.id for row in (*cancelled, *lost, *late)]
     webhooks.jobs_ended(session, *ended)
     again = session.execute(update(Job).where(dead).values(state="queued", sent_at=_long_ago()).returning(Job.id)).all()

@@ -15,24 +15,24 @@ from hub.registry.platform.storage import Storage
 
 
 @dataclass(frozen=True)
-class Told:
-    """`report` as a job's result has it. `measured_here`: a job of this hub wrote that very file for this repo."""
+class StatedReport:
+    """`measured_here`: a job of this hub wrote that very file for this repo."""
 
     report: Report
     measured_here: bool
 
 
-def report(session: Session, storage: Storage, commit: Commit) -> Told | None:
+def report(session: Session, storage: Storage, commit: Commit) -> StatedReport | None:
     """The report in the commit's loraloom.json; None where there is none, or none that can be read."""
     entry = session.get(TreeEntry, (commit.tree, SIDECAR))
     if entry is None or entry.size > MAX_SIDECAR_BYTES:
         return None
     try:
-        told = load_json(storage.read(entry.sha256, 0, entry.size), SIDECAR, "bad_sidecar").get("report")
-        report = Report.model_validate(told)
+        sidecar = load_json(storage.read(entry.sha256, 0, entry.size), SIDECAR, "bad_sidecar")
+        stated = Report.model_validate(sidecar.get("report"))
     except (FormatError, ValidationError):
         return None
-    return Told(report, _written_here(session, commit, entry.sha256))
+    return StatedReport(stated, _written_here(session, commit, entry.sha256))
 
 
 def _written_here(session: Session, commit: Commit, sha256: str) -> bool:

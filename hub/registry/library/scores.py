@@ -1,28 +1,55 @@
-"""Keeping measured figures. views.py shows them."""
+"""Keeping measured figures. provenance.py reads them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from hub.registry.models.adapters import AdapterFacts, Score
+from hub.vocabulary import Metric, Template
 
 
-def keep(session: Session, score: Mapping[str, Any]) -> None:
-    """Keep a measured figure; a newer one of the same thing takes the older one's place."""
-    statement = insert(Score).values(**score)
-    measured = {key: score.get(key) for key in ("value", "low", "high", "examples", "job_id")}
-    replaced = {**measured, "each": score.get("per_example"), "created_at": func.now()}  # by the columns' names
-    session.execute(statement.on_conflict_do_update(constraint="uq_scores_what", set_=replaced))
+@dataclass(frozen=True)
+class Figure:
+    """A mean over `examples` with its interval."""
+
+    metric: Metric
+    value: float
+    low: float
+    high: float
+    examples: int
 
 
-def keep_own(session: Session, commit_id: str, scores: Sequence[Mapping[str, Any]]) -> None:
+@dataclass(frozen=True)
+class Measurement(Figure):
+    """A figure and what it was measured on; `per_example` has one value an example, in their order."""
+
+    base_id: str
+    dataset_commit: str
+    dataset_path: str
+    template: Template
+    per_example: Sequence[float] | None = None
+
+
+def keep(session: Session, measured: Measurement, *, commit_id: str | None, job_id: uuid.UUID) -> None:
+    """Keep a figure of a commit, or, without one, of the base alone; a newer one of the same thing takes the older one's place."""
+    statement = insert(Score).values(**asdict(measured), commit_id=commit_id, job_id=job_id)
+    newer = {
+        name: statement.excluded[name] for name in ("value", "low", "high", "examples", "each", "job_id")
+    }  # columns
+    session.execute(
+        statement.on_conflict_do_update(constraint="uq_scores_what", set_={**newer, "created_at": func.now()})
+    )
+
+
+def keep_own(session: Session, commit_id: str, figures: Sequence[Figure]) -> None:
     """Show with a module what was measured on the data that whoever made it held out: exact match, else the first share there is."""
-    shares = [score for score in scores if score["metric"] != "target_loss"]
+    shares = [figure for figure in figures if figure.metric != "target_loss"]
     if not shares:
         return
-    first = next((score for score in shares if score["metric"] == "exact_match"), shares[0])
-    shown = {key: first[key] for key in ("metric", "value", "low", "high", "examples")}
+    first = next((figure for figure in shares if figure.metric == "exact_match"), shares[0])
+    shown = {name: getattr(first, name) for name in Figure.__dataclass_fields__}
     session.execute(update(AdapterFacts).where(AdapterFacts.commit_id == commit_id).values(measured=shown))

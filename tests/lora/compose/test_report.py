@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from hub.formats.report import Estimate, Report
 from hub.intervals import paired_bootstrap, share_interval
 from hub.lora.compose.composition import Composition
 from hub.lora.compose.controls import Control, ControlSettings, full, losses_of, quick
 from hub.lora.compose.forms import mix
-from hub.lora.compose.report import HeldOutUnusable, Report, check_held_out, compared, report
+from hub.lora.compose.report import composition_report, measure_controls
 from hub.lora.compose.search import Search, compose
 from hub.lora.core.adapter import Adapter, applied, read
 from hub.lora.core.bases import Base
-from hub.lora.core.evaluate import Estimate, Scores
+from hub.lora.core.evaluate import Scores
 from hub.lora.core.examples import Example
 from hub.lora.core.losses import encode_batches, mean_loss
+from hub.lora.core.report import HeldOutUnusable, check_held_out
 from hub.lora.train.loop import Recipe, train
 from hub.vocabulary import ENOUGH_EXAMPLES, ComposeArm
 from tests.lora.conftest import MakeAdapter
@@ -31,12 +33,10 @@ def scored(exact: Sequence[float], losses: Sequence[float]) -> Scores:
     return Scores({"exact_match": list(exact), "target_loss": list(losses)}, [])
 
 
-def judged(
-    exact: Mapping[ComposeArm, Sequence[float]], losses: Mapping[ComposeArm, Sequence[float]] | None = None
-) -> Report:
+def judged(exact: Mapping[Any, Sequence[float]], losses: Mapping[Any, Sequence[float]] | None = None) -> Report:
     given = losses or {name: [1.0] * len(exact[name]) for name in ARMS}
     scores = {name: scored(exact[name], given[name]) for name in ARMS}
-    return compared(scores, {name: {"arm": name} for name in ARMS}, examples=5, seed=0)
+    return composition_report(scores, {name: {"arm": name} for name in ARMS}, examples=5, seed=0)
 
 
 def right(share: float, count: int = ENOUGH_EXAMPLES) -> list[float]:
@@ -57,20 +57,23 @@ WEAK: dict[ComposeArm, list[float]] = {
 
 def test_every_figure_is_what_its_name_says() -> None:
     generator = random.Random(1)
-    exact = {name: [float(generator.random() < 0.4) for _ in range(130)] for name in ARMS}
-    losses = {name: [generator.gauss(2, 1) for _ in range(130)] for name in ARMS}
+    exact: dict[str, list[float]] = {name: [float(generator.random() < 0.4) for _ in range(130)] for name in ARMS}
+    losses: dict[str, list[float]] = {name: [generator.gauss(2, 1) for _ in range(130)] for name in ARMS}
     result = judged(exact, losses)
     assert (result.examples, result.held_out) == (5, 130)
     assert [arm.name for arm in result.arms] == list(ARMS)
     for arm in result.arms:
         assert arm.made_by == {"arm": arm.name}
-        assert arm.exact_match == Estimate(*share_interval(exact[arm.name]))
-        assert arm.exact_match.mean == pytest.approx(sum(exact[arm.name]) / 130)
-        assert arm.target_loss.mean == pytest.approx(sum(losses[arm.name]) / 130)
-        assert arm.target_loss.low < arm.target_loss.mean < arm.target_loss.high
+        assert arm.estimates["exact_match"] == Estimate(*share_interval(exact[arm.name]))
+        assert arm.estimates["exact_match"].mean == pytest.approx(sum(exact[arm.name]) / 130)
+        assert arm.estimates["target_loss"].mean == pytest.approx(sum(losses[arm.name]) / 130)
+        assert arm.estimates["target_loss"].low < arm.estimates["target_loss"].mean < arm.estimates["target_loss"].high
     assert [comparison.against for comparison in result.comparisons] == list(ARMS[:-1])
     for comparison in result.comparisons:
-        for values, found in ((exact, comparison.exact_match), (losses, comparison.target_loss)):
+        for values, found in (
+            (exact, comparison.estimates["exact_match"]),
+            (losses, comparison.estimates["target_loss"]),
+        ):
             ours, theirs = values["composition"], values[comparison.against]
             assert found.mean == pytest.approx((sum(ours) - sum(theirs)) / 130)
             assert (found.mean, found.low, found.high) == paired_bootstrap(ours, theirs, seed=0)
@@ -113,7 +116,9 @@ def test_pairing_matters_and_is_used() -> None:
     base = right(0.5)
     same = judged({**WEAK, "fresh_lora": base, "composition": right(0.6)})
     others = judged({**WEAK, "fresh_lora": base, "composition": right(0.6)[::-1]})
-    assert same.comparisons[-1].exact_match.mean == pytest.approx(others.comparisons[-1].exact_match.mean)
+    assert same.comparisons[-1].estimates["exact_match"].mean == pytest.approx(
+        others.comparisons[-1].estimates["exact_match"].mean
+    )
     assert same.beats
     assert not others.beats
 
@@ -121,7 +126,7 @@ def test_pairing_matters_and_is_used() -> None:
 def test_too_few_examples_make_no_claim_however_clear() -> None:
     shorter = {name: values[::2] for name, values in WEAK.items()}
     few = judged({**shorter, "composition": [1.0] * (ENOUGH_EXAMPLES // 2)})
-    assert few.comparisons[-1].exact_match.low > 0
+    assert few.comparisons[-1].estimates["exact_match"].low > 0
     assert not few.beats
     assert few.verdict.startswith("No claim: 50 held-out examples are too few, 100 are needed.")
 
@@ -137,6 +142,14 @@ def test_a_lower_loss_is_reported_but_is_no_win() -> None:
 
 
 # --- the whole report -------------------------------------------------------------------------------------------------
+
+
+def report(
+    base: Base, arms: Mapping[ComposeArm, Control], held_out: Sequence[Example], *, examples: int, **how: Any
+) -> Report:
+    scores = measure_controls(base, arms, held_out, **how)
+    made_by = {name: arm.made_by for name, arm in arms.items()}
+    return composition_report(scores, made_by, examples=examples, seed=how.get("seed", 0))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +222,8 @@ def test_every_arm_is_scored_as_its_adapter_scores_alone(
     )
     arms = {arm.name: arm for arm in result.arms}
     assert list(arms) == list(ARMS)
-    recipe = Recipe(**arms["fresh_lora"].made_by)
+    made_by: dict[str, Any] = arms["fresh_lora"].made_by
+    recipe = Recipe(**made_by)
     fresh = train(tiny_base, examples, recipe, template="plain", on_progress=ignore_progress).adapter
     adapters: dict[ComposeArm, Adapter | None] = {
         "base": None,
@@ -223,11 +237,12 @@ def test_every_arm_is_scored_as_its_adapter_scores_alone(
         with applied(tiny_base.model, adapter):
             each = [mean_loss(tiny_base, encode_batches(tiny_base, [example], "plain")) for example in held_out]
         losses[name] = sum(each) / len(each)
-        assert arms[name].target_loss.mean == pytest.approx(losses[name], rel=1e-4)
+        assert arms[name].estimates["target_loss"].mean == pytest.approx(losses[name], rel=1e-4)
     assert len({round(loss, 4) for loss in losses.values()}) == 5, "arms that score alike could be mix up"
     # 5 arms of 5 held-out examples in batches of 3.
     assert heard == [(done, 25) for done in (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)]
     for arm in arms.values():
+        assert arm.seconds_an_answer
         assert arm.seconds_an_answer > 0
         assert arm.prompt_tokens == sum(len(f"{example.input}\nAnswer:") for example in held_out) / 5, (
             "a byte is a token"
@@ -283,7 +298,7 @@ def test_answers_are_long_enough_for_every_target(tiny_base: Base, modules: list
         tiny_base, arms, [Example("write", long)], template="plain", examples=1, on_progress=ignore_progress
     )
     single = next(arm for arm in result.arms if arm.name == "best_single")
-    assert single.exact_match.mean == 1.0
+    assert single.estimates["exact_match"].mean == 1.0
 
 
 def test_held_out_examples_that_were_seen_are_refused(examples: list[Example], held_out: list[Example]) -> None:

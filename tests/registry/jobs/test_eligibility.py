@@ -4,7 +4,7 @@ import pytest
 
 from hub.registry.inspection.facts import NOT_PLAIN
 from hub.registry.jobs import eligibility
-from hub.registry.jobs.eligibility import misfit
+from hub.registry.jobs.eligibility import incompatibility_reason
 from hub.registry.jobs.requests.common import Module
 from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.platform.db import transaction
@@ -40,12 +40,12 @@ OWN: Adapter = ("a/base", "a/base", [], [8])
     ],
 )
 def test_why_one_does_not_fit(candidate: Adapter, form: str | None, equal_to: list[int] | None, reason: str) -> None:
-    assert misfit(*candidate, "a/base", form, equal_to) == reason
+    assert incompatibility_reason(*candidate, "a/base", form, equal_to) == reason
 
 
 @pytest.mark.parametrize("flag", sorted(NOT_PLAIN))
 def test_nothing_that_is_not_plain_is_offered(flag: str) -> None:
-    assert flag in misfit("a/base", "a/base", [flag], [8], "a/base", "sum", None)
+    assert flag in incompatibility_reason("a/base", "a/base", [flag], [8], "a/base", "sum", None)
 
 
 def test_what_is_offered_is_what_the_viewer_may_see(services: Services, ann: Person, bob: Person) -> None:
@@ -57,13 +57,13 @@ def test_what_is_offered_is_what_the_viewer_may_see(services: Services, ann: Per
     adapter(services, bob, "bob/foreign", seed=4, base="tests/other")
     with transaction(services.sessions) as session:
         for form in (None, "sum", *ON_FACTORS):
-            found = eligibility.offers(session, ann.viewer, TINY, form=form)
+            found = eligibility.candidates(session, ann.viewer, TINY, form=form)
             assert [offer.reference for offer in found.fitting] == ["bob/shown", "ann/a"]
             assert [(offer.reference, offer.reason) for offer in found.others] == [
                 ("bob/foreign", "is for tests/other")
             ]
             assert not found.more
-        assert eligibility.offers(session, None, TINY).fitting == []
+        assert eligibility.candidates(session, None, TINY).fitting == []
         assert eligibility.bases_with_modules(session, ann.viewer) == [(TINY, 2), ("tests/other", 1)]
         assert eligibility.bases_with_modules(session, None) == [("tests/other", 0), (TINY, 0)]
         assert eligibility.base_of(session, ann.viewer, Module(repo="bob/foreign")) == "tests/other"
@@ -76,7 +76,7 @@ def test_equal_ranks_are_those_of_the_first_chosen_else_the_commonest(services: 
     with transaction(services.sessions) as session:
 
         def names(chosen: list[str]) -> list[str]:
-            found = eligibility.offers(session, ann.viewer, TINY, form="product", chosen=chosen)
+            found = eligibility.candidates(session, ann.viewer, TINY, form="product", chosen=chosen)
             return [offer.repo for offer in found.fitting]
 
         assert names([]) == ["ann/m1", "ann/m0"]
@@ -90,6 +90,6 @@ def test_only_the_newest_are_listed(services: Services, ann: Person, monkeypatch
         adapter(services, ann, f"ann/m{seed}", seed=seed)
     monkeypatch.setattr(eligibility, "MOST", 2)
     with transaction(services.sessions) as session:
-        found = eligibility.offers(session, ann.viewer, TINY, form="sum")
+        found = eligibility.candidates(session, ann.viewer, TINY, form="sum")
     assert [offer.repo for offer in found.fitting] == ["ann/m2", "ann/m1"]
     assert found.more

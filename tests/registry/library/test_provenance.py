@@ -13,6 +13,7 @@ from hub.registry.jobs import leases, queueing
 from hub.registry.jobs.queueing import Input, Submission
 from hub.registry.library import provenance
 from hub.registry.library.provenance import PRIVATE
+from hub.registry.library.scores import Measurement
 from hub.registry.library.scores import keep as keep_score
 from hub.registry.models.content import Commit
 from hub.registry.operations import expiry
@@ -115,10 +116,9 @@ def job_id(services: Services, ann: Person) -> Any:
 
 def keep(services: Services, job_id: Any, module: Commit | None, task: Commit, value: float) -> None:
     with transaction(services.sessions) as session:
-        score = {"commit_id": module.id if module else None, "base_id": TINY, "dataset_commit": task.id}
-        what = {"dataset_path": "train.jsonl", "template": "chat", "metric": "exact_match"}
-        measured = {"value": value, "low": value - 0.1, "high": value + 0.1, "examples": 9, "job_id": job_id}
-        keep_score(session, {**score, **what, **measured})
+        interval = (value, value - 0.1, value + 0.1)
+        figure = Measurement("exact_match", *interval, 9, TINY, task.id, "train.jsonl", "chat")
+        keep_score(session, figure, commit_id=module.id if module else None, job_id=job_id)
 
 
 def scores(services: Services, viewer: Viewer | None, *commits: Commit) -> set[tuple[str | None, float]]:

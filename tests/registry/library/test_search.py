@@ -6,11 +6,13 @@ from hub.registry.access import users
 from hub.registry.access.viewer import Viewer
 from hub.registry.content import rename_copy, repo_visibility, repos
 from hub.registry.library import scores, search
+from hub.registry.library.scores import Figure
 from hub.registry.library.search import SORTS, Filters, Sort
 from hub.registry.models.content import Commit
 from hub.registry.platform.db import transaction
 from hub.registry.platform.errors import InvalidInput
 from hub.registry.platform.services import Services
+from hub.vocabulary import Metric
 from tests.conftest import Person
 from tests.support.files import TINY, peft_folder
 from tests.support.published import adapter, base
@@ -103,10 +105,10 @@ def walk(services: Services, viewer: Viewer, limit: int, sort: Sort = "newest") 
             return seen
 
 
-def own_score(services: Services, commit: Commit, value: float, metric: str = "exact_match") -> None:
-    figures = {"metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "examples": 80}
+def own_score(services: Services, commit: Commit, value: float, metric: Metric = "exact_match") -> None:
+    loss, figure = Figure("target_loss", 2.0, 1.9, 2.1, 80), Figure(metric, value, value - 0.1, value + 0.1, 80)
     with transaction(services.sessions) as session:
-        scores.keep_own(session, commit.id, [{"metric": "target_loss", "value": 2.0}, figures])
+        scores.keep_own(session, commit.id, [loss, figure])
 
 
 def test_each_order(services: Services, ann: Person, bob: Person) -> None:

@@ -12,7 +12,7 @@ from hub.lora.core.adapter import Adapter, read
 from tests.conftest import Person
 from tests.support.http import upload
 from tests.workers.jobs import HELD_OUT, Submit, composition, download
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.lora.conftest import MakeAdapter
 from tests.support.http import json_of
 from tests.support.published import incoming
 from tests.workers.jobs import Submit, download, job_of
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 CARD = b"---\nlicense: mit\ntags: [mine]\n---\n# Mine\n\nIt says things.\n"
 

@@ -33,7 +33,7 @@ from hub.vocabulary import PAR_ARMS, REWARDS, ParControl, PartitionStart, Reward
 from tests.conftest import Person
 from tests.workers.jobs import RUN_ONE, Submit, download, job_of, lease_is_over, results, wait_for
 from tests.workers.two_systems import FAST, HELD_OUT, SLOW, two_systems
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 @pytest.mark.usefixtures("library")

@@ -24,7 +24,7 @@ from tests.support.files import examples_file
 from tests.support.http import upload
 from tests.tiny_models import likely_letters
 from tests.workers.jobs import EXAMPLES, HELD_OUT, Submit, download
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 def reduction(**changes: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from tests.workers.jobs import (
     steps,
     wait_for,
 )
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 def training(**changes: Any) -> dict[str, Any]:

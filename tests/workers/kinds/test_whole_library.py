@@ -25,7 +25,7 @@ from tests.conftest import Person
 from tests.support.defects import ERRORS, WARNINGS
 from tests.support.files import floats, peft_folder, safetensors
 from tests.support.trees import BASE, LLAMA, SOUND, Files, config, saved
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 # PEFT 0.21 asks transformers 5 for an attribute that has been renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

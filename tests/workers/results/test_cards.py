@@ -1,11 +1,17 @@
-"""Cards: the licences of everything that a composition was made from, and what they mean for it."""
+"""Cards: those of 0.1.0 to the byte, and what the licences of everything that a composition was made from mean for it."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hub.registry.inspection.model_card import parse_card
-from workers.results.cards import composition_card
+from hub.registry.inspection.model_card import Card, parse_card
+from hub.registry.jobs.contracts.compose import ComposeManifest, ComposeParams
+from hub.registry.jobs.contracts.convert import ConvertManifest, ConvertParams
+from hub.registry.jobs.kinds import KINDS
+from workers.results.cards import card as render
+from workers.results.cards import composition_card, conversion_card
 
 
 def card(base: str | None, *licences: str | None, unused: str | None = None) -> str:
@@ -13,11 +19,22 @@ def card(base: str | None, *licences: str | None, unused: str | None = None) -> 
         {"repo": f"ann/m{index}", "commit": f"{index}" * 40, "folder": "", "licence": licence}
         for index, licence in enumerate([*licences, unused])
     ]
-    params: dict[str, Any] = {"result": "ann/woven", "modules": modules, "base": {"id": "org/base", "licence": base}}
     settings = {"form": "sum", "search": "none"}
+    params: dict[str, Any] = {
+        "result": "ann/woven",
+        "modules": modules,
+        "base": {"id": "org/base", "fingerprint": "f" * 64, "licence": base},
+        "template": "plain",
+        "budget": 1,
+        **settings,
+    }
     manifest = {
         "base": {"id": "org/base", "task_type": "CAUSAL_LM"},
-        "inputs": {"modules": modules[: len(licences)]},
+        "inputs": {"modules": [{**module, "files": {}} for module in modules[: len(licences)]]},
+        "device": "cpu",
+        "versions": {},
+        "objective": None,
+        "loss": None,
         "method": "lorahub",
         "report": None,
         "settings": settings,
@@ -26,7 +43,7 @@ def card(base: str | None, *licences: str | None, unused: str | None = None) -> 
         "warnings": [],
         "weights": {f"ann/m{index}": 0.5 for index in range(len(licences))},
     }
-    return composition_card(params, manifest)
+    return composition_card(ComposeParams.model_validate(params), ComposeManifest.model_validate(manifest))
 
 
 def test_every_parents_licence_is_listed() -> None:
@@ -65,3 +82,25 @@ def test_what_nobody_named_is_flagged(licence: str | None) -> None:
     (note,) = [line for line in text.splitlines() if "Licence unknown" in line]
     assert "ann/m1" in note
     assert "ann/m0" not in note
+
+
+# Jobs that the code of 0.1.0 ran, with the cards that it wrote.
+OLD = Path(__file__).parents[2] / "data" / "0.1.0" / "jobs"
+SOURCE = parse_card(b"---\nlicense: mit\ntags: [mine]\n---\n# Mine\n\nIt says things.\n")  # of what was converted
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in OLD.glob("*/README.md")), ids=lambda path: path.name)
+def test_a_card_is_the_one_that_0_1_0_wrote(folder: Path) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    kind = KINDS[job["kind"]]
+    assert kind.manifest is not None
+    params = kind.params.model_validate(job["params"])
+    manifest = kind.manifest.model_validate_json((folder / "loraloom.json").read_text())
+    written = (folder / "README.md").read_text()
+    if isinstance(params, ComposeParams) and isinstance(manifest, ComposeManifest):
+        text = composition_card(params, manifest)
+    elif isinstance(params, ConvertParams) and isinstance(manifest, ConvertManifest):
+        text = conversion_card(params, manifest, SOURCE if "It says things." in written else Card())
+    else:
+        text = render(kind.name, params, manifest)
+    assert text == written

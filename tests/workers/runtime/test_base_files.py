@@ -22,7 +22,7 @@ from tests.other_hub import Other
 from tests.support import protocol
 from tests.support.serving import serving
 from tests.workers.jobs import RUN_ONE, Submit, close, job_of, wait_for
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 @pytest.fixture

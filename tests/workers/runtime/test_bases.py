@@ -13,7 +13,7 @@ from hub.registry.platform.services import Services
 from tests.conftest import Person
 from tests.support.http import upload
 from tests.workers.jobs import Submit, composition, job_of
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 def register(client: TestClient, admin: Person, base_id: str, folder: Path) -> None:

@@ -22,8 +22,8 @@ from tests.conftest import Person
 from tests.lora.teacher import task, trained_teacher
 from tests.workers.jobs import Submit, download, job_of, wait_for
 from tests.workers.two_systems import HELD_OUT, two_systems
+from workers.runner import Runner
 from workers.runtime import teachers as module
-from workers.runtime.runner import Runner
 from workers.runtime.teachers import CachedTeacher, Server, ServerTeacher, TeacherUnavailable
 
 MODEL = "tests/tiny"

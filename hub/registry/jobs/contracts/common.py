@@ -68,6 +68,11 @@ class Params(Contract):
         """The examples that its result is measured on."""
         return None
 
+    @property
+    def result_repo(self) -> str:
+        """namespace/name of the repo that the job publishes in; empty for a kind that publishes nothing."""
+        return ""
+
     def size_settings(self) -> Mapping[str, object]:
         """By the names that a request has for them, for an estimate of the job's size."""
         return dict(self)

@@ -53,6 +53,10 @@ class ComposeParams(BaseParams):
     seed: int = 0
 
     @property
+    def result_repo(self) -> str:
+        return self.result
+
+    @property
     def learnt(self) -> Sequence[PinnedExamples]:
         return [self.examples] if self.examples else []
 
@@ -76,7 +80,7 @@ class Evaluation(Contract):
 
 
 class GivenWeights(Contract):
-    """Of weights that the request gave; `density` and `seed` are a merge's that draws or prunes, `rank` is of a form that is cut."""
+    """Of weights that the request gave; `density` and `seed` are a merge's. `rank` is, here and below, that of a form that is cut."""
 
     search: Literal["none"]
     form: Form | Merge
@@ -101,6 +105,7 @@ class NevergradSettings(Contract):
     l1: Number
     seed: int
     examples: int
+    rank: Absent[int] = None
 
 
 class GradientSettings(Contract):
@@ -115,6 +120,7 @@ class GradientSettings(Contract):
     bound: Number
     l1: Number
     examples: int
+    rank: Absent[int] = None
 
 
 # How the weights were found.

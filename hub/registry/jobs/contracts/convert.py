@@ -29,6 +29,10 @@ class ConvertParams(Params, ConvertSettings):
     result: str
     source: PinnedWeights
 
+    @property
+    def result_repo(self) -> str:
+        return self.result
+
 
 class Converted(Contract):
     """`style`: which tool wrote the source."""

@@ -107,6 +107,10 @@ class ParParams(BaseParams):
     changes: Changes = Changes()
 
     @property
+    def result_repo(self) -> str:
+        return self.result
+
+    @property
     def learnt(self) -> Sequence[PinnedExamples]:
         return [self.examples]
 

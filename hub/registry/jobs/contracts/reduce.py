@@ -34,6 +34,10 @@ class ReduceParams(BaseParams):
     seed: int = 0
 
     @property
+    def result_repo(self) -> str:
+        return self.result
+
+    @property
     def learnt(self) -> Sequence[PinnedExamples]:
         return [self.examples]
 

@@ -32,6 +32,10 @@ class TrainParams(BaseParams):
     load_in_4bit: bool = False
 
     @property
+    def result_repo(self) -> str:
+        return self.result
+
+    @property
     def learnt(self) -> Sequence[PinnedExamples]:
         return [self.examples]
 

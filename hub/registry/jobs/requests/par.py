@@ -1,7 +1,7 @@
 """The kind `par`: LoRA-PAR."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
@@ -95,7 +95,7 @@ class ParRequest(ResultRequest):
         return {"examples.jsonl": self.examples, **held_out, **gold}
 
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
-        changed: dict[str, Any] = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
+        changed: dict[str, object] = {"examples": sources["examples.jsonl"], "held_out": sources.get("held_out.jsonl")}
         if isinstance(self.split, Vote):
             changed["split"] = self.split.model_copy(update={"gold": sources["gold.jsonl"]})
         return self.model_copy(update=changed)

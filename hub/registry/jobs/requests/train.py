@@ -1,7 +1,7 @@
 """The kind `train`: LoRA+."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from sqlalchemy.orm import Session
@@ -163,7 +163,7 @@ class TrainRequest(ResultRequest):
         return given or [self.learning_rate * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
 
 
-def check_targets(shapes: Mapping[str, Any], targets: str | Sequence[str], base_id: str) -> None:
+def check_targets(shapes: Mapping[str, object], targets: str | Sequence[str], base_id: str) -> None:
     """Raises UnknownTarget where the base has no linear layer of a name."""
     last = sorted({layer.rpartition(".")[2] for layer in shapes})
     for name in [] if isinstance(targets, str) else targets:

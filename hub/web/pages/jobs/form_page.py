@@ -85,7 +85,7 @@ class JobFormPage(Page, template="new/form.html"):
     groups: Sequence[WidgetGroup]
     bases: Sequence[tuple[str, int]]  # name and number of modules
     base: str
-    modules: eligibility.Offers
+    modules: eligibility.CandidateList
     chosen: Sequence[str]  # modules, by reference
     previews: Mapping[str, SourcePreview | None]  # by source
     estimate: FormEstimate
@@ -150,12 +150,12 @@ def _base(session: Session, viewer: Viewer, typed: Typed, bases: Sequence[tuple[
     return bases[0][0] if bases else ""
 
 
-def _modules(session: Session, viewer: Viewer, form: JobForm, typed: Typed, base: str) -> eligibility.Offers:
+def _modules(session: Session, viewer: Viewer, form: JobForm, typed: Typed, base: str) -> eligibility.CandidateList:
     """Those that can take part in a composition of the chosen form, or, for other kinds of job, those that run."""
     if not form.refreshed_by:
-        return eligibility.offers(session, viewer, base)
+        return eligibility.candidates(session, viewer, base)
     default = str(model_field(form.model, form.refreshed_by).default)
-    return eligibility.offers(
+    return eligibility.candidates(
         session, viewer, base, form=typed.one(form.refreshed_by) or default, chosen=typed.all("module")
     )
 

@@ -15,7 +15,7 @@ from hub.registry.inspection.findings import REMEDIED_BY_CONVERT
 from hub.registry.inspection.folder import CARD
 from hub.registry.inspection.model_card import MAX_CARD_BYTES, CardError, parse_card
 from hub.registry.library import manifest, provenance
-from hub.registry.library.manifest import Told
+from hub.registry.library.manifest import StatedReport
 from hub.registry.library.provenance import Measured, Relative
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit
@@ -39,7 +39,7 @@ class OverviewPage(ModulePage, template="modules/overview.html"):
     files: int
     size: int  # of all files, in bytes
     card: Markup  # empty where there is none
-    own_report: Told | None  # of loraloom.json
+    own_report: StatedReport | None  # of loraloom.json
     summary: ReportSummary | None  # of the same report
     metrics: Mapping[Metric, str]  # what each one counts
     scores: Sequence[tuple[Measured, Measured | None]]  # each with that of the base alone

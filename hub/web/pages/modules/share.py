@@ -10,7 +10,7 @@ from markupsafe import Markup
 from hub.http.identity import ServicesDep, SessionDep, ViewerDep
 from hub.registry.content import repos, share_links, trees
 from hub.registry.library import manifest
-from hub.registry.library.manifest import Told
+from hub.registry.library.manifest import StatedReport
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Repo, TreeEntry
 from hub.vocabulary import Metric
@@ -34,7 +34,7 @@ class SharePage(Page, template="modules/share.html"):
     folders: Sequence[AdapterFacts]
     files: Sequence[TreeEntry]
     card: Markup  # empty where there is none
-    own_report: Told | None  # of loraloom.json
+    own_report: StatedReport | None  # of loraloom.json
     summary: ReportSummary | None  # of the same report
     metrics: Mapping[Metric, str]  # what each one counts
 

@@ -12,15 +12,15 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from transformers.utils.logging import disable_progress_bar
 
 from hub.lora.core.bases import Base, WarmBases
@@ -31,9 +31,12 @@ from hub.lora.core.memory import NotEnoughMemory
 from hub.registry.access.viewer import viewer_of
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, history, repos
+from hub.registry.content.blobs import Incoming
 from hub.registry.content.repo_visibility import check_not_wider
-from hub.registry.inspection.inspect import inspect, require_adapter
+from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
 from hub.registry.jobs import leases
+from hub.registry.jobs.contracts.common import BaseParams, Params, PinnedBase, Result
+from hub.registry.jobs.contracts.train import TrainParams
 from hub.registry.jobs.kinds import KINDS, Kind
 from hub.registry.jobs.leases import CancelRequested, Lease, LeaseLost, TimeLimitReached, Worker
 from hub.registry.library import scores
@@ -49,7 +52,7 @@ from workers.runtime.base_files import BaseChanged, BaseFiles
 from workers.runtime.cache import Cache
 from workers.runtime.checkpoint_store import StoredCheckpoints
 from workers.runtime.teachers import dtype_of
-from workers.runtime.work import Outcome, Work
+from workers.runtime.work import BaseWork, Outcome, Work
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +61,14 @@ class InputGone(HubError):
     status, code = 409, "input_gone"
 
 
-def runs(kind: Kind) -> Callable[[Work], Outcome]:
+Run = Callable[[Work[Params]], Outcome[Result]]
+
+
+def function_of(kind: Kind) -> Run:
     """The function that does a kind's work, imported when its first job comes."""
-    module, _, function = kind.run.partition(":")
-    found: Callable[[Work], Outcome] = getattr(importlib.import_module(module), function)
-    return found
+    module, _, name = kind.run.partition(":")
+    run: Run = getattr(importlib.import_module(module), name)
+    return run
 
 
 @dataclass
@@ -151,15 +157,16 @@ class Runner:
         try:
             with transaction(self.services.sessions) as session:
                 job = session.get_one(Job, job_id)
-                spoilt = job.params["base"]["id"] if "base" in job.params else ""
+                params = KINDS[job.kind].params.model_validate(job.params)
+                spoilt = params.base.id if isinstance(params, BaseParams) else ""
                 if leases.unreadable_input(session, job):
                     raise InputGone("An input was deleted or is no longer readable by you; choose another.")
             with (
                 Heartbeat(self.services, progress, KINDS[job.kind].stall_seconds),
                 tempfile.TemporaryDirectory() as out,
             ):
-                outcome = self._work(job, progress, Path(out))
-                self._register(job, lease, outcome)
+                outcome = self._work(job, params, progress, Path(out))
+                self._register(job, params, lease, outcome)
         except LeaseLost:
             log.info("lease lost; nothing registered", extra={"job_id": str(job_id)})
         except CancelRequested:
@@ -184,50 +191,58 @@ class Runner:
         with transaction(self.services.sessions) as session:
             return leases.claim_fairly(session, job_id, self.worker, self.services.settings.lease_seconds)
 
-    def _work(self, job: Job, progress: Progress, out: Path) -> Outcome:
+    def _work(self, job: Job, params: Params, progress: Progress, out: Path) -> Outcome[Result]:
         progress.enter("load")
         self._in_use.clear()
-        folder = partial(self._folder, progress=progress)
-        # A kind that pins no base computes without one.
-        base: Any = self._base(job, folder) if "base" in job.params else None
+        folder_of = partial(self._folder, progress=progress)
+        base = self._base(job, params, folder_of) if isinstance(params, BaseParams) else None
         with tempfile.TemporaryDirectory() as scratch:
 
             def place(stage: str) -> StoredCheckpoints:
                 return StoredCheckpoints(self.services, progress.lease, stage.replace(" ", "-"), Path(scratch))
 
-            kept = CachedSVD(self.cache.decompositions)
-            settings = self.services.settings
             work = Work(
-                job.id, job.params, base, out, self._fetch, self._hashes, progress, place, kept, folder, settings
+                job_id=job.id,
+                params=params,
+                out=out,
+                fetch=self._fetch,
+                hashes=self._hashes,
+                progress=progress,
+                place=place,
+                decompose=CachedSVD(self.cache.decompositions),
+                folder_of=folder_of,
+                settings=self.services.settings,
             )
-            return runs(KINDS[job.kind])(work)
+            if base is not None and isinstance(params, BaseParams):
+                work = BaseWork(**vars(work) | {"params": params}, base=base)
+            return function_of(KINDS[job.kind])(work)
 
-    def _base(self, job: Job, folder: Callable[[Mapping[str, Any]], Path]) -> Base:
+    def _base(self, job: Job, params: BaseParams, folder_of: Callable[[PinnedBase], Path]) -> Base:
         """The base, loaded only if it is not warm. What searches and trains takes all the memory there is, so no other stays beside it."""
-        wanted, four_bit = job.params["base"], job.params.get("load_in_4bit", False)
-        place = folder(wanted)
+        pinned, four_bit = params.base, isinstance(params, TrainParams) and params.load_in_4bit
+        folder = folder_of(pinned)
         for _ in range(2):
             base = self.bases.get(
-                place, id=wanted["id"], dtype=dtype_of(wanted), four_bit=four_bit, alone=job.queue == "gpu"
+                folder, id=pinned.id, dtype=dtype_of(pinned), four_bit=four_bit, alone=job.queue == "gpu"
             )
-            if base.fingerprint == wanted["fingerprint"]:
+            if base.fingerprint == pinned.fingerprint:
                 return base
             self.bases.drop(base.id)  # it may have been warm since before its folder was changed and registered again
         raise BaseChanged(f"The weights of {base.id} are not those that were registered; register it again.")
 
-    def _folder(self, wanted: Mapping[str, Any], *, progress: Progress) -> Path:
-        if wanted["path"]:
-            return Path(wanted["path"])
-        if not wanted.get("upstream"):
+    def _folder(self, pinned: PinnedBase, *, progress: Progress) -> Path:
+        if pinned.path:
+            return Path(pinned.path)
+        if not pinned.upstream:
             return convert_built_in(self.cache.bases / "built-in")
         with transaction(self.services.sessions) as session:
-            token = base_models.token(session, wanted["id"])
+            token = base_models.token(session, pinned.id)
         with closing(self.services.upstream.with_token(token)) as theirs:
-            folder = self.files.get(theirs, wanted, progress, self._let_go)
+            folder = self.files.get(theirs, pinned, progress, self._release_unused)
         self._in_use.add(folder)
         return folder
 
-    def _let_go(self) -> None:
+    def _release_unused(self) -> None:
         """Of what is warm without need, so that its files can be evicted."""
         self.bases.drop()
         self.files.release(self._in_use)
@@ -245,7 +260,7 @@ class Runner:
             commit = session.get_one(Commit, commit_id)
             return {entry.path: entry.sha256 for entry in repos.files(session, commit)}
 
-    def _register(self, job: Job, lease: Lease, outcome: Outcome) -> None:
+    def _register(self, job: Job, params: Params, lease: Lease, outcome: Outcome[Result]) -> None:
         """Store the bytes, then write result and success in one transaction: both or neither, and only with the lease."""
         with ExitStack() as stack:
             paths = sorted(p for p in outcome.folder.rglob("*") if p.is_file()) if outcome.folder else []
@@ -261,30 +276,39 @@ class Runner:
                     require_adapter(inspection)
                 blobs.store(self.services.sessions, self.services.storage, job.namespace, files)
             with transaction(self.services.sessions) as session:
-                leases.succeed(session, lease, outcome.result)
-                commit_id = None
+                leases.succeed(session, lease, outcome.result.model_dump(mode="json"))
                 if files:
-                    owner = session.get_one(User, job.owner_id)
-                    viewer = viewer_of(owner)
-                    visibility: Any = job.visibility
-                    repo = repos.ensure(session, viewer, "model", job.params["result"], visibility)
-                    check_not_wider(repo, visibility)
-                    commit_id = history.publish(
-                        session,
-                        repo,
-                        entries(files),
-                        author_id=owner.id,
-                        message=outcome.message,
-                        inspection=inspection,
-                        parents=outcome.parents,
-                        job_id=job.id,
-                    ).id
-                if commit_id is not None:
-                    own = [score for score in outcome.scores if "commit_id" not in score]
-                    scores.keep_own(session, commit_id, own)
-                for score in outcome.scores:
-                    scores.keep(session, {"commit_id": commit_id, **score, "job_id": job.id})
+                    commit_id = self._publish(session, job, params, outcome, files, inspection)
+                    scores.keep_own(session, commit_id, outcome.scores)
+                    for measured in outcome.scores:
+                        scores.keep(session, measured, commit_id=commit_id, job_id=job.id)
+                for commit, measured in outcome.other_scores:
+                    scores.keep(session, measured, commit_id=commit, job_id=job.id)
         log.info("job succeeded", extra={"job_id": str(job.id)})
+
+    def _publish(
+        self,
+        session: Session,
+        job: Job,
+        params: Params,
+        outcome: Outcome[Result],
+        files: Sequence[Incoming],
+        inspection: Inspection,
+    ) -> str:
+        """The id of the commit that holds the files."""
+        owner = session.get_one(User, job.owner_id)
+        repo = repos.ensure(session, viewer_of(owner), "model", params.result_repo, job.visibility)
+        check_not_wider(repo, job.visibility)
+        return history.publish(
+            session,
+            repo,
+            entries(files),
+            author_id=owner.id,
+            message=outcome.message,
+            inspection=inspection,
+            parents=outcome.parents,
+            job_id=job.id,
+        ).id
 
     def _fail(self, lease: Lease, error: Exception) -> str:
         code, message = explain(error)

@@ -39,7 +39,7 @@ from tests.workers.jobs import (
     wait_for,
 )
 from workers.kinds import compose
-from workers.runtime.runner import Runner
+from workers.runner import Runner
 
 
 def test_a_composition_becomes_an_adapter_that_peft_loads(
