@@ -52,26 +52,7 @@ Evaluation = Callable[[Sequence[float]], float]
 def cells() -> list[Cell]:
     setting = f"{MODULES} modules of rank {RANK}, {EXAMPLES} examples of 100 to 150 tokens"
     return [
-        Cell(
-            f"one evaluation, form product, bfloat16, {setting}",
-            "s",
-            lambda: _medians(_ours("product", torch.bfloat16), _lorahub()),
-            f"{LORAHUB}, float32 as it comes",
-            3.0,
-        ),
-        Cell(
-            f"one evaluation, form product, float32, {setting}",
-            "s",
-            lambda: _medians(_ours("product", torch.float32), _lorahub(), rtol=1e-4),
-            f"{LORAHUB}, float32 as it comes",
-            1.4,
-        ),
-        Cell(
-            f"one evaluation, form product, bfloat16, {setting}: its floor",
-            "s",
-            lambda: _medians(_ours("product", torch.bfloat16), _forward(torch.bfloat16), rtol=None),
-            "the base's forward pass alone",
-        ),
+        *_product_cells(setting),
         *population_cells(_base, setting),
         Cell(
             "rank correlation of the losses at 40 weight vectors in [-1.5, 1.5], bfloat16 and float32",
@@ -105,6 +86,31 @@ def cells() -> list[Cell]:
             "s",
             _searching,
             "form sum, NGOpt-40",
+        ),
+    ]
+
+
+def _product_cells(setting: str) -> list[Cell]:
+    return [
+        Cell(
+            f"one evaluation, form product, bfloat16, {setting}",
+            "s",
+            lambda: _medians(_ours("product", torch.bfloat16), _lorahub()),
+            f"{LORAHUB}, float32 as it comes",
+            3.0,
+        ),
+        Cell(
+            f"one evaluation, form product, float32, {setting}",
+            "s",
+            lambda: _medians(_ours("product", torch.float32), _lorahub(), rtol=1e-4),
+            f"{LORAHUB}, float32 as it comes",
+            1.4,
+        ),
+        Cell(
+            f"one evaluation, form product, bfloat16, {setting}: its floor",
+            "s",
+            lambda: _medians(_ours("product", torch.bfloat16), _forward(torch.bfloat16), rtol=None),
+            "the base's forward pass alone",
         ),
     ]
 

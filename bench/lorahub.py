@@ -70,13 +70,16 @@ def cells() -> list[Cell]:
     first = (FRESH, COMPOSED, "best single, then tuned", "average, then tuned")
     decisive = [(arm, Place(task, draw, EXAMPLES)) for draw in range(DRAWS) for task in NEW for arm in first]
     others = [arm for arm in _ARMS if arm not in first]
-    asked = list(decisive)
+    runs = list(decisive)
     for tasks in (NEW[:FIRST], NEW[FIRST:]):
-        asked += [(arm, Place(task, draw, EXAMPLES)) for draw in range(DRAWS) for task in tasks for arm in others]
-        for count in MORE_EXAMPLES:
-            places = [Place(task, 0, count) for task in tasks if len(task.train) >= count]
-            asked += [(arm, place) for place in places for arm in (FRESH, COMPOSED)]
-    return [cell for arm, place in asked for cell in _cells(arm, place)]
+        runs += [(arm, Place(task, draw, EXAMPLES)) for draw in range(DRAWS) for task in tasks for arm in others]
+        runs += _learning_curve(tasks)
+    return [cell for arm, place in runs for cell in _cells(arm, place)]
+
+
+def _learning_curve(tasks: Sequence[Task]) -> list[tuple[str, Place]]:
+    places = [Place(task, 0, count) for count in MORE_EXAMPLES for task in tasks if len(task.train) >= count]
+    return [(arm, place) for place in places for arm in (FRESH, COMPOSED)]
 
 
 def _cells(arm: str, place: Place) -> list[Cell]:
