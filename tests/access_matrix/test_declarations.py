@@ -76,4 +76,4 @@ def test_permits_are_made_only_where_somebody_was_checked() -> None:
     root = Path(hub.__file__).parent.parent
     files = [path for package in ("api", "hub", "workers") for path in (root / package).rglob("*.py")]
     makers = {(path.name, call[1]) for path in files for call in made.finditer(path.read_text())}
-    assert makers == {("repos.py", "WriteRepo"), ("organizations.py", "RemoveMember")}
+    assert makers == {("repos.py", "WriteRepo"), ("repos.py", "Target"), ("organizations.py", "RemoveMember")}

@@ -84,10 +84,11 @@ def find_file(
 
     Raises RepoNotFound, RevisionNotFound, FileNotInRepo.
     """
-    namespace, name = repos.split_name(full_name)
-    asked = {"type": repo_type, "namespace": namespace, "name": name, "revision": revision, "path": path}
+    name = repos.parse_name(full_name)
+    of_repo = {"type": repo_type, "namespace": name.namespace, "name": name.name}
+    values = {**of_repo, "revision": revision, "path": path}
     query = _file_query(viewer, COMMIT_ID.fullmatch(revision) is not None)
-    if row := session.execute(query, asked).one_or_none():
+    if row := session.execute(query, values).one_or_none():
         return row[0], row[1]
     found = find_revision(session, viewer, repo_type, full_name, revision)
     entry = session.get(TreeEntry, (found.commit.tree, path))

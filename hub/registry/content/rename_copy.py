@@ -10,22 +10,22 @@ from hub.registry.bases import base_models
 from hub.registry.content import history, repos, text_index
 from hub.registry.content.history import Entry
 from hub.registry.content.refs import RevisionRef
-from hub.registry.content.repos import RepoExists, WriteRepo
+from hub.registry.content.repos import WriteRepo
 from hub.registry.inspection.inspect import Inspection, inspect
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Holding, Repo, TreeEntry
 from hub.registry.platform.errors import Forbidden
 from hub.registry.platform.storage import Storage
-from hub.vocabulary import VISIBILITIES, RepoType, Visibility
+from hub.vocabulary import RepoType, Visibility, is_wider
 
 
 def create(
     session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility | None
 ) -> Repo:
     """A new repo whose main has one commit without files, so that every client finds a revision. Raises RepoExists."""
-    if repos.check_target(session, viewer, repo_type, full_name) is not None:
-        raise RepoExists(f"There is a {repo_type} repo {full_name!r} already.", repo=full_name, type=repo_type)
-    repo = repos.ensure(session, viewer, repo_type, full_name, visibility)
+    target = repos.check_target(session, viewer, repo_type, full_name)
+    repos.refuse_existing(target)
+    repo = repos.open_target(session, target, visibility)
     history.publish(session, repo, [], author_id=viewer.id, message="initial commit")
     return repo
 
@@ -33,12 +33,10 @@ def create(
 def move(session: Session, writer: WriteRepo, full_name: str) -> None:
     """Give a repo another name, maybe in another namespace, which from then on holds its bytes too."""
     repo = writer.repo
-    if repos.check_target(session, writer.viewer, repo_type_of(repo), full_name) is not None:
-        raise RepoExists(
-            f"There is a {repo.type} repo {full_name!r} already; choose another name.", repo=full_name, type=repo.type
-        )
+    target = repos.check_target(session, writer.viewer, repo.type, full_name)
+    repos.refuse_existing(target)
     before = repo.full_name
-    repo.namespace, repo.name = repos.split_name(full_name)
+    repo.namespace, repo.name = target.name.namespace, target.name.name
     session.flush()
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
     writer.record(session, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
@@ -58,16 +56,14 @@ def duplicate(
     visibility: Visibility | None,
 ) -> Repo:
     """A new repo with the files of a commit that the viewer may read. As visible as the source unless they may decide that there."""
-    repo_type = repo_type_of(source.repo)
+    repo_type = source.repo.type
     owner = permissions.may_write(session, viewer, source.repo.namespace, source.repo.name)
-    wanted: Visibility = visibility or visibility_of(source.repo)
-    if not owner and VISIBILITIES.index(wanted) > VISIBILITIES.index(visibility_of(source.repo)):
-        raise Forbidden(f"{source.name} is {source.repo.visibility}, so a copy of it cannot be {wanted}.")
-    if repos.check_target(session, viewer, repo_type, full_name) is not None:
-        raise RepoExists(
-            f"There is a {repo_type} repo {full_name!r} already; choose another name.", repo=full_name, type=repo_type
-        )
-    repo = repos.ensure(session, viewer, repo_type, full_name, wanted)
+    visibility = visibility or source.repo.visibility
+    if not owner and is_wider(visibility, source.repo.visibility):
+        raise Forbidden(f"{source.name} is {source.repo.visibility}, so a copy of it cannot be {visibility}.")
+    target = repos.check_target(session, viewer, repo_type, full_name)
+    repos.refuse_existing(target)
+    repo = repos.open_target(session, target, visibility)
     files = repos.files(session, source.commit)
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.id == source.commit.id))
     history.publish(
@@ -79,14 +75,6 @@ def duplicate(
         inspection=_inspection(session, storage, source.commit) if repo_type == "model" else None,
     )
     return repo
-
-
-def repo_type_of(repo: Repo) -> RepoType:
-    return "model" if repo.type == "model" else "dataset"
-
-
-def visibility_of(repo: Repo) -> Visibility:
-    return next(level for level in VISIBILITIES if level == repo.visibility)
 
 
 def _inspection(session: Session, storage: Storage, commit: Commit) -> Inspection:

@@ -8,35 +8,36 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from hub.registry.access import audit, permissions, users
+from hub.registry.access import permissions, users
 from hub.registry.access.permissions import AdministerHub, Write, authorize_in
 from hub.registry.access.viewer import Viewer
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.content import Commit, Ref, Repo, TreeEntry
 from hub.registry.platform.errors import Conflict, FileNotInRepo, InvalidInput, RepoNotFound, RevisionNotFound
 from hub.registry.platform.storage import Storage
-from hub.vocabulary import MAIN, VERSION_SUFFIX, RepoType, Visibility
+from hub.vocabulary import MAIN, VERSION_SUFFIX, RepoName, RepoType, Visibility
 
 
 class RepoExists(Conflict):
     code = "repo_exists"
 
 
-def split_name(full_name: str) -> tuple[str, str]:
+def parse_name(full_name: str) -> RepoName:
+    """Raises InvalidInput for text without a slash. A second slash stays in the name, which no repo has and `check_target` refuses."""
     namespace, slash, name = full_name.partition("/")
     if not slash:
         raise InvalidInput(f"{full_name!r} is not a repo id: write namespace/name.")
-    return namespace, name
+    return RepoName(namespace, name)
 
 
 def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> Repo:
     """A repo the viewer may read. One that they may not see answers exactly like one that is not there."""
-    namespace, name = split_name(full_name)
+    name = parse_name(full_name)
     repo = session.scalar(
         select(Repo).where(
             Repo.type == repo_type,
-            Repo.namespace == namespace,
-            Repo.name == name,
+            Repo.namespace == name.namespace,
+            Repo.name == name.name,
             Repo.deleted_at.is_(None),
             permissions.readable(viewer),
         )
@@ -60,47 +61,63 @@ def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_
     return WriteRepo(permit.viewer, permit.namespace, repo)
 
 
-def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> Repo | None:
-    """The repo of that name if there is one, after checking that the viewer may write it, or make it.
+@dataclass(frozen=True)
+class Target(Write):
+    """To publish under this name. Made by `check_target` alone. `repo`: None if there is no repo of that name yet."""
+
+    type: RepoType
+    name: RepoName
+    repo: Repo | None
+
+
+def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_name: str) -> Target:
+    """The permit to write the repo of that name, or to create it.
 
     Raises NotSignedIn, Forbidden, BadName, or RepoExists if the name is held by a deleted repo.
     """
-    namespace, name = split_name(full_name)
-    authorize_in(session, viewer, Write, namespace, name)
-    users.check_name(name, "The repo name")
-    if VERSION_SUFFIX.search(name):
+    name = parse_name(full_name)
+    permit = authorize_in(session, viewer, Write, name.namespace, name.name)
+    users.check_name(name.name, "The repo name")
+    if VERSION_SUFFIX.search(name.name):
         raise users.BadName(f"{full_name!r} ends like a version (.v<digits>), which is reserved; choose another name.")
-    key = (Repo.type == repo_type, Repo.namespace == namespace, Repo.name == name)
+    key = (Repo.type == repo_type, Repo.namespace == name.namespace, Repo.name == name.name)
     repo = session.scalar(select(Repo).where(*key))
     if repo is not None and repo.deleted_at is not None:
         raise RepoExists(
             f"{full_name!r} was deleted and its name is held until it can no longer be restored; "
             "choose another name, or ask an administrator to restore it."
         )
-    return repo
+    return Target(permit.viewer, permit.namespace, repo_type, name, repo)
+
+
+def refuse_existing(target: Target) -> None:
+    """Raise RepoExists if the target is there already, for callers that need a new repo."""
+    if target.repo is not None:
+        raise RepoExists(
+            f"There is a {target.type} repo {str(target.name)!r} already; choose another name.",
+            repo=str(target.name),
+            type=target.type,
+        )
+
+
+def open_target(session: Session, target: Target, visibility: Visibility | None) -> Repo:
+    """The target's repo, created if it is not there (internal unless said otherwise). The target may be of an earlier transaction."""
+    if target.repo is None:
+        values = {"namespace": target.name.namespace, "name": target.name.name, "visibility": visibility or "internal"}
+        # Another request may be creating it at this moment.
+        created = insert(Repo).values(type=target.type, **values).on_conflict_do_nothing().returning(Repo.id)
+        if session.scalar(created):
+            target.record(
+                session, "repo.created", str(target.name), type=target.type, visibility=visibility or "internal"
+            )
+    return find(session, target.viewer, target.type, str(target.name))
 
 
 def ensure(
     session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility | None
 ) -> Repo:
-    """The repo of that name to write in, made if need be (internal unless said otherwise)."""
-    repo = check_target(session, viewer, repo_type, full_name)
-    if repo is not None:
-        return repo
-    namespace, name = split_name(full_name)
-    made = insert(Repo).values(type=repo_type, namespace=namespace, name=name, visibility=visibility or "internal")
-    # Another request may be making it at this moment.
-    if session.scalar(made.on_conflict_do_nothing().returning(Repo.id)):
-        audit.record(
-            session,
-            viewer.name,
-            "repo.created",
-            full_name,
-            namespace=namespace,
-            type=repo_type,
-            visibility=visibility or "internal",
-        )
-    return find(session, viewer, repo_type, full_name)
+    """`check_target` and `open_target` in one transaction."""
+    return open_target(session, check_target(session, viewer, repo_type, full_name), visibility)
 
 
 def resolve(session: Session, repo: Repo, revision: str = MAIN) -> Commit:
@@ -194,19 +211,19 @@ def delete(session: Session, writer: WriteRepo) -> None:
 
 def restore(session: Session, hub: AdministerHub, repo_type: RepoType, full_name: str, days: float) -> Repo:
     """Undo a deletion of the last days. Raises RepoNotFound."""
-    namespace, name = split_name(full_name)
+    name = parse_name(full_name)
     repo = session.scalar(
         select(Repo).where(
             Repo.type == repo_type,
-            Repo.namespace == namespace,
-            Repo.name == name,
+            Repo.namespace == name.namespace,
+            Repo.name == name.name,
             Repo.deleted_at > datetime.now(UTC) - timedelta(days=days),
         )
     )
     if repo is None:
         raise RepoNotFound(f"There is no deleted {repo_type} repo {full_name!r} that you could restore.")
     repo.deleted_at = None
-    hub.record(session, "repo.restored", full_name, namespace=namespace, type=repo_type)
+    hub.record(session, "repo.restored", full_name, namespace=name.namespace, type=repo_type)
     return repo
 
 

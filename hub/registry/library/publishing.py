@@ -13,7 +13,7 @@ from hub.registry.content import blobs, history, repos
 from hub.registry.content.blobs import Incoming
 from hub.registry.content.history import Entry
 from hub.registry.content.repo_visibility import check_not_wider
-from hub.registry.content.repos import StoredFile
+from hub.registry.content.repos import StoredFile, Target
 from hub.registry.inspection.archive import MAC_EXTRAS, without_top
 from hub.registry.inspection.findings import Finding
 from hub.registry.inspection.inspect import Inspection, inspect, require_adapter
@@ -50,14 +50,14 @@ def publish_adapter(
 ) -> PublishedAdapter:
     """Inspect, store the bytes, write the rows. Raises BadAdapter with every finding before anything is stored."""
     with transaction(services.sessions) as session:
-        _check_target(session, viewer, "model", name, visibility)
+        target = _check_target(session, viewer, "model", name, visibility)
         known = base_models.known(session)
         names = base_models.names(session)
     inspection = inspect({file.path: file for file in files}, known)
     require_adapter(inspection)
-    blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
+    blobs.store(services.sessions, services.storage, target.namespace, files)
     with transaction(services.sessions) as session:
-        repo = repos.ensure(session, viewer, "model", name, visibility)
+        repo = _open_target(session, target, visibility)
         commit = history.publish(
             session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
         )
@@ -121,8 +121,8 @@ def publish_preview(
     """Publish exactly what was shown. Raises BadAdapter with every finding, and BytesMissing if it waited for too long."""
     require_adapter(shown.inspection)
     with transaction(services.sessions) as session:
-        _check_target(session, viewer, "model", name, visibility)
-        repo = repos.ensure(session, viewer, "model", name, visibility)
+        target = _check_target(session, viewer, "model", name, visibility)
+        repo = _open_target(session, target, visibility)
         history.publish(session, repo, shown.entries, author_id=viewer.id, message=message, inspection=shown.inspection)
         return repo
 
@@ -138,12 +138,12 @@ def publish_model(
 ) -> tuple[Repo, Commit]:
     """A model repo of any content, such as a whole base model; adapters in it get their facts."""
     with transaction(services.sessions) as session:
-        _check_target(session, viewer, "model", name, visibility)
+        target = _check_target(session, viewer, "model", name, visibility)
         known = base_models.known(session)
     inspection = inspect({file.path: file for file in files}, known)
-    blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
+    blobs.store(services.sessions, services.storage, target.namespace, files)
     with transaction(services.sessions) as session:
-        repo = repos.ensure(session, viewer, "model", name, visibility)
+        repo = _open_target(session, target, visibility)
         return repo, history.publish(
             session, repo, entries(files), author_id=viewer.id, message=message, inspection=inspection
         )
@@ -162,17 +162,26 @@ def publish_dataset(
     if not any(file.path.endswith(".jsonl") and file.size for file in files):
         raise NoExamples('The upload has no .jsonl file; send rows such as {"input": ..., "target": ...}, one a line.')
     with transaction(services.sessions) as session:
-        _check_target(session, viewer, "dataset", name, visibility)
-    blobs.store(services.sessions, services.storage, repos.split_name(name)[0], files)
+        target = _check_target(session, viewer, "dataset", name, visibility)
+    blobs.store(services.sessions, services.storage, target.namespace, files)
     with transaction(services.sessions) as session:
-        repo = repos.ensure(session, viewer, "dataset", name, visibility)
+        repo = _open_target(session, target, visibility)
         return repo, history.publish(session, repo, entries(files), author_id=viewer.id, message=message)
 
 
 def _check_target(
     session: Session, viewer: Viewer, repo_type: RepoType, name: str, visibility: Visibility | None
-) -> None:
-    check_not_wider(repos.check_target(session, viewer, repo_type, name), visibility)
+) -> Target:
+    target = repos.check_target(session, viewer, repo_type, name)
+    check_not_wider(target.repo, visibility)
+    return target
+
+
+def _open_target(session: Session, target: Target, visibility: Visibility | None) -> Repo:
+    """The target's repo. Another request may have created it with a wider visibility since the check."""
+    repo = repos.open_target(session, target, visibility)
+    check_not_wider(repo, visibility)
+    return repo
 
 
 def entries(files: Sequence[Incoming]) -> list[Entry]:

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from hub.registry.access.viewer import Viewer
 from hub.registry.bases import base_models
 from hub.registry.content import blobs, commits, refs, repos
 from hub.registry.content.blobs import Incoming
-from hub.registry.content.repos import StoredFile
+from hub.registry.inspection.checks import KnownBase
 from hub.registry.inspection.facts import InspectedAdapter
 from hub.registry.inspection.folder import CARD
 from hub.registry.inspection.inspect import BadAdapter, inspect
@@ -36,7 +36,7 @@ class NothingToRepair(Conflict):
 
 
 class NotRepairable(InvalidInput):
-    """What stands there cannot be changed by a program without guessing."""
+    """A program cannot change the file without guessing."""
 
     code = "not_repairable"
 
@@ -60,49 +60,65 @@ def repair(
         repo = refs.writable(session, viewer, "model", full_name).repo
         head = repos.resolve(session, repo, MAIN)
         names, known = base_models.names(session), base_models.known(session)
-        files: dict[str, RangedFile] = {
-            entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in repos.files(session, head)
-        }
+        files = repos.stored_files(session, services.storage, head)
         if base is not None:
             base = base_models.find(session, base).id
     at = f"{folder}/" if folder else ""
-    written: dict[str, bytes] = {}
-    done: list[str] = []
+    changes: list[_Change] = []
     with ExitStack() as stack:
-        if (config := _with_base(files, at + CONFIG, names, base)) is not None:
-            written[at + CONFIG], sentence = config
-            done.append(sentence)
-        changed = {**files, **{path: _incoming(stack, path, data) for path, data in written.items()}}
-        inspection = inspect(changed, known)
-        facts = next((facts for facts in inspection.adapters if facts.folder == folder), None)
-        if facts is None:
-            found = [finding.to_dict() for finding in inspection.errors]
-            reason = found[0]["code"] if found else "no_adapter"
-            told = found[0]["message"] if found else f"There is no adapter in {folder or 'the top folder'!r}."
-            raise BadAdapter(f"The result would be no sound adapter. {told}", reason=reason, findings=found)
+        if (change := _with_base(files, at + CONFIG, names, base)) is not None:
+            changes.append(change)
+        adapter = _inspect_changed(stack, files, changes, known, folder)
         card = at + CARD if at + CARD in files or CARD not in files else CARD
-        if (text := _with_card(files.get(card), facts, full_name, licence)) is not None:
-            written[card], sentence = text
-            done.append(sentence)
-        if not done:
+        if (change := _with_card(files.get(card), card, adapter, full_name, licence)) is not None:
+            changes.append(change)
+        if not changes:
             raise NothingToRepair(f"{full_name} says all of this already; name a base or a licence to change it.")
-        sent = [_incoming(stack, path, data) for path, data in written.items()]
+        sent = [_incoming(stack, change) for change in changes]
+        done = [change.sentence for change in changes]
         request = commits.Request(
             "Repair: " + "; ".join(done), [commits.Inline(entry) for entry in entries(sent)], parent=head.id
         )
         made = commits.commit(services, viewer, "model", full_name, MAIN, request, sent).commit
     with transaction(services.sessions) as session:
-        return Repaired(made.id, repos.version_of(session, made), list(written), done)
+        return Repaired(made.id, repos.version_of(session, made), [change.path for change in changes], done)
 
 
-def _incoming(stack: ExitStack, path: str, data: bytes) -> Incoming:
-    return blobs.hash_file(path, stack.enter_context(io.BytesIO(data)))
+@dataclass(frozen=True)
+class _Change:
+    """A file to write, and the sentence that says what changed in it."""
+
+    path: str
+    data: bytes
+    sentence: str
+
+
+def _inspect_changed(
+    stack: ExitStack,
+    files: Mapping[str, RangedFile],
+    changes: Sequence[_Change],
+    known: Sequence[KnownBase],
+    folder: str,
+) -> InspectedAdapter:
+    """The adapter of the folder after the changes. Raises BadAdapter if it would not be sound."""
+    inspection = inspect({**files, **{change.path: _incoming(stack, change) for change in changes}}, known)
+    adapter = next((adapter for adapter in inspection.adapters if adapter.folder == folder), None)
+    if adapter is None:
+        errors = [finding.to_dict() for finding in inspection.errors]
+        reason = errors[0]["code"] if errors else "no_adapter"
+        message = errors[0]["message"] if errors else f"There is no adapter in {folder or 'the top folder'!r}."
+        raise BadAdapter(f"The result would not be a sound adapter. {message}", reason=reason, findings=errors)
+    return adapter
+
+
+def _incoming(stack: ExitStack, change: _Change) -> Incoming:
+    return blobs.hash_file(change.path, stack.enter_context(io.BytesIO(change.data)))
 
 
 def _with_base(
     files: Mapping[str, RangedFile], path: str, names: Mapping[str, str], base: str | None
-) -> tuple[bytes, str] | None:
-    """The config with the registered base's id, if it says another name: its text and what was done."""
+) -> _Change | None:
+    """The config with the registered base's id, if it says another name."""
     if path not in files:
         raise NotRepairable(f"There is no {path}; upload it with the weights, from the same save_pretrained.")
     try:
@@ -115,19 +131,20 @@ def _with_base(
         return None
     config["base_model_name_or_path"] = wanted
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    return text.encode(), f"base model {wanted} in the place of {said or 'none'}"
+    return _Change(path, text.encode(), f"base model {wanted} in the place of {said or 'none'}")
 
 
 def _with_card(
-    file: RangedFile | None, facts: InspectedAdapter, full_name: str, licence: str | None
-) -> tuple[bytes, str] | None:
-    """The card with the licence, or a card where there is none: its text and what was done."""
+    file: RangedFile | None, path: str, facts: InspectedAdapter, full_name: str, licence: str | None
+) -> _Change | None:
+    """The card with the licence, or a card where there is none."""
     if licence is not None and not LICENCE.fullmatch(licence):
         raise InvalidInput(
             f"{licence[:60]!r} is no licence's identifier; write one such as apache-2.0 or cc-by-nc-4.0."
         )
     if file is None:
-        return _new_card(facts, full_name, licence), "a card" + (f" with the licence {licence}" if licence else "")
+        sentence = "a card" + (f" with the licence {licence}" if licence else "")
+        return _Change(path, _new_card(facts, full_name, licence), sentence)
     if licence is None:
         return None
     data = file.read(0, MAX_CARD_BYTES + 1)
@@ -143,7 +160,8 @@ def _with_card(
     others = {key: value for key, value in card.front.items() if key != "license"}
     if len(data) > MAX_CARD_BYTES or after.front != {**others, "license": licence} or after.text != card.text:
         raise NotRepairable("The licence could not be written without changing more of README.md; write it by hand.")
-    return changed, f"licence {licence} in the place of {', '.join(card.values('license')) or 'none'}"
+    before = ", ".join(card.values("license")) or "none"
+    return _Change(path, changed, f"licence {licence} in the place of {before}")
 
 
 def _licensed(text: str, licence: str) -> str:

@@ -137,7 +137,7 @@ def test_names_that_clients_could_not_use_or_that_mean_a_version_are_refused(
 def test_a_name_that_only_resembles_a_version_is_a_name(services: Services, ann: Person) -> None:
     with transaction(services.sessions) as session:
         for name in ("ann/x.v", "ann/x-v1", "ann/x.v1a", "ann/v1"):
-            assert repos.check_target(session, ann.viewer, "model", name) is None
+            assert repos.check_target(session, ann.viewer, "model", name).repo is None
 
 
 def test_a_name_without_a_namespace_is_no_repo(services: Services, ann: Person) -> None:

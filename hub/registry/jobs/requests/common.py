@@ -118,8 +118,9 @@ class ResultRequest(Request):
     def target(self, session: Session, viewer: Viewer, commit_ids: Sequence[str]) -> tuple[str, Visibility]:
         """The namespace of the result and its visibility, after checking that the viewer may put it there."""
         visibility = result_visibility(session, commit_ids, self.visibility)
-        repo_visibility.check_not_wider(repos.check_target(session, viewer, "model", self.name), visibility)
-        return repos.split_name(self.name)[0], visibility
+        target = repos.check_target(session, viewer, "model", self.name)
+        repo_visibility.check_not_wider(target.repo, visibility)
+        return target.name.namespace, visibility
 
 
 def pin_module(session: Session, viewer: Viewer, module: Module) -> Adapter:
