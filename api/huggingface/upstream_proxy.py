@@ -19,7 +19,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def serves(request: Request) -> bool:
-    """Whether the repo that a route asked for in vain is one of the upstream's."""
+    """Whether the upstream hub answers for the repo of this request."""
     services: Services = request.app.state.services
     full_name = f"{request.path_params.get('namespace')}/{request.path_params.get('name')}"
     with transaction(services.sessions) as session:
@@ -27,7 +27,7 @@ def serves(request: Request) -> bool:
 
 
 class UpstreamFallbackRoute(APIRoute):
-    """What a GET, or a form, asks of a repo that is not here is asked of the upstream."""
+    """Forward GET and paths-info requests for unknown repos to the upstream hub."""
 
     def get_route_handler(self) -> Handler:
         local = super().get_route_handler()
@@ -40,19 +40,19 @@ class UpstreamFallbackRoute(APIRoute):
                 asks = request.method == "GET" or form
                 if not asks or not await run_in_threadpool(serves, request):
                     raise
-            return await run_in_threadpool(_ask, request, form)
+            return await run_in_threadpool(_forward, request, form)
 
         return answer
 
 
 async def _form(request: Request) -> bytes:
-    """The form of a question about some paths; empty if it is none, or too large to be passed on."""
+    """The form of a paths-info request; empty for any other request, and if the form is too large to forward."""
     length = request.headers.get("Content-Length", "")
     asks = request.method == "POST" and request.url.path.split("/")[5:6] == ["paths-info"]
     return await request.body() if asks and length.isdecimal() and int(length) <= MAX_FORM_BYTES else b""
 
 
-def _ask(request: Request, form: bytes) -> Response:
+def _forward(request: Request, form: bytes) -> Response:
     path = raw_path(request)
     services: Services = request.app.state.services
     answer = services.upstream.ask(path, request.url.query, form)

@@ -85,7 +85,7 @@ def receive(
     body = VerifiedStream(sha256, size, pieces)
     if _announce(sessions, sha256, size, None):
         while body.read(CHUNK):
-            pass  # somebody else sent them: this sender must prove that he has them too
+            pass  # somebody else sent them: this sender must prove that they have them too
     else:
         body.store(storage, blob_key(sha256))
     with transaction(sessions) as session:

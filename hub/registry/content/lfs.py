@@ -1,6 +1,5 @@
 """Uploads by Git LFS: what is missing, addresses signed for one file each, and files that come in parts."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from hub.registry.platform.errors import InvalidInput, NotFound, TooLarge
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import MAX_OBJECT_BYTES
 from hub.registry.platform.streams import VerifiedStream, WrongBytes
+from hub.vocabulary import SHA256
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
 UPLOAD_SECONDS = 6 * 3600  # how long an address is good for
 PARTS = "parts/"
 

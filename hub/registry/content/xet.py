@@ -27,9 +27,10 @@ from hub.registry.platform.errors import InvalidInput, NotFound, NotSignedIn
 from hub.registry.platform.services import Services
 from hub.registry.platform.storage import Storage
 from hub.registry.platform.streams import VerifiedStream
+from hub.vocabulary import SHA256
 
 XORBS = "xorbs/"
-HASH = re.compile(r"[0-9a-f]{64}")
+XORB_HASH = SHA256  # of the same form: 64 lowercase hex digits
 TOKEN_SECONDS = 3600  # clients ask for another one before it ends
 MAX_BODY_BYTES = xet_format.MAX_XORB_BYTES + xet_format.MAX_FOOTER_BYTES
 INDEXES = 64  # of xorbs, 64 KiB each at most, in memory while a file is built
@@ -49,7 +50,7 @@ class BadShard(InvalidInput):
 
 @dataclass(frozen=True)
 class UploadEpoch:
-    """Where the chunks of an upload lie."""
+    """Where the chunks of uploads lie: those of one namespace in one epoch."""
 
     namespace: str
     epoch: str
@@ -61,7 +62,7 @@ class UploadEpoch:
 
 @dataclass(frozen=True)
 class Access:
-    """What a client is told: where to send chunks, by which token, until when (Unix seconds)."""
+    """Where a client sends chunks, with which token, and until when (Unix seconds)."""
 
     upload: UploadEpoch
     token: str
@@ -81,7 +82,7 @@ def grant(key: bytes, namespace: str) -> Access:
 
 
 def check(key: bytes, upload: UploadEpoch, token: str) -> None:
-    """Raises NotSignedIn or BadSignature unless `grant` gave the token for the namespace, NotFound if the epoch is over.
+    """Raises NotSignedIn or BadSignature unless `grant` gave the token for the namespace, NotFound if the epoch has ended.
 
     An upload that began in one epoch may go on through the next, with tokens that it got meanwhile.
     """
@@ -92,7 +93,7 @@ def check(key: bytes, upload: UploadEpoch, token: str) -> None:
     now = datetime.now(UTC)
     # Tomorrow's too, as the clocks of two servers differ.
     if upload.epoch not in {epoch(key, now + timedelta(days=days)) for days in (-1, 0, 1)}:
-        raise NotFound("The time of this upload is over; start it again, which sends what is missing.")
+        raise NotFound("This upload has expired; start it again, which sends what is missing.")
 
 
 def receive_xorb(services: Services, upload: UploadEpoch, name: str, size: int, pieces: Iterator[bytes]) -> None:
@@ -101,7 +102,7 @@ def receive_xorb(services: Services, upload: UploadEpoch, name: str, size: int, 
     The index is what makes a xorb be there. It names the object with the bytes: of two senders of one xorb, who may have packed it
     differently, each leaves an index and an object that fit.
     """
-    if not HASH.fullmatch(name):
+    if not XORB_HASH.fullmatch(name):
         raise BadXorb(f"{name[:100]!r} is not the hash of a xorb in 64 lowercase hex digits.")
     if not 0 < size <= MAX_BODY_BYTES:
         raise BadXorb(f"The xorb {name} has {size:,} bytes; it must have 1 to {MAX_BODY_BYTES:,}.")
@@ -162,7 +163,7 @@ def _between(ends: "array[int]", segment: Segment) -> tuple[int, int]:
 
 def find(storage: Storage, upload: UploadEpoch, name: str) -> None:
     """Raises NotFound unless the xorb has come to this upload."""
-    if not HASH.fullmatch(name) or next(storage.keys(f"{upload.prefix}{name}"), None) != f"{upload.prefix}{name}":
+    if not XORB_HASH.fullmatch(name) or next(storage.keys(f"{upload.prefix}{name}"), None) != f"{upload.prefix}{name}":
         raise NotFound(f"The xorb {name[:100]!r} has not come to {upload.namespace!r}; send it.")
 
 

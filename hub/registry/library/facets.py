@@ -1,4 +1,4 @@
-"""What the adapters that a search finds have in common: the most frequent values of each facet, counted exactly up to a thousand.
+"""Facets of a search: the most frequent values of each property of its hits, counted exactly up to a thousand.
 
 The newest WINDOW hits are counted in any case (WIDE of them where words or tags are asked for, whose single counts cannot be read from an
 index alone). If there are no more hits, that is all. If there are, they say which values are frequent, and each of those that is not beyond
@@ -110,7 +110,9 @@ def _in_window(
     columns = {facet: _COLUMNS[facet] for facet in of}
     asked = select(newest, *columns.values()).where(*where).order_by(newest.desc())
     window = asked.fetch(limit, with_ties=True).cte("window")
-    # All but the tags, of which a row has several, in one reading; a set's mask has a bit for each column that is not in it.
+    # GROUPING SETS counts the values of every column in one pass over the window, where a GROUP BY for each column would read it again.
+    # grouping() tells which column a row of the answer counts: its mask has a bit for each column that the row is not grouped by.
+    # Tags are counted apart, as a row has several.
     names = [facet for facet in of if facet != "tag"]
     plain = [window.c[columns[facet].key] for facet in names]
     everything = (1 << len(plain)) - 1
@@ -140,7 +142,7 @@ def _one_by_one(
     values: Mapping[Facet, Mapping[str, int]],
     before: datetime,
 ) -> Sequence[Any]:
-    """(facet, value, count) of those published before, each counted to what it lacks to EXACT + 1 and no further."""
+    """(facet, value, count) of the rows published before. Count at most EXACT + 1 - already_counted older rows of each value."""
     parts = []
     for facet, each in values.items():
         for value, so_far in each.items():

@@ -1,7 +1,7 @@
 """A commit's family as a graph: what it was made from and what was made from it, two generations each way, as far as the viewer may see.
 
-The rule of `views` holds for every line: an input that the viewer may not see keeps its role and weight and loses its name, and what it
-was itself made from stays with it; a descendant that he may not see is left out.
+The rule of `provenance` holds for every line: an input that the viewer may not see keeps its role and weight and loses its name, and its
+own inputs are not shown; a descendant that they may not see is left out.
 """
 
 from collections.abc import Iterable, Sequence

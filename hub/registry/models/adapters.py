@@ -1,4 +1,4 @@
-"""Tables of what is known about adapters: facts that inspection read, lineage, and measured scores."""
+"""Tables about adapters: the facts that inspection read, lineage, and measured scores."""
 
 import uuid
 from datetime import datetime
@@ -33,7 +33,7 @@ _FILTERED = ["base", "method", "task", "rank", "namespace", "name", "visibility"
 
 
 def _besides(column: str) -> list[str]:
-    return [each for each in _FILTERED if each != column]
+    return [name for name in _FILTERED if name != column]
 
 
 def _listed(name: str, *columns: Any, **options: Any) -> Index:
@@ -48,7 +48,7 @@ class AdapterFacts(Table):
     commit_id: Mapped[str] = mapped_column(ForeignKey("commits.id"), primary_key=True)
     folder: Mapped[str] = mapped_column(Text, primary_key=True)
     repo_id: Mapped[uuid.UUID] = mapped_column(index=True)
-    # As the repo says: repeated so that one index finds what a viewer may see, and kept so by the foreign key.
+    # Copies of the repo's columns, so that one index finds what a viewer may see without joining repos.
     namespace: Mapped[str] = mapped_column(String(96))
     name: Mapped[str] = mapped_column(String(96))
     visibility: Mapped[Visibility] = mapped_column(String(10))
@@ -77,6 +77,8 @@ class AdapterFacts(Table):
     sketch: Mapped[bytes | None] = mapped_column(deferred=True)
     published_at: Mapped[datetime] = mapped_column(Time)
     __table_args__ = (
+        # The foreign key keeps the copies true: ON UPDATE CASCADE makes PostgreSQL rewrite them in the same statement that renames the
+        # repo, changes its visibility or deletes it. So no code has to remember to, and no reader ever sees an adapter under the old rules.
         ForeignKeyConstraint(
             ["repo_id", "namespace", "name", "visibility", "deleted"],
             ["repos.id", "repos.namespace", "repos.name", "repos.visibility", "repos.deleted"],
