@@ -1,6 +1,6 @@
 """Who is asking, and signing in from a terminal by device code."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 
@@ -16,10 +16,10 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 @router.get("/api/whoami-v2")
-def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, Any]:
+def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, object]:
     """The user, with their other namespaces as organizations."""
     others = [(each.name, role) for each, role in users.namespaces(session, viewer) if each.name != viewer.name]
-    answer: dict[str, Any] = {
+    answer: dict[str, object] = {
         "type": "user",
         "id": viewer.id.hex,
         "name": viewer.name,
@@ -35,13 +35,13 @@ def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str,
 
 
 @router.get("/api/agent-harnesses")
-def agent_harnesses() -> dict[str, Any]:
+def agent_harnesses() -> dict[str, object]:
     """Every client process asks once, to name in its user agent the tool that runs it; this hub wants to know of none."""
     return {"standardEnvVars": [], "harnesses": {}}
 
 
 @router.post("/oauth/device", dependencies=[public("begins to sign in")])
-def start_device_login(request: Request, session: SessionDep) -> dict[str, Any]:
+def start_device_login(request: Request, session: SessionDep) -> dict[str, object]:
     codes = device_login.start(session)
     page = f"{root_url(request)}/device"
     return {
@@ -57,7 +57,7 @@ def start_device_login(request: Request, session: SessionDep) -> dict[str, Any]:
 @router.post("/oauth/token", dependencies=[public("signs in with a code that somebody has approved")])
 def poll_device_login(
     session: SessionDep, grant_type: Annotated[str, Form()], device_code: Annotated[str, Form()] = ""
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The token once somebody approved; it does not expire, so there is nothing to refresh."""
     if grant_type != DEVICE_GRANT:
         raise NotOffered("Only sign-in by device code is offered here; begin again with `hf auth login`.")

@@ -1,7 +1,5 @@
 """Model cards, looked at before clients commit them."""
 
-from typing import Any
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -40,5 +38,5 @@ def validate(session: SessionDep, body: CardText) -> Response:
             warnings.append(f"base_model {base!r} is not registered on this hub, so nothing can be checked against it.")
     if body.repoType == "model" and not card.values("license"):
         warnings.append("The card names no license, so nobody else may use what it describes.")
-    answer: dict[str, Any] = {"errors": [], "warnings": [{"message": warning} for warning in warnings]}
+    answer: dict[str, object] = {"errors": [], "warnings": [{"message": warning} for warning in warnings]}
     return JSONResponse(answer)

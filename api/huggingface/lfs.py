@@ -1,6 +1,6 @@
 """Git LFS: the batch that says what is missing and where to send it, and the addresses that it gives out."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -64,10 +64,10 @@ def _batch(
     held = lfs.sizes_held(session, namespace, [wanted.oid for wanted in batch.objects])
     quota.require_room(session, namespace, sum(each.size for each in batch.objects if each.oid not in held))
     verify = {"href": f"{repo_url(request, writer.repo.type, writer.repo.full_name)}.git/info/lfs/verify"}
-    answers: list[dict[str, Any]] = []
+    answers: list[dict[str, object]] = []
     transfer = "basic"
     for wanted in batch.objects:
-        answer: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
+        answer: dict[str, object] = {"oid": wanted.oid, "size": wanted.size}
         answers.append(answer)
         try:
             lfs.check_object(wanted.oid, wanted.size)

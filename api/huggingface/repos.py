@@ -1,6 +1,6 @@
 """Whole repos: create, delete, move, duplicate, settings; who may do what."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -40,7 +40,7 @@ class NewRepo(Named):
 
 
 @router.post("/repos/create")
-def create(request: Request, session: SessionDep, writer: CanWriteSomewhere, body: NewRepo) -> dict[str, Any]:
+def create(request: Request, session: SessionDep, writer: CanWriteSomewhere, body: NewRepo) -> dict[str, object]:
     viewer = writer.viewer
     wanted = visibility(body.visibility, body.private)
     repo = rename_copy.create(session, viewer, body.repo_type, body.full_name(viewer), wanted)
@@ -80,7 +80,7 @@ def duplicate(
     repo_type: RepoTypeDep,
     full_name: FullName,
     body: Duplicate,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     source = refs.find_revision(session, writer.viewer, repo_type, full_name)
     wanted = visibility(body.visibility, body.private)
     repo = rename_copy.duplicate(session, writer.viewer, services.storage, source, body.repository, wanted)
@@ -94,7 +94,7 @@ class Settings(BaseModel):
 
 
 @router.put("/{kind}/{namespace}/{name}/settings")
-def settings(session: SessionDep, writer: CanWriteRepo, body: Settings) -> dict[str, Any]:
+def settings(session: SessionDep, writer: CanWriteRepo, body: Settings) -> dict[str, object]:
     if body.gated:
         raise NotOffered(
             "This hub has no gated repos: make the repo private, or put it where those may read who should."
@@ -117,17 +117,17 @@ def may_write(session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, fu
 
 
 @router.get("/settings/repositories")
-def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, Any]]:
+def own_repos(session: SessionDep, viewer: SignedIn) -> list[dict[str, object]]:
     return _owned(session, viewer, viewer.namespace)
 
 
 @router.get("/organizations/{namespace}/settings/repositories")
-def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, Any]]:
+def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict[str, object]]:
     authorize_in(session, viewer, Write, namespace)
     return _owned(session, viewer, namespace)
 
 
-def _owned(session: Session, viewer: Viewer, namespace: str) -> list[dict[str, Any]]:
+def _owned(session: Session, viewer: Viewer, namespace: str) -> list[dict[str, object]]:
     found = hub_listing.owned(session, viewer, namespace)
     total = sum(used for _, used in found) or 1
     return [

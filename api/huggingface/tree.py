@@ -1,6 +1,6 @@
 """Listings: a tree in pages, single paths, the commits of a line."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from sqlalchemy.orm import Session
@@ -34,7 +34,7 @@ def list_tree(
     expand: bool = False,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
     cursor: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     revision, folder = revision_and_path(request, "tree")
     commit = refs.find_revision(session, viewer, repo_type, full_name, revision).commit
     size = min(limit, EXPANDED_PAGE) if expand else limit
@@ -53,21 +53,21 @@ def paths_info(
     revision: str,
     paths: Annotated[list[str], Form(max_length=10_000)],
     expand: Annotated[bool, Form()] = False,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     commit = refs.find_revision(session, viewer, repo_type, full_name, revision).commit
     return _shown(session, commit, trees.paths_info(session, commit, paths), expand=expand)
 
 
-def _shown(session: Session, commit: Commit, items: list[Item], *, expand: bool) -> list[dict[str, Any]]:
+def _shown(session: Session, commit: Commit, items: list[Item], *, expand: bool) -> list[dict[str, object]]:
     entries = [item.entry for item in items if item.entry is not None]
     changes = trees.last_changes(session, commit, entries) if expand else {}
-    shown: list[dict[str, Any]] = []
+    shown: list[dict[str, object]] = []
     for item in items:
         if item.entry is None:
             shown.append({"type": "directory", "path": item.path, "oid": item.oid, "size": 0})
             continue
         entry = item.entry
-        file: dict[str, Any] = {"type": "file", "path": entry.path, "oid": entry.git_oid, "size": entry.size}
+        file: dict[str, object] = {"type": "file", "path": entry.path, "oid": entry.git_oid, "size": entry.size}
         if is_lfs(entry.path, entry.size):
             file["lfs"] = {"oid": entry.sha256, "size": entry.size, "pointerSize": POINTER_BYTES}
         if expand:
@@ -88,7 +88,7 @@ def list_commits(
     revision: str,
     limit: Annotated[int, Query(ge=1, le=1_000)] = COMMITS_PAGE,
     cursor: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     revision_ref = refs.find_revision(session, viewer, repo_type, full_name, revision)
     first = (
         refs.find_revision(session, viewer, repo_type, revision_ref.repo.full_name, cursor).commit

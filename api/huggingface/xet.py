@@ -1,7 +1,7 @@
 """The upload half of Xet, which clients since huggingface_hub 1.20 send large files by. Downloads are plain: nothing here tells of Xet."""
 
 import tempfile
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -34,7 +34,7 @@ def write_token(
     writer: CanWriteRepo,
     revision: str,
     create_pr: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The revision is looked at by the commit alone: clients also write None."""
     refuse_pull_request(create_pr)
     namespace = writer.namespace
@@ -61,14 +61,14 @@ CAS = "/api/xet/{namespace}/{epoch}"
 
 
 @router.post(f"{CAS}/v1/xorb-grants/default/{{xorb}}", dependencies=OWN_TOKEN)
-def grant(services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, Any]:
+def grant(services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, object]:
     """Clients ask this for an address to send a xorb to. 200 means that it is here already, 404 that it is to be sent to the hub itself."""
     xet.find(services.storage, upload, xorb)
     return {}
 
 
 @router.post(f"{CAS}/v1/xorbs/default/{{xorb}}", dependencies=OWN_TOKEN)
-async def post_xorb(request: Request, services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, Any]:
+async def post_xorb(request: Request, services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, object]:
     size = request.headers.get("Content-Length", "")
     if not size.isdecimal():
         raise LengthRequired("A xorb is sent with its Content-Length.")
@@ -78,7 +78,7 @@ async def post_xorb(request: Request, services: ServicesDep, upload: UploadEpoch
 
 @router.post(f"{CAS}/v1/shards", dependencies=OWN_TOKEN)
 @router.post(f"{CAS}/shards", dependencies=OWN_TOKEN)  # hf_xet before 1.6
-async def post_shard(request: Request, services: ServicesDep, upload: UploadEpochDep) -> dict[str, Any]:
+async def post_shard(request: Request, services: ServicesDep, upload: UploadEpochDep) -> dict[str, object]:
     await run_in_threadpool(_receive_shard, services, upload, request)
     return {"result": 1}
 

@@ -1,11 +1,9 @@
 """What OpenAPI says of a route that reads an upload, which FastAPI cannot see as the route reads it itself."""
 
-from typing import Any
-
 from hub.vocabulary import VISIBILITIES
 
 
-def body_description(what: str) -> dict[str, Any]:
+def body_description(what: str) -> dict[str, object]:
     text = {"type": "string"}
     properties = {
         "name": {**text, "description": "namespace/name of the repo, made if it is not there"},

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from hub.formats.errors import FormatError, printable
 
@@ -72,6 +71,6 @@ def _bad_pattern(pattern: str, fault: str) -> FormatError:
     return FormatError("bad_pattern", what, "name the modules plainly instead")
 
 
-def first_match(patterns: Mapping[str, Any], layer: str) -> str:
+def first_match(patterns: Mapping[str, object], layer: str) -> str:
     """The first key that matches this layer's path, or the path itself."""
     return next((key for key in patterns if check_pattern(key).regex.match(layer)), layer)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from hub.formats.errors import FormatError, printable
 
 
-def load_json(data: bytes, what: str, code: str) -> dict[str, Any]:
+def load_json(data: bytes, what: str, code: str) -> dict[str, object]:
     """Parse a JSON object; NaN and duplicate keys are refused. Raises FormatError with this code, or duplicate_key."""
     try:
         parsed = json.loads(data.decode(), object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
@@ -20,7 +20,7 @@ def load_json(data: bytes, what: str, code: str) -> dict[str, Any]:
     return parsed
 
 
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, object]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)

@@ -14,7 +14,7 @@ from hub.registry.platform.errors import HubError
 log = logging.getLogger(__name__)
 
 
-def error_body(code: str, message: str, **details: Any) -> dict[str, Any]:
+def error_body(code: str, message: str, **details: Any) -> dict[str, object]:
     return {"error": {"code": code, "message": message, **details}}
 
 
@@ -25,7 +25,7 @@ def error_json(error: HubError) -> JSONResponse:
 
 
 Page = Callable[[Request, int, str, str], Response]
-HubShape = Callable[[Request, int, str, str, Mapping[str, Any]], Response]
+HubShape = Callable[[Request, int, str, str, Mapping[str, object]], Response]
 
 OWN_SHAPE = ("/v1", "/healthz", "/readyz")
 

@@ -4,7 +4,6 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -76,7 +75,7 @@ def _read(weights: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UnreadableAdapter(f"{weights.name} cannot be read ({error}); upload it again.") from error
 
 
-def _config(path: Path) -> dict[str, Any] | None:
+def _config(path: Path) -> dict[str, object] | None:
     try:
         return load_json(path.read_bytes(), path.name, "config_not_json") if path.exists() else None
     except FormatError as error:

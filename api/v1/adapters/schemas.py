@@ -1,7 +1,6 @@
 """Requests and answers of /v1, about adapters. The OpenAPI description at /v1/openapi.json is made from them."""
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -84,7 +83,7 @@ class Folder(BaseModel):
     method: str
     rank: int
     tags: list[str]
-    facts: dict[str, Any]
+    facts: dict[str, object]
     findings: list[Finding]
 
 

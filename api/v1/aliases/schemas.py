@@ -1,7 +1,6 @@
 """Requests and answers of /v1, about aliases. The OpenAPI description at /v1/openapi.json is made from them."""
 
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -39,7 +38,7 @@ class AliasMove(BaseModel):
     commit: str | None
     by: str
     at: datetime
-    compared: dict[str, Any] | None = Field(validation_alias="gate_result", description="what the gate saw")
+    compared: dict[str, object] | None = Field(validation_alias="gate_result", description="what the gate saw")
 
 
 class Alias(BaseModel):

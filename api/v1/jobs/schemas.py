@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -14,10 +13,10 @@ class Job(BaseModel):
     kind: JobKind
     state: JobState
     namespace: str
-    params: dict[str, Any]
+    params: dict[str, object]
     attempt: int
     cancel_requested: bool
-    result: dict[str, Any] | None
+    result: dict[str, object] | None
     result_repo: str | None
     result_commit: str | None
     error: dict[str, str] | None

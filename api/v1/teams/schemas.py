@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -103,4 +102,4 @@ class AuditEvent(BaseModel):
     action: str
     namespace: str | None
     subject: str
-    details: dict[str, Any]
+    details: dict[str, object]

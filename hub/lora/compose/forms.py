@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,7 +145,7 @@ def mix(base: Base, modules: Sequence[Adapter], weights: Sequence[float] | Tenso
     The form "svd" is a sum here; `truncate` reduces its rank.
     """
     pairs = Mixture(modules, form, torch.device("cpu")).compact(weights)
-    config: dict[str, Any] = {"target_modules": target_names(base.model, pairs)}
+    config: dict[str, object] = {"target_modules": target_names(base.model, pairs)}
     for field in ("auto_mapping", "base_model_name_or_path", "fan_in_fan_out", "revision", "task_type"):
         config[field] = modules[0].config.get(field)
     return Adapter(name, config, pairs)

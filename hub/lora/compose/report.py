@@ -1,7 +1,6 @@
 """Does a composition earn its keep? It is measured beside the controls of `hub.lora.compose.controls`, which are simpler."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hub.formats.report import Report
 from hub.lora.compose.controls import Control
@@ -63,7 +62,7 @@ def _after(done: int, total: int, on_progress: OnProgress) -> OnProgress:
 
 
 def composition_report(
-    scores: Mapping[ComposeArm, Scores], made_by: Mapping[ComposeArm, Mapping[str, Any]], *, examples: int, seed: int
+    scores: Mapping[ComposeArm, Scores], made_by: Mapping[ComposeArm, Mapping[str, object]], *, examples: int, seed: int
 ) -> Report:
     """The composition beside its controls; `examples` says how many it was made from."""
     return report_against_strongest(

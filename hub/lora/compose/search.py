@@ -98,7 +98,7 @@ def compose(
     return best_composition(base, modules, trace, started=started, rank=search.rank, settings=settings)
 
 
-def _settings(search: Search, resolved_optimizer: str, examples: int) -> dict[str, Any]:
+def _settings(search: Search, resolved_optimizer: str, examples: int) -> dict[str, object]:
     """The search as a manifest records it; `resolved_optimizer` is what NGOpt chose."""
     settings = asdict(search)
     del settings["rank"]  # the rank that was used is recorded where there is one

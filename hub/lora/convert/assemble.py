@@ -1,7 +1,6 @@
 """Pairs of matrices as the files of a PEFT adapter."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +9,7 @@ from hub.formats.tensor_names import PREFIX
 from hub.lora.convert.errors import NotConvertible
 from hub.lora.core.adapter import Adapter, Pair, peft_config
 
-PeftFiles = tuple[dict[str, Tensor], dict[str, Any]]  # tensors by PEFT's names, and adapter_config.json
+PeftFiles = tuple[dict[str, Tensor], dict[str, object]]  # tensors by PEFT's names, and adapter_config.json
 
 
 def both_halves(layer: str, parts: Mapping[str, Tensor], first: str, second: str) -> tuple[Tensor, Tensor]:
@@ -33,7 +32,7 @@ def check_matrices(layer: str, a: Tensor, b: Tensor, *, merged: bool = False) ->
 
 def assemble(
     pairs: Mapping[str, Pair],
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     saved: Mapping[str, Tensor] | None = None,
     modules_to_save: Sequence[str] = (),
 ) -> PeftFiles:

@@ -27,7 +27,7 @@ class Converted:
 
 def convert(
     tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
     metadata: Mapping[str, str] | None = None,
     *,
     base: str | None = None,
@@ -64,7 +64,7 @@ def convert(
     )
 
 
-def _check_facts(style: str, config: Mapping[str, Any], alpha: float | None) -> None:
+def _check_facts(style: str, config: Mapping[str, object], alpha: float | None) -> None:
     missing = []
     if not config["base_model_name_or_path"]:
         missing.append("which base model the adapter is for (name it as `base`)")

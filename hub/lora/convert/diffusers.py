@@ -6,7 +6,6 @@ Names start with the component of the pipeline. A pair without an alpha is added
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -28,7 +27,7 @@ _Parts = dict[str, Tensor]  # of one layer: "A", "B", "m", "alpha"
 
 def from_diffusers(
     tensors: Mapping[str, Tensor],
-    config: dict[str, Any],
+    config: dict[str, object],
     metadata: Mapping[str, str],
     alpha: float | None,
     component: str | None,

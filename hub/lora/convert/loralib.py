@@ -6,7 +6,6 @@ layer, such as query, key and value.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from hub.lora.core.adapter import Pair
 
 
 def from_loralib(
-    tensors: Mapping[str, Tensor], config: dict[str, Any], alpha: float, enable_lora: Sequence[bool] | None
+    tensors: Mapping[str, Tensor], config: dict[str, object], alpha: float, enable_lora: Sequence[bool] | None
 ) -> PeftFiles:
     layers, saved = _split(tensors)
     pairs = {}

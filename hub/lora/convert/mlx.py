@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from hub.lora.convert.errors import FactMissing, NotConvertible
 from hub.lora.core.adapter import Pair
 
 
-def from_mlx(tensors: Mapping[str, Tensor], config: dict[str, Any], alpha: float | None) -> PeftFiles:
+def from_mlx(tensors: Mapping[str, Tensor], config: dict[str, object], alpha: float | None) -> PeftFiles:
     parameters = config.get("lora_parameters")
     parameters = parameters if isinstance(parameters, dict) else {}
     pairs = {}
@@ -54,7 +53,7 @@ def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return layers
 
 
-def _scale(config: Mapping[str, Any], parameters: Mapping[str, Any]) -> float:
+def _scale(config: Mapping[str, object], parameters: Mapping[str, object]) -> float:
     scale = parameters.get("scale")
     if not isinstance(scale, int | float) or not math.isfinite(scale):
         raise FactMissing(

@@ -5,7 +5,6 @@ The merged layers of PEFT before 0.3 (`enable_lora`) are unfolded as loralib's a
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -27,7 +26,7 @@ _LEAVES = {
 }
 
 
-def from_peft(tensors: Mapping[str, Tensor], config: dict[str, Any]) -> PeftFiles:
+def from_peft(tensors: Mapping[str, Tensor], config: dict[str, object]) -> PeftFiles:
     try:
         settings = config_from(config)
     except FormatError as error:
@@ -56,7 +55,7 @@ def _complete_name(name: str) -> str:
     raise NotConvertible(f"PEFT does not read {printable(name)}, and what it stands for is not certain; save it again.")
 
 
-def _from_merged_layers(tensors: Mapping[str, Tensor], config: dict[str, Any], settings: AdapterConfig) -> PeftFiles:
+def _from_merged_layers(tensors: Mapping[str, Tensor], config: dict[str, object], settings: AdapterConfig) -> PeftFiles:
     """Each merged layer as one pair of the whole layer."""
     if settings.bias != "none":
         raise NotConvertible(f"It has trained biases (bias {settings.bias}) beside merged layers; train it again.")

@@ -5,7 +5,6 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +176,7 @@ def _check_four_bit(device: torch.device) -> None:
 
 
 def _from_pretrained(
-    folder: Path, dtype: torch.dtype | None, options: dict[str, Any]
+    folder: Path, dtype: torch.dtype | None, options: dict[str, object]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -202,7 +201,7 @@ def _from_pretrained(
     return model, tokenizer
 
 
-def _four_bit_options(device: torch.device, dtype: torch.dtype | None) -> dict[str, Any]:
+def _four_bit_options(device: torch.device, dtype: torch.dtype | None) -> dict[str, object]:
     quantised = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

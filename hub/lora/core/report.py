@@ -4,7 +4,6 @@ Two arms are compared example by example, by a paired bootstrap, since most of t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from hub.formats.report import Arm, Comparison, Estimate, Report
 from hub.intervals import paired_bootstrap
@@ -19,7 +18,7 @@ SLACK = 4
 
 MEASURED: tuple[Metric, ...] = ("exact_match", "target_loss")
 
-MadeBy = Mapping[str, Mapping[str, Any]]  # by arm, enough to make it again, as JSON
+MadeBy = Mapping[str, Mapping[str, object]]  # by arm, enough to make it again, as JSON
 
 
 class HeldOutUnusable(LoraError):

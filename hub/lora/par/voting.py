@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from hub.intervals import share_interval
 from hub.lora.core.bases import Base
@@ -95,7 +95,7 @@ class Tally:
     with_majority: dict[str, float]
     unreadable: dict[str, int]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """The tally without the votes themselves."""
         return {name: value for name, value in asdict(self).items() if name not in ("systems", "votes")}
 

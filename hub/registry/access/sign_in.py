@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -77,7 +76,7 @@ def change_password(
 
 
 def by_identity(
-    session: Session, issuer: str, claims: Mapping[str, Any], viewer: Viewer | None, *, admit: bool
+    session: Session, issuer: str, claims: Mapping[str, object], viewer: Viewer | None, *, admit: bool
 ) -> Viewer:
     """The user of this subject of a provider.
 

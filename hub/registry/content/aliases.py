@@ -6,7 +6,6 @@ An alias is a ref of its own kind, so that every client may ask for it as a revi
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -67,7 +66,7 @@ class Move:
     commit: str | None
     by: str
     at: datetime
-    gate_result: dict[str, Any] | None
+    gate_result: dict[str, object] | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def move(session: Session, writer: WriteRepo, name: str, revision: str) -> Commi
     repo = _lock(session, writer)
     commit = repos.resolve(session, repo, revision)
     ref = session.get(Ref, (repo.id, name))
-    gate_result: dict[str, Any] | None = None
+    gate_result: dict[str, object] | None = None
     if ref is None:
         refs.insert_ref(session, writer, name, "alias", commit)
     elif ref.kind != "alias":
@@ -200,7 +199,7 @@ def _record(
     name: str,
     action: str,
     commit_id: str | None = None,
-    gate_result: dict[str, Any] | None = None,
+    gate_result: dict[str, object] | None = None,
 ) -> None:
     entry = {"action": action, "commit_id": commit_id, "moved_by": writer.viewer.id, "gate_result": gate_result}
     session.add(AliasMove(repo_id=writer.repo.id, name=name, **entry))

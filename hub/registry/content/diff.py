@@ -48,8 +48,8 @@ class Changes:
     size_before: int
     size_after: int
     facts: list[FactChange]
-    findings_gone: list[Mapping[str, Any]]
-    findings_new: list[Mapping[str, Any]]
+    findings_gone: list[Mapping[str, object]]
+    findings_new: list[Mapping[str, object]]
 
     @property
     def none(self) -> bool:
@@ -105,7 +105,7 @@ def _facts(old: Sequence[AdapterFacts], new: Sequence[AdapterFacts]) -> list[Fac
     return found
 
 
-def _findings(these: Sequence[AdapterFacts], others: Sequence[AdapterFacts]) -> list[Mapping[str, Any]]:
+def _findings(these: Sequence[AdapterFacts], others: Sequence[AdapterFacts]) -> list[Mapping[str, object]]:
     """Findings of these that the others have not."""
     known = [finding for facts in others for finding in facts.findings]
     return [finding for facts in these for finding in facts.findings if finding not in known]

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hub.registry.models.content import TreeEntry
 from hub.registry.platform.storage import Storage
@@ -18,7 +17,7 @@ class Look:
     path: str
     size: int
     columns: Sequence[str]
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[dict[str, object]]
     count: int | None
     unreadable: int | None  # the first line that is not a JSON object, from 1
 
@@ -29,7 +28,7 @@ def look(storage: Storage, entry: TreeEntry, *, rows: int = 20) -> Look:
     lines = data.split(b"\n")
     if not whole:
         del lines[-1]  # cut somewhere
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     unreadable = None
     for number, line in enumerate(lines, 1):
         if len(found) == rows:
@@ -46,7 +45,7 @@ def look(storage: Storage, entry: TreeEntry, *, rows: int = 20) -> Look:
     return Look(entry.path, entry.size, columns, found, count, unreadable)
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _object(line: bytes) -> dict[str, object] | None:
     try:
         row = json.loads(line)
     except ValueError:  # of the text or of its encoding

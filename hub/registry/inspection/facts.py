@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from hub.formats.adapter_config import AdapterConfig, alpha_of
 from hub.formats.ranged_file import RangedFile
@@ -67,9 +66,9 @@ class InspectedAdapter:
     licence: str | None
     tags: tuple[str, ...]
     description: str
-    card: Mapping[str, Any] = field(default_factory=dict)  # the front matter
+    card: Mapping[str, object] = field(default_factory=dict)  # the front matter
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON values only, for the database and the API."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return values | {"shapes": {module: list(shape) for module, shape in self.shapes.items()}}

@@ -1,7 +1,6 @@
 """Findings: what inspection has to say about a file, each with a code, a sentence for a person, and what to do about it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hub.formats.errors import FormatError
 from hub.vocabulary import Severity
@@ -15,7 +14,7 @@ class Finding:
     message: str
     remedy: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
 

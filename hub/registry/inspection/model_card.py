@@ -17,7 +17,7 @@ class CardError(ValueError):
 
 @dataclass(frozen=True)
 class Card:
-    front: dict[str, Any] = field(default_factory=dict)  # JSON values only
+    front: dict[str, object] = field(default_factory=dict)  # JSON values only
     text: str = ""
 
     def values(self, name: str) -> list[str]:

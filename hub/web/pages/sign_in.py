@@ -201,7 +201,7 @@ def _attempt(request: Request) -> OidcAttempt | None:
         return None
 
 
-def _admitted(request: Request, services: Services, claims: dict[str, Any], next: str) -> Response:
+def _admitted(request: Request, services: Services, claims: dict[str, object], next: str) -> Response:
     settings = services.settings
     try:
         with transaction(services.sessions) as session:
