@@ -43,7 +43,7 @@ def address(member: Member) -> str | None:
 
 
 def title(member: Member) -> str:
-    what = "data set" if member.type == "dataset" else "module"
+    what = "data set" if member.type == "dataset" else "adapter"
     if member.repo is None:
         return f"deleted {what}" if member.lost else f"private {what}"
     return member.repo
@@ -86,7 +86,7 @@ def _marks(member: Member) -> Sequence[str]:
 
 
 def _under(member: Member) -> str:
-    what = "data set" if member.type == "dataset" else "module"
+    what = "data set" if member.type == "dataset" else "adapter"
     pieces = [what if member.repo else "", member.version or (member.commit or "")[:8], "lost" if member.lost else ""]
     return " · ".join(piece for piece in pieces if piece)
 

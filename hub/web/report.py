@@ -1,4 +1,4 @@
-"""Summarize a report as the pages of a job and of a module show it: whether the result helped, and its figures beside its controls."""
+"""Summarize a report as the pages of a job and of an adapter show it: whether the result helped, and its figures beside its controls."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

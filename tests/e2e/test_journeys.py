@@ -38,10 +38,10 @@ def page(context: BrowserContext) -> Iterator[Page]:
 def test_find_and_copy(page: Page, context: BrowserContext, instance: Running) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto("/")
-    page.get_by_role("searchbox", name="Search modules").press_sequentially("plur")
+    page.get_by_role("searchbox", name="Search adapters").press_sequentially("plur")
     # As one types: the list, the counts beside it and the address follow without a press of Enter.
     expect(page.locator("#results tbody tr")).to_have_count(1)
-    expect(page.locator("#facets .total")).to_have_text("1 module")
+    expect(page.locator("#facets .total")).to_have_text("1 adapter")
     assert page.url.endswith("/?q=plur")
     page.get_by_role("link", name="starter/plurals", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("starter/plurals")
@@ -56,7 +56,7 @@ def test_find_and_copy(page: Page, context: BrowserContext, instance: Running) -
         page.get_by_role("link", name="Download as .zip").click()
     assert download.value.path().stat().st_size > 900_000
     page.go_back()
-    expect(page.get_by_role("searchbox", name="Search modules")).to_have_value("plur")
+    expect(page.get_by_role("searchbox", name="Search adapters")).to_have_value("plur")
 
 
 def drop(page: Page, folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_upload(page: Page, instance: Running, tmp_path: Path, way: str) -> None
         (folder / name).write_bytes(data)
     sign_in(page, instance.url, instance.token)
     page.get_by_role("banner").get_by_text("New", exact=True).click()
-    page.get_by_role("link", name="Upload a module that you have").click()
+    page.get_by_role("link", name="Upload an adapter that you have").click()
     if way == "chosen":
         page.locator("#files").set_input_files(sorted(folder.iterdir()))
     else:
@@ -104,7 +104,7 @@ def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
         page.get_by_role("checkbox", name=f"Choose starter/{name}").check()
     page.get_by_role("button", name="Compose the chosen").click()
     expect(page.get_by_role("checkbox", name="starter/plurals")).to_be_checked()
-    page.get_by_label("Name of the new module").last.fill("fruit-in-capitals")
+    page.get_by_label("Name of the new adapter").last.fill("fruit-in-capitals")
     rows = "\n".join(f"Give the plural in capital letters: {one}\t{many}" for one, many in TASK)
     page.get_by_label("Examples, one a line", exact=True).fill(rows)
     expect(page.locator("#examples-preview")).to_contain_text("5 examples")

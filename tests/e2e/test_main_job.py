@@ -1,4 +1,4 @@
-"""The main job on a whole instance: modules and examples in, an adapter that stock PEFT loads out, whatever is killed meanwhile."""
+"""The main job on a whole instance: adapters and examples in, an adapter that stock PEFT loads out, whatever is killed meanwhile."""
 
 import io
 import signal

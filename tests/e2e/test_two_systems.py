@@ -1,4 +1,4 @@
-"""LoRA-PAR as a user sees it: labelled examples, one request to a running instance, and a module with what each stage brought."""
+"""LoRA-PAR as a user sees it: labelled examples, one request to a running instance, and an adapter with what each stage brought."""
 
 import json
 from collections.abc import Iterable

@@ -29,7 +29,7 @@ def test_the_map_shows_what_the_visitor_may_see(
     adapter(services, bob, "bob/three", seed=2, visibility="public")
     adapter(services, bob, "bob/odd", init_lora_weights="pissa", visibility="public")
     page = client.get("/map").text
-    assert f'<option value="{TINY}" selected>{TINY} (4 modules)' in page, "that of the most modules, if none is named"
+    assert f'<option value="{TINY}" selected>{TINY} (4 adapters)' in page, "that of the most adapters, if none is named"
     assert "cosine 1.00" in page
     (scatter,) = re.findall(r'<svg class="scatter"[^>]*role="group".*?</svg>', page, re.S)
     dots = dict(re.findall(r'<circle class="(group\d)"[^>]*><title>([^<]+)</title>', scatter))
@@ -48,12 +48,12 @@ def test_the_map_shows_what_the_visitor_may_see(
     assert ">1.00</td>" in module
     own = client.get("/map", params={"base_model": TINY, "owner": "bob"}).text
     assert "ann/one" not in own
-    assert "Every module stands alone" in own
+    assert "Every adapter stands alone" in own
 
 
 def test_a_map_of_nothing_says_what_to_do(client: TestClient, services: Services, ann: Person) -> None:
-    assert "No modules yet" in client.get("/map").text
-    assert "No modules here" in client.get("/map", params={"base_model": "org/<b>none"}).text
+    assert "No adapters yet" in client.get("/map").text
+    assert "No adapters here" in client.get("/map", params={"base_model": "org/<b>none"}).text
     adapter(services, ann, "ann/alone", visibility="public")
     assert "the only one" in client.get("/map").text
     assert client.get("/map?owner=%00", headers=HTML).status_code == 422

@@ -161,7 +161,7 @@ def test_scores_are_a_table_of_modules_by_data_set(
     assert "base alone" in page
     assert "ann/d" in page
     module_page = client.get("/adapters/ann/m").text
-    assert re.search(r"0\.750 .*?0\.250 ", module_page, re.DOTALL), "the module beside the base alone"
+    assert re.search(r"0\.750 .*?0\.250 ", module_page, re.DOTALL), "the adapter beside the base alone"
 
 
 def test_the_api_is_described_without_help_from_elsewhere(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""Addresses that Hugging Face clients print after an upload, for people who open them: to the page of the module or data set.
+"""Addresses that Hugging Face clients print after an upload, for people who open them: to the page of the adapter or data set.
 
 These routes come last, after the clients' own, and leave out namespaces that are addresses of this hub.
 """

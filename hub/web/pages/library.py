@@ -1,4 +1,4 @@
-"""The map of a library and the table of modules by data set."""
+"""The map of a library and the table of adapters by data set."""
 
 import math
 from collections import Counter
@@ -22,7 +22,7 @@ from hub.web.render import Page, render
 
 router = APIRouter(include_in_schema=False)
 
-GRID = 60  # modules, above which a grid of cosines is too large to read
+GRID = 60  # adapters, above which a grid of cosines is too large to read
 GROUPS = 8  # clusters with a colour of their own
 FIGURES = 10_000  # of one table
 
@@ -32,23 +32,23 @@ Text = Annotated[str, Query(max_length=500, pattern=r"^[^\x00]*$")]
 
 @dataclass(frozen=True)
 class MapPictures:
-    """A map as pictures. `share`: of the differences between modules, which the plane keeps."""
+    """A map as pictures. `share`: of the differences between adapters, which the plane keeps."""
 
     scatter: Markup
     share: float
     clusters: Sequence[Sequence[Module]]  # those with a colour of their own
     small_clusters: Sequence[Sequence[Module]]
     grid: Markup  # empty where it would be too large to read
-    order: Sequence[int]  # of the modules in the grid and its table
+    order: Sequence[int]  # of the adapters in the grid and its table
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapPage(Page, template="library/map.html"):
-    """The modules of one base: which are nearly the same, which belong together."""
+    """The adapters of one base: which are nearly the same, which belong together."""
 
     base_model: str
-    owner: str  # whose modules; "" for everybody's
-    bases: Sequence[tuple[str, int]]  # (base, number of its modules), the most modules first
+    owner: str  # whose adapters; "" for everybody's
+    bases: Sequence[tuple[str, int]]  # (base, number of its adapters), the most adapters first
     map: Map | None
     pictures: MapPictures | None  # of the same map
     problem: str
@@ -58,7 +58,7 @@ class MapPage(Page, template="library/map.html"):
 
 @router.get("/map")
 def library_map(session: SessionDep, viewer: ViewerDep, base_model: Text = "", owner: Owner = "") -> Response:
-    """Of the base with the most modules if the address names none."""
+    """Of the base with the most adapters if the address names none."""
     bases = similar.bases_of(session, viewer)
     chosen = base_model or (bases[0][0] if bases else "")
     library, problem = None, ""
@@ -89,7 +89,7 @@ def _pictures(library: Map) -> MapPictures:
     ]
     clusters = [[library.modules[index] for index in group] for group in groups]
     return MapPictures(
-        scatter=scatter(dots, "Modules by likeness: the nearer two are, the more alike"),
+        scatter=scatter(dots, "Adapters by likeness: the nearer two are, the more alike"),
         share=share,
         clusters=clusters[:GROUPS],
         small_clusters=clusters[GROUPS:],
@@ -99,7 +99,7 @@ def _pictures(library: Map) -> MapPictures:
 
 
 def _grid(library: Map) -> Markup:
-    """Every cosine, the modules of a cluster beside each other; what is unlike or opposed stays blank."""
+    """Every cosine, the adapters of a cluster beside each other; what is unlike or opposed stays blank."""
     order = [index for group in library.clusters for index in group]
     names = [library.modules[index].name for index in order]
     cells = []
@@ -111,7 +111,7 @@ def _grid(library: Map) -> Markup:
     numbers = [str(number) for number in range(1, len(order) + 1)]
     rows = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
     links = [address(library.modules[index]) for index in order]
-    return draw(Grid("Cosine of every two modules", "cosine", rows, numbers, cells, links))
+    return draw(Grid("Cosine of every two adapters", "cosine", rows, numbers, cells, links))
 
 
 def address(module: Module) -> str:
@@ -136,7 +136,7 @@ class Column:
 
 
 class Row(NamedTuple):
-    """What was measured: a commit of a module, or a base alone."""
+    """What was measured: a commit of an adapter, or a base alone."""
 
     repo: str | None  # None for a base alone
     commit: str | None
@@ -156,7 +156,7 @@ class Marks:
 
 @dataclass(frozen=True)
 class Table:
-    """Modules by data set: the newest figure of each pair."""
+    """Adapters by data set: the newest figure of each pair."""
 
     columns: Sequence[Column]
     rows: Sequence[Row]
@@ -167,7 +167,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoresPage(Page, template="library/scores.html"):
-    """What was measured on modules."""
+    """What was measured on adapters."""
 
     metric: Metric
     base_model: str  # "" for every base

@@ -1,4 +1,4 @@
-// Where scripts run: the list of modules narrows as one types and says how many are ticked, and a base is shown as soon as it is chosen.
+// Where scripts run: the list of adapters narrows as one types and says how many are ticked, and a base is shown as soon as it is chosen.
 function pick() {
   const narrow = document.getElementById("narrow");
   const ticked = document.getElementById("ticked");

@@ -116,7 +116,7 @@ def test_links_of_other_pages_fill_the_form(
 
 def test_an_unknown_kind_is_not_found(signed_in: TestClient) -> None:
     assert signed_in.get("/new/nothing", headers=HTML).status_code == 404
-    assert signed_in.post("/new/generate", headers=HTML).status_code == 404, "asked for where a module is tried"
+    assert signed_in.post("/new/generate", headers=HTML).status_code == 404, "asked for where an adapter is tried"
 
 
 def test_what_fits_is_offered_and_why_the_rest_does_not(
@@ -183,7 +183,7 @@ def test_namespaces_are_searched_through(signed_in: TestClient, services: Servic
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"module": ""}, "Choose at least one module."),
+        ({"module": ""}, "Choose at least one adapter."),
         ({"examples.text": "a\tb\nonly one"}, "Line 2: There is one column only"),
         ({"examples.text": ""}, "There are no examples; paste some, or choose a data set."),
         ({"examples.from": "dataset"}, "Name a data set, or paste examples."),

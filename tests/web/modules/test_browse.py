@@ -1,4 +1,4 @@
-"""The list of modules: search, filters and orders as addresses, counts of what one may see, and what an empty list says."""
+"""The list of adapters: search, filters and orders as addresses, counts of what one may see, and what an empty list says."""
 
 import html
 import re

@@ -1,4 +1,4 @@
-"""A module's pages: what each tab shows, to whom; nothing of an upload becomes code, in a page or in what is pasted from it."""
+"""An adapter's pages: what each tab shows, to whom; nothing of an upload becomes code, in a page or in what is pasted from it."""
 
 import json
 import re
@@ -167,7 +167,7 @@ def test_lineage_names_no_more_than_one_may_see(
     assert ">-0.12<" in page
     assert 'class="weight end"' not in page, "nothing was made from it that a visitor may see"
     assert 'class="weight end"' in client.get("/adapters/ann/parent/lineage").text
-    assert "private module" in page
+    assert "private adapter" in page
     for name in ("hidden", "ann/deep", "bob/secret"):
         assert name not in page.replace('class="node model hidden"', "")
     sign_in(client, ann)
@@ -176,7 +176,7 @@ def test_lineage_names_no_more_than_one_may_see(
     assert "ann/deep" in page
     client.delete("/v1/adapters/ann/parent")
     page = client.get(f"{AT}/lineage").text
-    assert "deleted module" in page
+    assert "deleted adapter" in page
     assert "ann/grand" not in page, "what it was made from went with it"
     assert "cannot be made again" in page
 

@@ -1,4 +1,4 @@
-"""The tab that tries a module: a prompt becomes a job of the kind `generate`, and its answers come back to the tab."""
+"""The tab that tries an adapter: a prompt becomes a job of the kind `generate`, and its answers come back to the tab."""
 
 import re
 

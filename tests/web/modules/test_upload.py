@@ -90,7 +90,7 @@ def test_what_is_unsound_is_refused_with_every_finding_and_not_kept(signed_in: T
     files["adapter_config.json"] = files["adapter_config.json"].replace(b'"r": 2', b'"r": 3')
     status, page = send(signed_in, {**files, "other/adapter_config.json": b"{}"})
     assert status == 422
-    assert "This cannot be published as a module" in page
+    assert "This cannot be published as an adapter" in page
     assert page.count('<li class="error">') > 1
     assert "/upload/publish" not in page
     assert count(services, Holding) == 0

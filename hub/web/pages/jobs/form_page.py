@@ -83,10 +83,10 @@ class JobFormPage(Page, template="new/form.html"):
     inputs: Sequence[Widget]
     fields: Sequence[Widget]
     groups: Sequence[WidgetGroup]
-    bases: Sequence[tuple[str, int]]  # name and number of modules
+    bases: Sequence[tuple[str, int]]  # name and number of adapters
     base: str
     modules: eligibility.CandidateList
-    chosen: Sequence[str]  # modules, by reference
+    chosen: Sequence[str]  # adapters, by reference
     previews: Mapping[str, SourcePreview | None]  # by source
     estimate: FormEstimate
     datasets: Sequence[str]
@@ -141,7 +141,7 @@ def _fields(form: JobForm, typed: Typed, problems: Mapping[str, str]) -> list[Wi
 
 
 def _base(session: Session, viewer: Viewer, typed: Typed, bases: Sequence[tuple[str, int]]) -> str:
-    """The base that the form is about: the one named, that of the first module named, or the one with the most modules."""
+    """The base that the form is about: the one named, that of the first adapter named, or the one with the most adapters."""
     if named := typed.one("base"):
         return named
     for reference in references(typed):

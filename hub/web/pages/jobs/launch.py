@@ -40,7 +40,7 @@ from hub.web.render import Page, query_string, render
 router = APIRouter(include_in_schema=False)
 
 BASE_ALONE = (
-    "That job was sent through the API and asked the base alone. In the browser, a prompt is tried with a module."
+    "That job was sent through the API and asked the base alone. In the browser, a prompt is tried with an adapter."
 )
 UNKNOWN_REQUEST = "How that job was requested is not known; start anew here."
 
@@ -56,7 +56,7 @@ TypedDep = Annotated[Typed, Depends(typed_fields)]
 
 @dataclass(frozen=True)
 class GeneratePage(Page, template="new/generate.html"):
-    """Where a prompt is tried: on the page of a module."""
+    """Where a prompt is tried: on the page of an adapter."""
 
     notice: str = ""
 
@@ -82,7 +82,7 @@ def estimate_time(services: ServicesDep, viewer: SignedIn, kind: str, typed: Typ
 
 @router.get("/new/generate")
 def try_a_prompt(services: ServicesDep, viewer: SignedIn, module: str = "", again: uuid.UUID | None = None) -> Response:
-    """A prompt has its form on the page of a module: go there, or say so where no module is named."""
+    """A prompt has its form on the page of an adapter: go there, or say so where no adapter is named."""
     if again is None:
         address = f"/adapters/{quote(module.strip())}/try" if module.strip() else ""
         return RedirectResponse(address, status_code=303) if address else render(GeneratePage(), viewer)
@@ -152,7 +152,7 @@ def _typed(items: Iterable[tuple[str, str]]) -> Typed:
 
 
 def _linked(form: JobForm, linked: Typed) -> Typed:
-    """What links of other pages fill in: a data set to take examples from, a module to train from or to convert."""
+    """What links of other pages fill in: a data set to take examples from, an adapter to train from or to convert."""
     values = dict(linked.values)
     if "dataset" in values and "datasets" not in form.problem_names:  # a form of many data sets has inputs of that name
         values |= {"examples.from": ["dataset"], "examples.dataset": values.pop("dataset")}

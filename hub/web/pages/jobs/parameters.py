@@ -17,7 +17,13 @@ from hub.vocabulary import JobKind
 from hub.web.model_forms import JsonObject, text_of
 
 # What an input is called where that is not the name of its field.
-ROLES = {"modules": "module", "start": "starts from", "held_out": "held-out", "datasets": "data set"}
+ROLES = {
+    "modules": "adapter",
+    "module": "adapter",
+    "start": "starts from",
+    "held_out": "held-out",
+    "datasets": "data set",
+}
 SHOWN_ELSEWHERE = {"result", "prompt"}
 GROUPS_WITHOUT_NAME = ("recipe", "changes")  # whose settings are named by themselves
 
@@ -47,7 +53,7 @@ def title(kind: JobKind, params: Params | None) -> str:
     match params:
         case EvaluateParams():
             modules, datasets = len(params.modules), len(params.datasets)
-            measured = f"{modules} module{'s' * (modules != 1)}" if modules else "a base"
+            measured = f"{modules} adapter{'s' * (modules != 1)}" if modules else "a base"
             return f"{name} {measured} on {datasets} data set{'s' * (datasets != 1)}"
         case GenerateParams(module=PinnedModule() as module):
             return f"{name} with {module.repo}"

@@ -20,7 +20,7 @@ from hub.registry.jobs.contracts.reduce import ComponentTrial, Cut, CutTrial, Ke
 from hub.registry.jobs.contracts.train import RateSearch, TrainResult, TrainSettings
 
 # What an arm is called in a heading where that is not its name in plain words; those of the result itself come first.
-ARM_TITLES = {"module": "This module", "par": "This module", "lora": "Plain LoRA"}
+ARM_TITLES = {"module": "This adapter", "par": "This adapter", "lora": "Plain LoRA"}
 OWN_ARMS = ("module", "par")
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def _title(arm: str) -> str:
 
 @dataclass(frozen=True)
 class Weight:
-    name: str  # of a module, with its folder
+    name: str  # of an adapter, with its folder
     href: str
     value: float
 
@@ -108,7 +108,7 @@ def _composition(result: ComposeResult) -> Iterator[Section]:
 
 
 def _weight(name: str, value: float) -> Weight:
-    """A module's name in a result ends with its commit: `starter/plurals/folder@0123abcd`."""
+    """An adapter's name in a result ends with its commit: `starter/plurals/folder@0123abcd`."""
     path, _, commit = name.partition("@")
     repo = "/".join(path.split("/")[:2])
     return Weight(path, f"/adapters/{repo}?revision={commit}", value)

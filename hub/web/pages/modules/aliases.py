@@ -1,4 +1,4 @@
-"""Forms on a module's versions tab: what an alias stands for, roll-back in one press, and the gate before it."""
+"""Forms on an adapter's versions tab: what an alias stands for, roll-back in one press, and the gate before it."""
 
 from collections.abc import Callable
 from typing import Annotated

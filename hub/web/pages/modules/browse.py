@@ -1,4 +1,4 @@
-"""The first page: every module that the viewer may see, searched while they type, by facets, in several orders."""
+"""The first page: every adapter that the viewer may see, searched while they type, by facets, in several orders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,7 +126,7 @@ class FacetsPage(Page, template="modules/facets.html"):
 
 @dataclass(frozen=True, kw_only=True)
 class ModulesPage(Page, template="modules/list.html"):
-    """One page of the modules that match."""
+    """One page of the adapters that match."""
 
     listing: Listing
     hits: Sequence[Hit]

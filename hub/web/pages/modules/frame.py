@@ -1,4 +1,4 @@
-"""The frame of a module's pages: the module at a revision, and the context that every tab shares."""
+"""The frame of an adapter's pages: the adapter at a revision, and the context that every tab shares."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from hub.web.render import Page, query_string
 
 @dataclass(frozen=True)
 class ModuleRevision:
-    """A module at the revision that a page shows."""
+    """An adapter at the revision that a page shows."""
 
     repo: Repo
     commit: Commit
@@ -43,7 +43,7 @@ class ModuleRevision:
 
 @dataclass(frozen=True, kw_only=True)
 class ModulePage(Page, template="modules/frame.html"):
-    """A tab of a module's pages."""
+    """A tab of an adapter's pages."""
 
     module: ModuleRevision
     tab: str  # the tab's own part of the address

@@ -1,4 +1,4 @@
-"""A module's first tab: how to use it, its report, scores, card and facts, and where it comes from."""
+"""An adapter's first tab: how to use it, its report, scores, card and facts, and where it comes from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, kw_only=True)
 class OverviewPage(ModulePage, template="modules/overview.html"):
-    """What a module is, how to use it, and how good it is."""
+    """What an adapter is, how to use it, and how good it is."""
 
     tab: str = ""
     files: int

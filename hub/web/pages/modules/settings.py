@@ -1,4 +1,4 @@
-"""A module's settings, for those who may write: who may see it, share links, repair, deleting it."""
+"""An adapter's settings, for those who may write: who may see it, share links, repair, deleting it."""
 
 import uuid
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ Text = Annotated[str, Form(max_length=500)]
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsPage(ModulePage, template="modules/settings.html"):
-    """A module's settings, with the forms "visibility", "share", "repair" and "delete"."""
+    """An adapter's settings, with the forms "visibility", "share", "repair" and "delete"."""
 
     tab: str = "settings"
     visibilities: Sequence[Visibility] = VISIBILITIES

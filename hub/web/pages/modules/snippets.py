@@ -1,4 +1,4 @@
-"""How to use a module elsewhere: text to paste, with this hub's own address, the module's id and one fixed revision in it.
+"""How to use an adapter elsewhere: text to paste, with this hub's own address, the adapter's id and one fixed revision in it.
 
 docs/huggingface.md lists each client's requests to the hub, and how `namespace/name.v3` pins a version for clients without revisions.
 The base's name and the folder come from an upload, so both are quoted: nobody's text becomes a command of whoever pastes it.

@@ -1,4 +1,4 @@
-"""A module's tabs of files, versions, lineage and similar modules. Each queries only what it shows."""
+"""An adapter's tabs of files, versions, lineage and similar adapters. Each queries only what it shows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from hub.web.render import render
 router = APIRouter(prefix="/adapters/{namespace}/{name}", include_in_schema=False)
 
 FILES_A_PAGE = 500
-ALIKE = 0.2  # cosine from which a module is listed as similar: well above what two unrelated ones have by chance
+ALIKE = 0.2  # cosine from which an adapter is listed as similar: well above what two unrelated ones have by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class LineagePage(ModulePage, template="modules/lineage.html"):
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarPage(ModulePage, template="modules/similar.html"):
-    """The modules of the same base whose updates point the same way."""
+    """The adapters of the same base whose updates point the same way."""
 
     tab: str = "similar"
     alike: Mapping[str, Sequence[Alike]]  # by folder, most similar first

@@ -1,4 +1,4 @@
-"""Try a module: a `generate` job answers a prompt by the base alone and with the module, and the same page shows both answers.
+"""Try an adapter: a `generate` job answers a prompt by the base alone and with the adapter, and the same page shows both answers.
 
 The page is whole without scripts: it then loads itself again until the answers are there. With them htmx puts in only what changed.
 """
@@ -58,7 +58,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class TryPage(ModulePage, template="modules/try.html"):
-    """A prompt, and the answers of the base alone and with the module."""
+    """A prompt, and the answers of the base alone and with the adapter."""
 
     tab: str = "try"
     prompt: Prompt

@@ -1,4 +1,4 @@
-"""Publishing a module: the first request stores the bytes and shows what they are, the second publishes what was shown."""
+"""Publishing an adapter: the first request stores the bytes and shows what they are, the second publishes what was shown."""
 
 import json
 import re

@@ -51,7 +51,7 @@ class ResultName(Control):
 
 @dataclass(frozen=True)
 class Base(Control):
-    """The base by name. `unless_modules`: modules bring their own."""
+    """The base by name. `unless_modules`: adapters bring their own."""
 
     unless_modules: bool = False
     problem_names = ("base",)
@@ -93,11 +93,11 @@ class Switch(Control):
         return Widget(self.input, self.label, self.hint, "select", typed.one(self.input, self.default), choices=choices)
 
 
-# --- modules ----------------------------------------------------------------------------------------------------------
+# --- adapters ----------------------------------------------------------------------------------------------------------
 
 
 def references(typed: Typed) -> list[str]:
-    """The modules that were ticked or named."""
+    """The adapters that were ticked or named."""
     return [reference.strip() for reference in typed.all("module") if reference.strip()]
 
 
@@ -129,7 +129,7 @@ class Modules(Control):
 
 
 class ModulesOrNamespaces(Modules):
-    """Modules by name, or the best of whole namespaces."""
+    """Adapters by name, or the best of whole namespaces."""
 
     def write(self, typed: Typed, body: JsonObject) -> None:
         if typed.one("choose") == "namespaces":
@@ -138,7 +138,7 @@ class ModulesOrNamespaces(Modules):
             return
         super().write(typed, body)
         if not body["modules"]:
-            raise Unreadable({"modules": "Choose at least one module."})
+            raise Unreadable({"modules": "Choose at least one adapter."})
 
     def read(self, body: JsonObject) -> Inputs:
         modules = body.get("modules")
@@ -149,7 +149,7 @@ class ModulesOrNamespaces(Modules):
         return {"choose": ["namespaces"], "from": [" ".join(candidates.namespaces)], **typed_of(options)}
 
     def settings(self, typed: Typed) -> Mapping[str, object]:
-        """Each module of the pool is tried once, so that the best are chosen."""
+        """Each adapter of the pool is tried once, so that the best are chosen."""
         if typed.one("choose") != "namespaces":
             return {}
         pool = typed.one("pool", "200")
@@ -158,7 +158,7 @@ class ModulesOrNamespaces(Modules):
 
 @dataclass(frozen=True)
 class OneModule(Control):
-    """A module that may be left out. `decides`: fields of the request that it brings, which must then be left as they were."""
+    """An adapter that may be left out. `decides`: fields of the request that it brings, which must then be left as they were."""
 
     name: str
     decides: Sequence[str] = ()
@@ -170,7 +170,7 @@ class OneModule(Control):
         body[self.name] = _json(module_of(chosen[0]))
         for name in self.decides:
             if name in body:
-                raise Unreadable({name: "The module that is trained further decides this; leave it as it was."})
+                raise Unreadable({name: "The adapter that is trained further decides this; leave it as it was."})
 
     def read(self, body: JsonObject) -> Inputs:
         module = body.get(self.name)
@@ -185,7 +185,7 @@ class Subject(Control):
         if of_module:
             body["subject"] = "module"
             if "module" in body:
-                body.pop("base", None)  # the module's own
+                body.pop("base", None)  # the adapter's own
         for name in ("form", "variant", "top", "budget") if of_module else ("loss_budget",):
             body.pop(name, None)
         if body.get("score") not in (COMPONENT_SCORES if of_module else CUT_SCORES):

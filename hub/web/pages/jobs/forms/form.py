@@ -26,7 +26,7 @@ class JobForm:
     """`inputs` and `fields` are visible at once; the `groups` are closed at first. All three name fields of the request's model that take
     one input. A part of the request that takes more than one is a control.
 
-    Where a form shows the modules of one base, `base_hint` says why there is one base, and `refreshed_by` names the field on which it
+    Where a form shows the adapters of one base, `base_hint` says why there is one base, and `refreshed_by` names the field on which it
     depends which of them fit. `links`: parameters of links on other pages -> the inputs that they fill.
     """
 

@@ -41,7 +41,7 @@ LABELS: Mapping[str, str] = {
     "source.repo": "Repository",
     "enable_lora": "Trained lanes",
     "no visibility": "as its inputs",
-    "no template": "as its modules",
+    "no template": "as its adapters",
     # What words among the choices are called.
     "=lora": "plain LoRA",
     "=loraplus": "LoRA+",
@@ -57,7 +57,7 @@ LAST = FieldGroup("Seed, template and time limit", ("seed", "template", "time_li
 
 COMPOSE = JobForm(
     kind="compose",
-    lead="Finds how much of each module to take, from a handful of examples of a new task.",
+    lead="Finds how much of each adapter to take, from a handful of examples of a new task.",
     controls=(Base(), ModulesOrNamespaces(), Source("examples"), HeldOut(), ResultName()),
     fields=(
         *("search", "form", "budget"),
@@ -77,13 +77,13 @@ COMPOSE = JobForm(
         FieldGroup("Tuning and report", ("tune.steps", "tune.learning_rate", "controls")),
         LAST,
     ),
-    base_hint="Modules can only be added up on one base.",
+    base_hint="Adapters can only be added up on one base.",
     refreshed_by="form",
 )
 
 TRAIN = JobForm(
     kind="train",
-    lead="Learns a module from examples with LoRA+: B learns faster than A.",
+    lead="Learns an adapter from examples with LoRA+: B learns faster than A.",
     controls=(
         Base(unless_modules=True),
         OneModule("start_from", decides=GIVEN_BY_START),
@@ -102,7 +102,7 @@ TRAIN = JobForm(
         ),
     ),
     groups=(
-        FieldGroup("Module", ("alpha", "targets", "init", "dropout", "rslora", "dora")),
+        FieldGroup("Adapter", ("alpha", "targets", "init", "dropout", "rslora", "dora")),
         FieldGroup(
             "Training",
             (
@@ -120,7 +120,7 @@ TRAIN = JobForm(
 
 PAR = JobForm(
     kind="par",
-    lead="Learns fast and slow thinking in parts of one module: System 1 from examples, System 2 by reinforcement.",
+    lead="Learns fast and slow thinking in parts of one adapter: System 1 from examples, System 2 by reinforcement.",
     controls=(Base(), Source("examples"), HeldOut(), Split(), ResultName()),
     fields=("settings", "measure", "visibility", "compare"),
     groups=(
@@ -144,7 +144,7 @@ PAR = JobForm(
 
 REDUCE = JobForm(
     kind="reduce",
-    lead="Cuts what a task does not need: a base gets better at it, or a module gets smaller.",
+    lead="Cuts what a task does not need: a base gets better at it, or an adapter gets smaller.",
     controls=(Base(), OneModule("module"), Source("examples"), HeldOut(), ResultName(), Subject()),
     fields=("form", "loss_budget", "visibility"),
     groups=(
@@ -155,11 +155,11 @@ REDUCE = JobForm(
 
 EVALUATE = JobForm(
     kind="evaluate",
-    lead="Measures modules on data sets. The figures stay with the modules and are shown in Scores.",
+    lead="Measures adapters on data sets. The figures stay with the adapters and are shown in Scores.",
     controls=(Base(unless_modules=True), Modules(), Source("examples"), DataSets()),
     fields=("metrics", "limit", "max_new_tokens", "include_base"),
     groups=(LAST,),
-    base_hint="Modules of one base are measured together.",
+    base_hint="Adapters of one base are measured together.",
 )
 
 CONVERT = JobForm(
@@ -176,4 +176,4 @@ CONVERT = JobForm(
 FORMS: Mapping[JobKind, JobForm] = {form.kind: form for form in (COMPOSE, TRAIN, PAR, REDUCE, EVALUATE, CONVERT)}
 
 # Kinds without a form: where one starts them. A template of `new/` by the kind's name explains it.
-STARTED_ELSEWHERE: Mapping[JobKind, str] = {"generate": "on the page Try of a module"}
+STARTED_ELSEWHERE: Mapping[JobKind, str] = {"generate": "on the page Try of an adapter"}
