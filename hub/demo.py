@@ -101,7 +101,7 @@ def compose(client: Client, stack: Stack, say: Say) -> Any:
     task: Task = DEMO
     modules = [item["repo"] for item in client.call("GET", "/v1/adapters?owner=starter&limit=100")["items"]]
     held_out = task.held_out[:HELD_OUT]
-    say(f"\nnew task: {task.title}; {EXAMPLES} examples, {len(held_out)} held out, {len(modules)} modules to weave:")
+    say(f"\nnew task: {task.title}; {EXAMPLES} examples, {len(held_out)} held out, {len(modules)} adapters to weave:")
     say("  " + ", ".join(name.partition("/")[2] for name in modules))
     for example in task.train[:3]:
         say(f"  {example.input!r} -> {example.target!r}")
