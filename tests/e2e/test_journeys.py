@@ -82,6 +82,7 @@ def test_upload(page: Page, instance: Running, tmp_path: Path, way: str) -> None
     if way == "chosen":
         page.locator("#files").set_input_files(sorted(folder.iterdir()))
     else:
+        page.wait_for_load_state()  # only a script can take what is dropped
         drop(page, folder)
     expect(page.locator("#chosen")).to_contain_text("adapter_model.safetensors")
     page.get_by_role("button", name="Send and look at it").click()

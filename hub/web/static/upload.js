@@ -52,6 +52,8 @@ drop.addEventListener("drop", async (event) => {
   show();
 });
 
+show(); // files may have been chosen before this script was there
+
 function suggested(files) {
   const [path] = files[0];
   if (path.includes("/")) return path.split("/")[0];
