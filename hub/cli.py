@@ -152,10 +152,8 @@ def add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, default=Path("data"), help=text)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hub", description="Loraloom: a home for a team's LoRA adapters.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
+def add_instance_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Commands that run an instance, or prepare one."""
     command = commands.add_parser("up", help="run an instance until interrupted")
     command.add_argument("--data", type=Path, default=Path("data"), help="where everything is kept")
     command.add_argument("--host", default="127.0.0.1")
@@ -165,17 +163,24 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("demo", help="the main job once, on a stack of its own that is gone afterwards")
     command.set_defaults(run=run_demo)
 
+    command = commands.add_parser("migrate", help="prepare the services given by URL for an instance")
+    command.add_argument(
+        "--token-file", type=Path, help="also make the administrator, with a token in this admin.token"
+    )
+    command.set_defaults(run=run_migrate)
+
+    command = commands.add_parser("sweep", help="the reconciler's loop")
+    command.set_defaults(run=run_sweep)
+
+
+def add_developer_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Commands for people who change the code."""
     command = commands.add_parser("dev", help="run an instance with sample data that starts again what you change")
     command.add_argument("--data", type=Path, default=Path(".dev/data"), help="where everything is kept")
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8000)
     command.add_argument("--without", nargs="*", default=[], choices=dev.SOURCES, help="do not start these processes")
     command.set_defaults(run=run_dev)
-
-    command = commands.add_parser("psql", help="psql on an instance's database; -- and more words go to psql")
-    command.add_argument("argument", nargs="*", help="for psql")
-    add_data(command)
-    command.set_defaults(run=run_psql)
 
     command = commands.add_parser("work", help="run a queued job in this process, for a debugger")
     command.add_argument("job", type=uuid.UUID, help="the job's id; its queue decides whose turn it is")
@@ -189,20 +194,19 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--follow", action="store_true", help="go on with new lines as they come")
     command.set_defaults(run=run_logs)
 
-    command = commands.add_parser("migrate", help="prepare the services given by URL for an instance")
-    command.add_argument(
-        "--token-file", type=Path, help="also make the administrator, with a token in this admin.token"
-    )
-    command.set_defaults(run=run_migrate)
+    command = commands.add_parser("psql", help="psql on an instance's database; -- and more words go to psql")
+    command.add_argument("argument", nargs="*", help="for psql")
+    add_data(command)
+    command.set_defaults(run=run_psql)
 
     command = commands.add_parser("check-schema", help="check that the migrations and the models agree")
     command.add_argument("--data", type=Path, required=True, help="a scratch directory")
     command.add_argument("--revision", help="also write a migration of this name for what differs")
     command.set_defaults(run=run_check_schema)
 
-    command = commands.add_parser("sweep", help="the reconciler's loop")
-    command.set_defaults(run=run_sweep)
 
+def add_people_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Commands for users, their tokens and their adapters."""
     command = commands.add_parser("user", help="add a user; prints their first token")
     command.add_argument("name")
     command.add_argument("--admin", action="store_true")
@@ -225,6 +229,13 @@ def main(argv: list[str] | None = None) -> int:
     add_data(command)
     command.set_defaults(run=run_import)
 
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m hub", description="Loraloom: a home for a team's LoRA adapters.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_instance_commands(commands)
+    add_developer_commands(commands)
+    add_people_commands(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)
