@@ -115,6 +115,9 @@ Merge = Literal[
 ]
 MERGES: tuple[Merge, ...] = get_args(Merge)
 
+SearchMethod = Literal["nevergrad", "gradient", "none"]
+Controls = Literal["quick", "full"]  # how many controls a report has beside a composition
+
 ComposeArm = Literal[
     "base",
     "five_shot",
@@ -142,6 +145,8 @@ Ending = Literal["finished", "stopped_early", "diverged"]
 ParControl = Literal["lora", "loraplus", "unpartitioned", "pissa_rl", "random", "swapped", "rl_first"]
 ParArm = Literal["par"] | ParControl
 PAR_ARMS: tuple[ParArm, ...] = ("par", *get_args(ParControl))
+
+SplitBy = Literal["labels", "random", "vote"]  # how examples are divided into the two systems
 
 PartitionStart = Literal["pissa", "probe"]
 

@@ -15,9 +15,7 @@ from hub.registry.jobs.contracts.common import (
     PinnedModule,
     Result,
 )
-from hub.vocabulary import Form, Merge, Template
-
-Search = Literal["nevergrad", "gradient", "none"]
+from hub.vocabulary import Controls, Form, Merge, SearchMethod, Template
 
 
 class Tune(Strict):
@@ -36,7 +34,7 @@ class ComposeParams(BaseParams):
     examples: Absent[PinnedExamples] = None
     held_out: Absent[PinnedExamples] = None
     form: Form | Merge
-    search: Search
+    search: SearchMethod
     weights: list[float] | None = None
     optimizer: str = "NGOpt"
     per_layer: bool = False
@@ -49,7 +47,7 @@ class ComposeParams(BaseParams):
     rank: int | None = None
     density: float = 0.5
     tune: Tune | None = None
-    controls: Literal["quick", "full"] = "quick"
+    controls: Controls = "quick"
     seed: int = 0
 
     @property

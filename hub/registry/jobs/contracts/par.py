@@ -17,7 +17,7 @@ from hub.registry.jobs.contracts.common import (
     Result,
     TrainingCurve,
 )
-from hub.vocabulary import GrpoLoss, ParControl, PartitionStart, Reward, Schedule
+from hub.vocabulary import GrpoLoss, ParControl, PartitionStart, Reward, Schedule, SplitBy
 
 Preset = Literal["today", "paper"]
 Measure = Literal["exact_match", "numeric", "choice"]
@@ -102,7 +102,7 @@ class ParParams(BaseParams):
     compare: list[ParControl] = []
     validation_share: float = 0.1
     seed: int = 0
-    split: Literal["labels", "random", "vote"] = "labels"
+    split: SplitBy = "labels"
     teachers: list[PinnedTeacher] = []
     changes: Changes = Changes()
 
@@ -170,7 +170,7 @@ class Trust(Contract):
 class Split(Contract):
     """How many examples each system has; of a vote also each teacher's figures and how far they agreed."""
 
-    by: Literal["labels", "random", "vote"]
+    by: SplitBy
     system1: int
     system2: int
     validated: int

@@ -25,7 +25,7 @@ from hub.registry.jobs.requests.common import (
     pin_optional,
     resolve_base,
 )
-from hub.vocabulary import Form, Merge, Template
+from hub.vocabulary import Controls, Form, Merge, SearchMethod, Template
 
 SEARCHED: tuple[str, ...] = get_args(Form)
 ON_FACTORS = ("product", *(merge for merge in get_args(Merge) if not merge.endswith("_svd")))
@@ -57,7 +57,7 @@ class ComposeRequest(ResultRequest):
         "sum",
         description="how modules are added: sum of updates, product of factors or svd can be searched, the others need weights",
     )
-    search: Literal["nevergrad", "gradient", "none"] = Field(
+    search: SearchMethod = Field(
         "gradient",
         description="how weights are found: by gradient, by nevergrad without gradients as in the paper, or none are searched",
     )
@@ -75,7 +75,7 @@ class ComposeRequest(ResultRequest):
     rank: int | None = Field(None, ge=1, le=1_024, description="of a form that is cut; left out: the modules' largest")
     density: float = Field(0.5, gt=0, lt=1, description="share of entries that ties, dare and magnitude_prune keep")
     tune: Tune | None = Field(Tune(), description="null for the composition alone, as with search none")
-    controls: Literal["quick", "full"] = Field("quick", description="what the report sets beside the composition")
+    controls: Controls = Field("quick", description="what the report sets beside the composition")
     seed: int = Field(0, ge=0, lt=2**32, description="of every draw: the same request gives the same result")
     template: Template | None = Field(None, description="left out: the one the modules were trained with, else chat")
 
