@@ -45,7 +45,7 @@ Update = Mapping[str, Factors]  # by the layer's path inside the base
 
 @dataclass(frozen=True)
 class Cosines:
-    """Cosines of n modules, each matrix (n, n). A module without an update, or a pair without a common layer, has cosine 0."""
+    """Cosines of n adapters, each matrix (n, n). An adapter without an update, or a pair without a common layer, has cosine 0."""
 
     whole: Doubles  # a layer that only one of the two adapts counts as an update of zero in the other
     common: Doubles  # over the layers that both adapt

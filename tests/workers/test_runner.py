@@ -301,7 +301,7 @@ def test_evaluate_keeps_scores_with_their_commits(
     assert {score["metric"] for score in scores} == set(metrics)
     assert all(score["low"] <= score["value"] <= score["high"] for score in scores)
     table = client.get("/v1/scores", headers=ann.headers).json()
-    assert len(table) == 3 * 4, "base and two modules, four metrics"
+    assert len(table) == 3 * 4, "base and two adapters, four metrics"
     assert {score["repo"] for score in table} == {None, "ann/module1", "ann/module2"}
     client.patch("/v1/adapters/ann/module1", headers=ann.headers, json={"visibility": "private"})
     assert "ann/module1" not in {s["repo"] for s in client.get("/v1/scores", headers=bob.headers).json()}

@@ -1,4 +1,4 @@
-"""Job kind `compose`: weigh modules on the examples, measure the result beside its controls, write adapter, card and manifest."""
+"""Job kind `compose`: weigh adapters on the examples, measure the result beside its controls, write adapter, card and manifest."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ ComposeWork = BaseWork[ComposeParams]
 
 @dataclass(frozen=True)
 class Data:
-    """`pinned` are the modules that take part, `others` the rest of the pool."""
+    """`pinned` are the adapters that take part, `others` the rest of the pool."""
 
     examples: list[Example]
     held_out: list[Example] | None
@@ -94,7 +94,7 @@ def run(work: ComposeWork) -> Outcome[ComposeResult]:
         parents=_parents(work.params, data.pinned, composition.weights),
         scores=scores,
         other_scores=of_base,
-        message=f"Compose {len(data.modules)} modules",
+        message=f"Compose {len(data.modules)} adapters",
     )
 
 
@@ -106,7 +106,7 @@ def _read(work: ComposeWork) -> Data:
 
 
 def _chosen(work: ComposeWork, examples: Sequence[Example]) -> tuple[list[PinnedModule], list[PinnedModule]]:
-    """(the modules that take part, the rest of the pool): all of them, or the best ones where the request leaves the choice to us."""
+    """(the adapters that take part, the rest of the pool): all of them, or the best ones where the request leaves the choice to us."""
     pool, count = work.params.modules, work.params.choose
     if count is None:
         return pool, []

@@ -1,4 +1,4 @@
-"""Job kind `evaluate`: modules by data sets, each figure kept with the commits it was measured on."""
+"""Job kind `evaluate`: adapters by data sets, each figure kept with the commits it was measured on."""
 
 from hub.lora.core.evaluate import evaluate
 from hub.registry.jobs.contracts.common import PinnedModule, ScoreRow

@@ -55,7 +55,7 @@ ANSWERED_SHORTLY = {"exact_match", "length"}  # rewards that ask for nothing bes
 JUDGES = {"exact_match": exact_match, "numeric": numeric_match}
 WORDS = {
     "base": "the base alone",
-    "sft": "the same module after stage 1",
+    "sft": "the same adapter after stage 1",
     "lora": "plain LoRA, supervised on everything",
     "loraplus": "LoRA+, supervised on everything",
     "unpartitioned": "both stages without a partition",

@@ -1,4 +1,4 @@
-"""Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or a module made smaller. Measured before and after."""
+"""Job kind `reduce`: a base with the cuts that suit a task, as an adapter; or an adapter made smaller. Measured before and after."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ from workers.runtime.work import BaseWork, Outcome
 
 SERVED = 512  # the largest rank that vLLM can be told to serve
 FEW = 100
-WORDS = {"base": "the base as it is", "module": "the module as it is"}
+WORDS = {"base": "the base as it is", "module": "the adapter as it is"}
 
 ReduceWork = BaseWork[ReduceParams]
 

@@ -31,7 +31,7 @@ from workers.results.steps import (
 from workers.runtime.work import BaseWork, Outcome
 
 VALIDATED = 200  # examples at most: enough to tell states apart, few enough to cost little beside the training
-WORDS = {"base": "the base alone", "start": "the module it started from", "lora": "plain LoRA at the same budget"}
+WORDS = {"base": "the base alone", "start": "the adapter it started from", "lora": "plain LoRA at the same budget"}
 
 TrainWork = BaseWork[TrainParams]
 
@@ -157,7 +157,8 @@ def _warnings(work: TrainWork, data: Data, arms: Mapping[str, Arm]) -> list[str]
     if data.held_out is None:
         warnings.append(NOT_MEASURED)
     warnings += [
-        f"The best learning rate found for {name} is at the edge of those tried; a better one may lie outside."
+        f"The best learning rate found for {'the adapter' if name == 'module' else 'plain LoRA'} "
+        "is at the edge of those tried; a better one may lie outside."
         for name, arm in arms.items()
         if arm.search and arm.search.at_edge
     ]

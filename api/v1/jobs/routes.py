@@ -55,7 +55,7 @@ def list_jobs(
     before: Annotated[uuid.UUID | None, Query(description="the last job of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[schemas.Job]:
-    """Your jobs and those of your organisations, newest first."""
+    """Your jobs and those of your organizations, newest first."""
     found = job_queries.listing(
         session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit
     )
@@ -130,7 +130,7 @@ async def _stream(watcher: Watcher, viewer: SignedIn, job_id: uuid.UUID, after: 
 
 @router.get("/scores")
 def list_scores(session: SessionDep, viewer: ViewerDep) -> list[ScoreInfo]:
-    """Figures that evaluations measured, newest first: modules by data set, with 95% intervals."""
+    """Figures that evaluations measured, newest first: adapters by data set, with 95% intervals."""
     return score_infos(provenance.scores(session, viewer))
 
 

@@ -1,4 +1,4 @@
-"""/v1/map and .../similar: which modules of a library are alike, from their own weights alone."""
+"""/v1/map and .../similar: which adapters of a library are alike, from their own weights alone."""
 
 from typing import Annotated
 
@@ -27,7 +27,7 @@ def get_map(
     duplicate: Cosine = DUPLICATE,
     cluster: Cosine = 0.5,
 ) -> schemas.LibraryMap:
-    """The modules of one base that you may see: near duplicates, clusters, the cosine of every two, and what was measured."""
+    """The adapters of one base that you may see: near duplicates, clusters, the cosine of every two, and what was measured."""
     found = similar.library_map(
         session, viewer, base_model, namespaces=owner or (), duplicate=duplicate, cluster=cluster
     )
@@ -56,7 +56,7 @@ def list_similar(
     least: Cosine = 0.5,
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
 ) -> list[schemas.SimilarModule]:
-    """Modules of the same base whose update points the same way, most alike first."""
+    """Adapters of the same base whose update points the same way, most alike first."""
     repo = repos.find(session, viewer, "model", f"{namespace}/{name}")
     return [
         schemas.SimilarModule(

@@ -12,7 +12,7 @@ class Place(BaseModel):
 
 
 class SimilarModule(BaseModel):
-    folder: str = Field(description="of the module that was asked about")
+    folder: str = Field(description="of the adapter that was asked about")
     module: Place
     cosine: float = Field(description="of the two updates, estimated from their sketches")
     standard_error: float
@@ -28,8 +28,8 @@ class NearDuplicate(BaseModel):
 class LibraryMap(BaseModel):
     base_model: str
     modules: list[Place]
-    unplaced: list[Place] = Field(description="modules that are no low-rank update of the base as it is")
+    unplaced: list[Place] = Field(description="adapters that are no low-rank update of the base as it is")
     duplicates: list[NearDuplicate]
-    clusters: list[list[int]] = Field(description="places in `modules`; every module is in one")
+    clusters: list[list[int]] = Field(description="places in `modules`; every adapter is in one")
     cosines: list[list[float]] = Field(description="of every two of `modules`")
-    scores: list[ScoreInfo] = Field(description="what was measured on these modules, newest first")
+    scores: list[ScoreInfo] = Field(description="what was measured on these adapters, newest first")

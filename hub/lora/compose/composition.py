@@ -123,7 +123,9 @@ def compose_at_weights(
 
 def check_weight_count(modules: Sequence[Adapter], weights: Sequence[float]) -> None:
     if len(weights) != len(modules):
-        raise IncompatibleModules(f"There are {len(modules)} modules and {len(weights)} weights; give one a module.")
+        raise IncompatibleModules(
+            f"There are {len(modules)} adapters and {len(weights)} weights; give one for each adapter."
+        )
 
 
 def best_composition(
@@ -138,7 +140,7 @@ def best_composition(
     """The best point of a search as an adapter. Raises NoFiniteLoss if no point had a finite loss."""
     if trace.weights is None:
         raise NoFiniteLoss(
-            f"None of {len(trace.evaluations)} combinations of {len(modules)} modules gave a finite loss. Evaluate the modules one by one."
+            f"None of {len(trace.evaluations)} combinations of {len(modules)} adapters gave a finite loss. Evaluate them one by one."
         )
     return _assemble(base, modules, trace.weights, trace, started=started, rank=rank, settings=settings)
 

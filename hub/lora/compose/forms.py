@@ -109,11 +109,11 @@ def _stacked(modules: Sequence[Adapter], path: str, column: int, device: torch.d
 def check_compatible(modules: Sequence[Adapter], form: Form) -> None:
     """Raise IncompatibleModules or UnsupportedAdapter unless these modules can be composed in this form."""
     if not modules:
-        raise IncompatibleModules("There is no module to compose. Choose at least one.")
+        raise IncompatibleModules("There is no adapter to compose. Choose at least one.")
     names = [module.name for module in modules]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise IncompatibleModules(f"{twice} is chosen twice; every module may take part once.")
+        raise IncompatibleModules(f"{twice} is chosen twice; every adapter may take part once.")
     first: dict[str, tuple[str, Pair]] = {}
     for module in modules:
         for path, pair in module.pairs.items():

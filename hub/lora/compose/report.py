@@ -13,12 +13,12 @@ from hub.vocabulary import ComposeArm
 WORDS: dict[ComposeArm, str] = {
     "base": "the base alone",
     "five_shot": "the base shown examples in its prompt",
-    "best_single": "the best single module",
-    "average": "the plain average of the modules",
-    "random_weights": "the modules at random weights",
-    "random_modules": "a composition of modules drawn at random",
+    "best_single": "the best single adapter",
+    "average": "the plain average of the adapters",
+    "random_weights": "the adapters at random weights",
+    "random_modules": "a composition of adapters drawn at random",
     "fresh_lora": "a fresh LoRA trained on the same examples",
-    "best_single_tuned": "the best single module, trained further on the same examples",
+    "best_single_tuned": "the best single adapter, trained further on the same examples",
     "untuned": "the composition before its tuning",
     "composition": "the composition",
 }

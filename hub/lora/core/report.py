@@ -129,7 +129,7 @@ def _verdict_on_each(
         difference = comparison.estimates[metric]
         word = "better than" if difference.low > 0 else "worse than" if difference.high < 0 else "not told apart from"
         parts.append(f"{word} {words[comparison.against]} ({_signed(difference)} in {metric.replace('_', ' ')})")
-    return f"On {count} held-out examples the {ours} is {'; '.join(parts)}."
+    return f"On {count} held-out examples the {_noun(ours)} is {'; '.join(parts)}."
 
 
 def _verdict_on_strongest(ours: str, strongest: str, exact: Estimate, loss: Estimate, held_out: int) -> str:
@@ -138,15 +138,20 @@ def _verdict_on_strongest(ours: str, strongest: str, exact: Estimate, loss: Esti
     if held_out < ENOUGH_EXAMPLES:
         return f"No claim: {held_out} held-out examples are too few, {ENOUGH_EXAMPLES} are needed. Against {control}: {figures}."
     if exact.low > 0:
-        return f"The {ours} beats {control}: {figures}."
+        return f"The {_noun(ours)} beats {control}: {figures}."
     if exact.high < 0:
-        return f"The {ours} does not beat {control}, it is worse: {figures}."
+        return f"The {_noun(ours)} does not beat {control}, it is worse: {figures}."
     aside = (
         " Its target loss is lower beyond the interval, but that has not made more answers right."
         if loss.high < 0
         else ""
     )
-    return f"The {ours} does not beat {control}: {figures}.{aside}"
+    return f"The {_noun(ours)} does not beat {control}: {figures}.{aside}"
+
+
+def _noun(arm: str) -> str:
+    """The arm `module` is the adapter that a job has made."""
+    return "adapter" if arm == "module" else arm
 
 
 def _signed(estimate: Estimate) -> str:

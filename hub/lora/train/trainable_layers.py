@@ -111,7 +111,7 @@ def trainable_layers(base: Base, shape: Shape, start: Adapter | None, seed: int)
 def _check_shape(model: PreTrainedModel, shape: Shape) -> None:
     if shape.dora and shape.init in BASE_CHANGING:
         raise NothingToTrain(
-            "What PiSSA takes out of the base cannot be given back to a DoRA module. Choose one of them."
+            "What PiSSA takes out of the base cannot be given back to a DoRA adapter. Choose one of them."
         )
     needs_weights = shape.dora or shape.init not in ("default", "gaussian", "a_zero")
     if needs_weights and getattr(model, "is_loaded_in_4bit", False):

@@ -53,7 +53,7 @@ def revoke(session: Session, writer: WriteRepo, share_id: uuid.UUID) -> None:
 
 
 def open_share_link(session: Session, secret: str) -> tuple[Repo, Commit, ShareLink]:
-    """What a link shows. Raises ShareNotFound also where it has expired, or the module was deleted."""
+    """What a link shows. Raises ShareNotFound also where it has expired, or the adapter was deleted."""
     row = session.execute(
         select(Repo, Commit, ShareLink)
         .join(Commit, Commit.repo_id == Repo.id)

@@ -136,7 +136,7 @@ def _read_config(folder: Folder) -> tuple[AdapterConfig | None, list[Finding]]:
 def _method_errors(path: str, config: AdapterConfig) -> list[Finding]:
     """An error if the adapter is not a LoRA in the form that PEFT reads today."""
     if config.peft_type != "LORA":
-        message = f"The method is {printable(config.peft_type)}, and only LORA adapters can be kept as modules here."
+        message = f"The method is {printable(config.peft_type)}, and only LORA adapters can be kept here."
         return [finding("unsupported_peft_type", path, message)]
     if "enable_lora" in config.variants:
         message = "PEFT before 0.3 made it (enable_lora: one merged q-k-v layer), and today's PEFT cannot load it."

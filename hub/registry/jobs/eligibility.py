@@ -1,4 +1,4 @@
-"""Which modules can be woven together on a base, and why the others cannot: by facts alone, as far as the viewer may see them."""
+"""Which adapters can be woven together on a base, and why the others cannot: by facts alone, as far as the viewer may see them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from hub.registry.jobs.requests.compose import ON_FACTORS
 from hub.registry.models.adapters import AdapterFacts
 from hub.registry.models.bases import RegisteredBase
 
-MOST = 500  # modules that are offered one by one; of more, namespaces are named
+MOST = 500  # adapters that are offered one by one; of more, namespaces are named
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CandidateList:
 
 
 def bases_with_modules(session: Session, viewer: Viewer | None) -> list[tuple[str, int]]:
-    """Every registered base, with how many modules of it the viewer may see; the most first."""
+    """Every registered base, with how many adapters of it the viewer may see; the most first."""
     seen = (
         select(AdapterFacts.base_id, func.count().label("modules"))
         .where(AdapterFacts.current, ~AdapterFacts.deleted, permissions.readable(viewer, AdapterFacts))
@@ -70,9 +70,9 @@ def bases_with_modules(session: Session, viewer: Viewer | None) -> list[tuple[st
 def candidates(
     session: Session, viewer: Viewer | None, base_id: str, *, form: str | None = None, chosen: Sequence[str] = ()
 ) -> CandidateList:
-    """Modules on a base, newest first: those to compose in a form, or, without one, those to run.
+    """Adapters on a base, newest first: those to compose in a form, or, without one, those to run.
 
-    Where the form adds the matrices themselves the ranks must be equal: to that of the first module chosen, else to the commonest.
+    Where the form adds the matrices themselves the ranks must be equal: to that of the first adapter chosen, else to the commonest.
     """
     mine = AdapterFacts.base_id == base_id
     fitting = _current(session, viewer, mine)
@@ -89,7 +89,7 @@ def candidates(
 
 
 def base_of(session: Session, viewer: Viewer | None, module: Module) -> str | None:
-    """The registered base of a module that the viewer may see."""
+    """The registered base of an adapter that the viewer may see."""
     commit = repos.resolve(session, repos.find(session, viewer, "model", module.repo), module.revision)
     facts = session.get(AdapterFacts, (commit.id, module.folder))
     return facts.base_id if facts else None

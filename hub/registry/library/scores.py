@@ -46,7 +46,7 @@ def keep(session: Session, measured: Measurement, *, commit_id: str | None, job_
 
 
 def keep_own(session: Session, commit_id: str, figures: Sequence[Figure]) -> None:
-    """Show with a module what was measured on the data that whoever made it held out: exact match, else the first share there is."""
+    """Show with an adapter what was measured on the data that whoever made it held out: exact match, else the first share there is."""
     shares = [figure for figure in figures if figure.metric != "target_loss"]
     if not shares:
         return

@@ -35,7 +35,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class OwnScore:
-    """What the job that made a module measured on the data held out for that: a share, with its 95% interval."""
+    """What the job that made an adapter measured on the data held out for that: a share, with its 95% interval."""
 
     metric: str
     value: float
@@ -53,7 +53,7 @@ class Hit:
     commit: str
     folder: str
     base_id: str | None  # the registered base, if any, that `base_model` means
-    base_model: str | None  # as the module's config says it
+    base_model: str | None  # as the adapter's config says it
     method: str
     task: str | None
     rank: int
@@ -83,7 +83,7 @@ _NEWEST: tuple[InstrumentedAttribute[Any], ...] = (
     AdapterFacts.commit_id,
     AdapterFacts.folder,
 )
-# What each order compares, the last of which tell any two modules apart. By name it ascends, else it descends.
+# What each order compares, the last of which tell any two adapters apart. By name it ascends, else it descends.
 _KEYS: dict[Sort, tuple[InstrumentedAttribute[Any], ...]] = {
     "newest": _NEWEST,
     "name": (AdapterFacts.namespace, AdapterFacts.name, AdapterFacts.folder),

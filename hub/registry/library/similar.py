@@ -1,6 +1,6 @@
-"""The map of a library: which modules of one base are alike, told from their sketches, as far as the viewer may see them.
+"""The map of a library: which adapters of one base are alike, told from their sketches, as far as the viewer may see them.
 
-Nothing of it is kept with a module: what is alike depends on who asks, and a stored sentence would name private modules to everybody.
+Nothing of it is kept with an adapter: what is alike depends on who asks, and a stored sentence would name private adapters to everybody.
 """
 
 import math
@@ -65,7 +65,7 @@ def standard_error(cosine: float) -> float:
 
 
 def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: Sequence[str] = ()) -> list[Module]:
-    """The modules at the head of main that were trained on a base, under any of its names, and that the viewer may read."""
+    """The adapters at the head of main that were trained on a base, under any of its names, and that the viewer may read."""
     name = AdapterFacts.namespace + "/" + AdapterFacts.name
     query = (
         select(name, AdapterFacts.folder, AdapterFacts.commit_id, AdapterFacts.sketch)
@@ -81,7 +81,7 @@ def modules_of(session: Session, viewer: Viewer | None, base: str, namespaces: S
 
 
 def bases_of(session: Session, viewer: Viewer | None) -> list[tuple[str, int]]:
-    """The bases of the modules that the viewer may read, the one with the most first, and how many modules it has."""
+    """The bases of the adapters that the viewer may read, the one with the most first, and how many adapters it has."""
     base = func.coalesce(AdapterFacts.base_id, AdapterFacts.base_model)
     query = (
         select(base, func.count())
@@ -97,7 +97,7 @@ def bases_of(session: Session, viewer: Viewer | None) -> list[tuple[str, int]]:
 def alike(
     session: Session, viewer: Viewer | None, repo: Repo, facts: AdapterFacts, *, least: float, limit: int = 20
 ) -> list[Alike]:
-    """Modules of other repos that one module is alike, most alike first. An unnamed base is alike no other."""
+    """Adapters of other repos that one adapter is alike, most alike first. An unnamed base is alike no other."""
     base = facts.base_id or facts.base_model
     return _alike(session, viewer, base, facts.sketch, but=repo.full_name, least=least)[:limit]
 
@@ -145,7 +145,7 @@ def duplicates_of(session: Session, viewer: Viewer, inspection: Inspection) -> l
 
 def _told(each: Alike, folder: str) -> Finding:
     message = (
-        f"This module's update is {each.cosine:.2f} the same as that of {each.module.name} "
+        f"This adapter's update is {each.cosine:.2f} the same as that of {each.module.name} "
         f"(cosine, standard error {standard_error(each.cosine):.4f})."
     )
     return finding("near_duplicate", folder, message)
@@ -160,12 +160,12 @@ def library_map(
     duplicate: float = DUPLICATE,
     cluster: float = 0.5,
 ) -> Map:
-    """Every pair of one base's modules. Raises TooManyModules."""
+    """Every pair of one base's adapters. Raises TooManyModules."""
     found = modules_of(session, viewer, base, namespaces)
     placed = [module for module in found if module.sketch]
     if len(placed) > MAX_MODULES:
         raise TooManyModules(
-            f"{base!r} has {len(placed):,} modules that you can see, and a map holds {MAX_MODULES:,}; name namespaces with `owner`."
+            f"{base!r} has {len(placed):,} adapters that you can see, and a map holds {MAX_MODULES:,}; name namespaces with `owner`."
         )
     vectors = _vectors([module.sketch for module in placed])
     cosines = sketched_cosines(vectors, vectors)

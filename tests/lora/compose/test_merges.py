@@ -89,7 +89,7 @@ def test_what_has_no_meaning_is_refused(tiny_base: Base, modules: list[Adapter],
         merge_modules(tiny_base, [modules[0], wide], [1.0, 1.0], "ties")
     cut = merge_modules(tiny_base, [modules[0], wide], [1.0, 1.0], "ties_svd").adapter
     assert {pair.rank for pair in cut.pairs.values()} == {6}
-    with pytest.raises(IncompatibleModules, match="3 modules and 1 weights"):
+    with pytest.raises(IncompatibleModules, match="3 adapters and 1 weights"):
         merge_modules(tiny_base, modules, [1.0], "ties")
     with pytest.raises(UnsupportedAdapter, match="DoRA"):
         merge_modules(tiny_base, [read(make_adapter("strong", use_dora=True))], [1.0], "linear")

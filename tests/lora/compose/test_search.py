@@ -144,7 +144,7 @@ def test_a_unit_vector_gives_that_module(tiny_base: Base, twins: list[Adapter], 
     unit = [float(position == index) for position in range(3)]
     ours = mix(tiny_base, twins, unit, form, "unit")
     assert_same_deltas(deltas(ours), deltas(twins[index]))
-    assert {pair.rank for pair in ours.pairs.values()} == {4}, "modules of weight zero must not cost rank"
+    assert {pair.rank for pair in ours.pairs.values()} == {4}, "adapters of weight zero must not cost rank"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -299,7 +299,7 @@ def test_points_without_a_finite_loss_lose(tiny_base: Base, twins: list[Adapter]
 
 
 def test_no_finite_loss_at_all_is_an_error(tiny_base: Base, twins: list[Adapter]) -> None:
-    with pytest.raises(NoFiniteLoss, match="12 combinations of 1 modules"):
+    with pytest.raises(NoFiniteLoss, match="12 combinations of 1 adapters"):
         small(tiny_base, [scaled(twins[0], "broken", math.nan)])
 
 
@@ -317,7 +317,7 @@ def test_modules_that_do_not_fit_together_are_refused(
     tiny_base: Base, twins: list[Adapter], folders: list[Path]
 ) -> None:
     plain, narrow = read(folders[0]), read(folders[1])
-    with pytest.raises(IncompatibleModules, match="no module"):
+    with pytest.raises(IncompatibleModules, match="no adapter"):
         small(tiny_base, [])
     with pytest.raises(IncompatibleModules, match="twin11 is chosen twice"):
         small(tiny_base, [twins[0], twins[0]])
@@ -382,5 +382,5 @@ def test_given_weights_need_no_examples(tiny_base: Base, folders: list[Path]) ->
     assert_same_deltas(deltas(found.adapter), deltas(mix(tiny_base, modules, [0.5, 0.0, -1.0], "sum", "x")))
     assert found.weights == {"plain": 0.5, "narrow": 0.0, "patterned": -1.0}
     assert (found.trace, found.evaluations, found.loss, found.objective) == ([], 0, None, None)
-    with pytest.raises(IncompatibleModules, match="3 modules and 2 weights"):
+    with pytest.raises(IncompatibleModules, match="3 adapters and 2 weights"):
         compose_at_weights(tiny_base, modules, [0.5, 1.0], form="sum")

@@ -228,9 +228,9 @@ def test_a_searched_composition_is_tuned_and_a_merge_is_not(services: Services, 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"search": "none"}, "search none needs a weight for each module: 1, not 0"),
-        ({"search": "none", "weights": [1.0, 2.0]}, "a weight for each module: 1, not 2"),
-        ({"search": "none", "weights": [1.0], "modules": {"from": ["ann"]}}, "given weights need given modules"),
+        ({"search": "none"}, "search none needs a weight for each adapter: 1, not 0"),
+        ({"search": "none", "weights": [1.0, 2.0]}, "a weight for each adapter: 1, not 2"),
+        ({"search": "none", "weights": [1.0], "modules": {"from": ["ann"]}}, "given weights need given adapters"),
         ({"weights": [1.0]}, "a search finds the weights itself"),
         ({"form": "ties"}, "the form ties cannot be searched"),
         ({"examples": None}, "a search needs examples"),
@@ -415,7 +415,7 @@ def test_an_evaluation_measures_modules_and_the_base_on_data_sets(
     assert submission.params["datasets"] == [{"repo": "ann/task", "commit": task.id, "path": "train.jsonl"}]
     alone = resolve({**body, "modules": [], "base": TINY})
     assert alone.params["modules"] == []
-    with pytest.raises(InvalidInput, match="Name a module or a base"):
+    with pytest.raises(InvalidInput, match="Name an adapter or a base"):
         resolve({**body, "modules": []})
 
 
@@ -423,7 +423,7 @@ def test_a_question_may_be_put_to_the_base_alone(services: Services, ann: Person
     base(services)
     alone = resolve({"kind": "generate", "prompt": "hi", "base": TINY})
     assert (alone.params["module"], alone.inputs, alone.namespace) == (None, [], "ann")
-    with pytest.raises(InvalidInput, match="Name a module or a base"):
+    with pytest.raises(InvalidInput, match="Name an adapter or a base"):
         resolve({"kind": "generate", "prompt": "hi"})
 
 
@@ -559,11 +559,11 @@ def test_a_reduction_is_pinned_with_its_settings(services: Services, ann: Person
         ({"variant": "cl"}, "variant"),
         ({"form": "factors", "module": {"repo": "ann/a"}}, "the factors hold only what was cut"),
         ({"shares": [0.5]}, "shares"),
-        ({"subject": "module"}, "name the module that shall be smaller"),
-        ({"subject": "module", "module": {"repo": "ann/a"}, "top": 3}, "top has no meaning for a module"),
+        ({"subject": "module"}, "name the adapter that shall be smaller"),
+        ({"subject": "module", "module": {"repo": "ann/a"}, "top": 3}, "top has no meaning for an adapter"),
         ({"loss_budget": 0.1}, "loss_budget has no meaning for a base"),
         ({"score": "fisher"}, "the score fisher is none for a base; choose tail_taylor, grad_sum, neg_count"),
-        ({"subject": "module", "module": {"repo": "ann/a"}, "score": "neg_count"}, "none for a module"),
+        ({"subject": "module", "module": {"repo": "ann/a"}, "score": "neg_count"}, "none for an adapter"),
     ],
 )
 def test_a_reduction_that_contradicts_itself_is_refused(fields: dict[str, Any], said: str) -> None:

@@ -78,7 +78,7 @@ def test_a_map_has_a_limit(services: Services, ann: Person, monkeypatch: pytest.
     adapter(services, ann, "ann/one")
     map_of(services, ann.viewer)
     adapter(services, ann, "ann/two")
-    with pytest.raises(TooManyModules, match="2 modules"):
+    with pytest.raises(TooManyModules, match="2 adapters"):
         map_of(services, ann.viewer)
 
 

@@ -1,4 +1,4 @@
-"""Job kind `par`: from labelled examples to a module that stock PEFT loads, through a kill in either stage, with its report."""
+"""Job kind `par`: from labelled examples to an adapter that stock PEFT loads, through a kill in either stage, with its report."""
 
 import json
 import os
@@ -102,12 +102,12 @@ def test_labelled_examples_become_a_module_with_its_partition_and_what_each_stag
     }
     page = client.get(f"/jobs/{job_id}", headers=ann.headers).text
     assert "Jaccard" in page
-    assert page.count('aria-label="Mean reward at each step"') == 2, "of the module and of the random control"
+    assert page.count('aria-label="Mean reward at each step"') == 2, "of the adapter and of the random control"
     assert '<th scope="row">model.layers.0.self_attn.q_proj A</th>' in page
 
 
 def again(manifest: dict[str, Any], base: Base, folder: Path) -> dict[str, bytes]:
-    """The module made anew by the library from what the manifest says and the examples alone."""
+    """The adapter made anew by the library from what the manifest says and the examples alone."""
     given = dict(manifest["settings"])
     named, share = given.pop("named"), given.pop("validation_share")
     assert named == "today"

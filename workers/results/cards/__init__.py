@@ -50,7 +50,7 @@ def _render(kind: JobKind, context: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True)
 class Licences:
-    """Of the base and of every module that takes part, as their owners named it: the result stands under all of them.
+    """Of the base and of every adapter that takes part, as their owners named it: the result stands under all of them.
 
     `own` is the one that the result may name, if there is one.
     """
@@ -72,7 +72,7 @@ def _licences(params: ComposeParams, manifest: ComposeManifest) -> Licences:
     modules = {pinned.name: pinned.licence for pinned in params.modules if pinned.commit in used}
     own = next(iter(modules.values())) if len(set(modules.values())) == 1 else None
     if _forbids(params.base.licence) and not _forbids(own):
-        own = None  # the modules' own licence would promise what the base does not allow
+        own = None  # the adapters' own licence would promise what the base does not allow
     return Licences({params.base.id: params.base.licence} | modules, own)
 
 
@@ -108,6 +108,7 @@ _templates = Environment(
 )
 _templates.filters |= {
     "yaml": lambda values: yaml.safe_dump(values, sort_keys=True, allow_unicode=True).strip(),
+    "arm": lambda name: name.replace("_", " ").replace("module", "adapter"),
     "words": lambda name: name.replace("_", " "),
     "interval": _interval,
     "percent": lambda share: f"{share:.1%}",

@@ -38,7 +38,7 @@ class PinnedModule(Contract):
 
     @property
     def name(self) -> str:
-        """Unique among the modules of a job: two versions of one repo stay apart."""
+        """Unique among the adapters of a job: two versions of one repo stay apart."""
         folder = f"/{self.folder}" if self.folder else ""
         return f"{self.repo}{folder}@{self.commit[:8]}"
 

@@ -139,7 +139,7 @@ class Tuning(Contract):
 
 
 class ComposeResult(Result):
-    """`weights` by module; where they were found by layer, their means, and `by_layer` has all of them."""
+    """`weights` by adapter; where they were found by layer, their means, and `by_layer` has all of them."""
 
     weights: dict[str, float] = {}
     report: Report | None = None

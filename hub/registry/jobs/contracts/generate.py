@@ -12,7 +12,7 @@ class GenerateParams(BaseParams):
 
 
 class Answers(Contract):
-    """Of the base alone and, where a module was named, of the base with it."""
+    """Of the base alone and, where an adapter was named, of the base with it."""
 
     base: str
     adapter: Absent[str] = None

@@ -18,7 +18,7 @@ PER_TOKEN, PER_QUESTION = "nats per target token", "nats per choice between answ
 
 
 class ReduceParams(BaseParams):
-    """Of a base, `form`, `variant`, `top` and `budget` are set; of a module, `module` and `loss_budget`."""
+    """Of a base, `form`, `variant`, `top` and `budget` are set; of an adapter, `module` and `loss_budget`."""
 
     result: str
     subject: Subject
@@ -117,7 +117,7 @@ class Spectrum(Contract):
 class Reduced(Contract):
     """Of a base: `cuts`, `trials` of cuts, the best predicted gain of each matrix, and `size` where factors were written.
 
-    Of a module: `components`, `parameters`, `trials` of components, and `ranks` by matrix.
+    Of an adapter: `components`, `parameters`, `trials` of components, and `ranks` by matrix.
     """
 
     cuts: Absent[list[Cut]] = None

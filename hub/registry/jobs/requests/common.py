@@ -1,4 +1,4 @@
-"""What the requests of all kinds of job share: modules and examples by name, pinned to commits; the base they agree on; visibility."""
+"""What the requests of all kinds of job share: adapters and examples by name, pinned to commits; the base they agree on; visibility."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class Module(Strict):
 
 @dataclass(frozen=True)
 class Adapter:
-    """A module at its commit with what is known of it. `shapes`: linear layer -> [in, out, rank]."""
+    """An adapter at its commit with what is known of it. `shapes`: linear layer -> [in, out, rank]."""
 
     pinned: PinnedModule
     base_id: str | None
@@ -82,7 +82,7 @@ class Request(Strict):
         return [pin_module(session, viewer, module) for module in self.named_modules()]
 
     def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
-        """Pin the examples, and check that they fit the pinned modules. Raises what is wrong with them."""
+        """Pin the examples, and check that they fit the pinned adapters. Raises what is wrong with them."""
         raise NotImplementedError
 
     def examples_repo(self, viewer: Viewer) -> str:
@@ -146,9 +146,9 @@ def pin_module(session: Session, viewer: Viewer, module: Module) -> Adapter:
 
 
 def resolve_base(session: Session, modules: Sequence[Adapter], base_name: str | None) -> PinnedBase:
-    """The base of all modules, or the one that is named if every module's layers are there with the same shapes.
+    """The base of all adapters, or the one that is named if every adapter's layers are there with the same shapes.
 
-    Raises IncompatibleModules, and InvalidInput where neither a module nor a base is named.
+    Raises IncompatibleModules, and InvalidInput where neither an adapter nor a base is named.
     """
     base = base_models.find(session, base_name or _shared_base(modules))
     for module in modules:
@@ -172,14 +172,14 @@ def _shared_base(modules: Sequence[Adapter]) -> str:
         )
     if len(ids) > 1:
         detail = "; ".join(f"{module.repo} is for {module.base_id}" for module in modules)
-        raise IncompatibleModules(f"The modules do not share a base: {detail}. Choose modules of one base.")
+        raise IncompatibleModules(f"The adapters do not share a base: {detail}. Choose adapters of one base.")
     if not ids:
-        raise InvalidInput("Name a module or a base.")
+        raise InvalidInput("Name an adapter or a base.")
     return ids.pop() or ""
 
 
 def check_plain(module: Adapter) -> None:
-    """Raises IncompatibleModules where the module is more than a product of A and B on each layer."""
+    """Raises IncompatibleModules where the adapter is more than a product of A and B on each layer."""
     odd = [flag for flag in module.flags if flag in NOT_PLAIN]
     if odd:
         raise IncompatibleModules(
@@ -188,7 +188,7 @@ def check_plain(module: Adapter) -> None:
 
 
 def common_template(modules: Sequence[Adapter]) -> Template:
-    """The template that the modules recorded, if they agree; the chat template otherwise."""
+    """The template that the adapters recorded, if they agree; the chat template otherwise."""
     recorded = {module.pinned.template for module in modules if module.pinned.template}
     return recorded.pop() if len(recorded) == 1 else "chat"
 

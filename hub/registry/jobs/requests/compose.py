@@ -35,35 +35,35 @@ OWN = {"base", "modules", "examples", "held_out", "budget", "tune", "template"} 
 
 
 class Candidates(Strict):
-    """Modules to choose from: all plain ones of the namespaces that the viewer may see, `pool` of them at random if there are more."""
+    """Adapters to choose from: all plain ones of the namespaces that the viewer may see, `pool` of them at random if there are more."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     namespaces: list[str] = Field(alias="from", min_length=1, max_length=50)
     k: int = Field(20, ge=1, le=100, description="how many take part")
-    by: Literal["loss", "random"] = Field("loss", description="on the examples, each module alone; or at random")
+    by: Literal["loss", "random"] = Field("loss", description="on the examples, each adapter alone; or at random")
     pool: int = Field(200, ge=1, le=500, description="how many are tried, drawn at random if there are more")
 
 
 class ComposeRequest(ResultRequest):
-    """LoraHub: find weights for existing modules from a handful of examples (arXiv 2307.13269), or merge them at given ones."""
+    """LoraHub: find weights for existing adapters from a handful of examples (arXiv 2307.13269), or merge them at given ones."""
 
     kind: Literal["compose"]
     modules: Annotated[list[Module], Field(min_length=1, max_length=100)] | Candidates
     examples: Examples | None = Field(None, description="what the weights are searched on; needed for any search")
     held_out: Examples | None = Field(None, description="what the report measures on; at least 100 for a claim")
-    base: str | None = Field(None, description="left out: the base on which the modules agree")
+    base: str | None = Field(None, description="left out: the base on which the adapters agree")
     form: Form | Merge = Field(
         "sum",
-        description="how modules are added: sum of updates, product of factors or svd can be searched, the others need weights",
+        description="how adapters are added: sum of updates, product of factors or svd can be searched, the others need weights",
     )
     search: SearchMethod = Field(
         "gradient",
         description="how weights are found: by gradient, by nevergrad without gradients as in the paper, or none are searched",
     )
-    weights: list[float] | None = Field(None, description="one a module, with search none")
+    weights: list[float] | None = Field(None, description="one for each adapter, with search none")
     optimizer: str = Field("NGOpt", max_length=60, description="with search nevergrad: the name of its optimiser")
-    per_layer: bool = Field(False, description="with search gradient: a weight for each module and layer")
+    per_layer: bool = Field(False, description="with search gradient: a weight for each adapter and layer")
     budget: int | None = Field(
         None, ge=1, le=5_000, description="evaluations of the loss; left out: 10 with gradients, 40 without"
     )
@@ -72,21 +72,21 @@ class ComposeRequest(ResultRequest):
     seconds: float | None = Field(None, gt=0, le=86_400, description="after which the search ends")
     bound: float = Field(1.5, gt=0, le=100, description="weights lie in [-bound, bound]")
     l1: float = Field(0.05, ge=0, le=100, description="times the mean absolute weight, added to the loss")
-    rank: int | None = Field(None, ge=1, le=1_024, description="of a form that is cut; left out: the modules' largest")
+    rank: int | None = Field(None, ge=1, le=1_024, description="of a form that is cut; left out: the adapters' largest")
     density: float = Field(0.5, gt=0, lt=1, description="share of entries that ties, dare and magnitude_prune keep")
     tune: Tune | None = Field(Tune(), description="null for the composition alone, as with search none")
     controls: Controls = Field("quick", description="what the report sets beside the composition")
     seed: int = Field(0, ge=0, lt=2**32, description="of every draw: the same request gives the same result")
-    template: Template | None = Field(None, description="left out: the one the modules were trained with, else chat")
+    template: Template | None = Field(None, description="left out: the one the adapters were trained with, else chat")
 
     @model_validator(mode="after")
     def fits_together(self) -> "ComposeRequest":
         if self.search == "none":
             if isinstance(self.modules, Candidates):
-                raise ValueError("given weights need given modules; name them")
+                raise ValueError("given weights need given adapters; name them")
             if self.weights is None or len(self.weights) != len(self.modules):
                 count = 0 if self.weights is None else len(self.weights)
-                raise ValueError(f"search none needs a weight for each module: {len(self.modules)}, not {count}")
+                raise ValueError(f"search none needs a weight for each adapter: {len(self.modules)}, not {count}")
         elif self.weights is not None:
             raise ValueError("a search finds the weights itself; leave them out, or choose search none")
         elif self.form not in SEARCHED:
@@ -167,7 +167,7 @@ def check_composable(modules: Sequence[Adapter], form: str) -> None:
     for module in modules:
         place = (module.pinned.commit, module.pinned.folder)
         if place in seen:
-            raise IncompatibleModules(f"{module.repo} is chosen twice; every module may take part once.")
+            raise IncompatibleModules(f"{module.repo} is chosen twice; every adapter may take part once.")
         seen.add(place)
         check_plain(module)
     if form in ON_FACTORS:

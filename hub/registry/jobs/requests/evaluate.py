@@ -1,4 +1,4 @@
-"""The kind `evaluate`: modules by data sets."""
+"""The kind `evaluate`: adapters by data sets."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
@@ -22,7 +22,7 @@ from hub.vocabulary import Metric, Template
 
 
 class EvaluateRequest(Request):
-    """Score modules on data sets; the figures are kept with the commits."""
+    """Score adapters on data sets; the figures are kept with the commits."""
 
     kind: Literal["evaluate"]
     modules: list[Module] = Field(default=[], max_length=100)
@@ -35,7 +35,7 @@ class EvaluateRequest(Request):
     limit: int = Field(500, ge=1, le=10_000, description="the first so many examples of each data set")
     max_new_tokens: int = Field(32, ge=1, le=1_024, description="where an answer ends at the latest")
     seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap")
-    template: Template | None = Field(None, description="left out: the one the modules were trained with, else chat")
+    template: Template | None = Field(None, description="left out: the one the adapters were trained with, else chat")
 
     def named_modules(self) -> Sequence[Module]:
         return self.modules

@@ -54,7 +54,7 @@ class Vote(Strict):
 
 
 class ParRequest(ResultRequest):
-    """LoRA-PAR: fast thinking supervised, slow thinking reinforced, each on its own elements of one module (arXiv 2507.20999)."""
+    """LoRA-PAR: fast thinking supervised, slow thinking reinforced, each on its own elements of one adapter (arXiv 2507.20999)."""
 
     kind: Literal["par"]
     base: str = Field(description="the registered base that learns")

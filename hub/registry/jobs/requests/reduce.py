@@ -33,11 +33,11 @@ from hub.vocabulary import (
 
 
 class ReduceRequest(ResultRequest):
-    """Make a base better at a task by cutting singular values of a few of its matrices (arXiv 2510.20800), or a module smaller."""
+    """Make a base better at a task by cutting singular values of a few of its matrices (arXiv 2510.20800), or an adapter smaller."""
 
     kind: Literal["reduce"]
     subject: Subject = Field("base", description="what is reduced")
-    base: str | None = Field(None, description="left out: the module's")
+    base: str | None = Field(None, description="left out: the adapter's")
     module: Module | None = Field(
         None, description="what is made smaller, or what is merged into the base before it is reduced"
     )
@@ -52,30 +52,31 @@ class ReduceRequest(ResultRequest):
         description="of a base: which cuts are tried, and how many examples give the gradient and measure a cut",
     )
     score: CutScore | ComponentScore | None = Field(
-        None, description="left out: tail_taylor for a base, fisher for a module"
+        None, description="left out: tail_taylor for a base, fisher for an adapter"
     )
     top: int = Field(10, ge=1, le=100, description="of a base: matrices that are tried")
     budget: int = Field(
         10, ge=1, le=1_000, description="of a base: cuts tried one by one; joining them may take as many trials again"
     )
     loss_budget: float = Field(
-        0.01, ge=0, le=10, description="of a module: nats per target token that being smaller may cost"
+        0.01, ge=0, le=10, description="of an adapter: nats per target token that being smaller may cost"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="of the examples that a variant draws and of the bootstrap")
-    template: Template | None = Field(None, description="left out: the one the module was trained with, else chat")
+    template: Template | None = Field(None, description="left out: the one the adapter was trained with, else chat")
 
     @model_validator(mode="after")
     def fits_together(self) -> "ReduceRequest":
         if self.subject == "module" and self.module is None:
-            raise ValueError("name the module that shall be smaller")
+            raise ValueError("name the adapter that shall be smaller")
+        what = "an adapter" if self.subject == "module" else "a base"
         foreign = ("form", "variant", "top", "budget") if self.subject == "module" else ("loss_budget",)
         if given := [name for name in foreign if name in self.model_fields_set]:
-            raise ValueError(f"{given[0]} has no meaning for a {self.subject}; leave it out")
+            raise ValueError(f"{given[0]} has no meaning for {what}; leave it out")
         if self.form == "factors" and self.module:
-            raise ValueError("the factors hold only what was cut; leave the module out, or choose another form")
+            raise ValueError("the factors hold only what was cut; leave the adapter out, or choose another form")
         scores = COMPONENT_SCORES if self.subject == "module" else CUT_SCORES
         if self.score is not None and self.score not in scores:
-            raise ValueError(f"the score {self.score} is none for a {self.subject}; choose {', '.join(scores)}")
+            raise ValueError(f"the score {self.score} is none for {what}; choose {', '.join(scores)}")
         return self
 
     def named_modules(self) -> Sequence[Module]:

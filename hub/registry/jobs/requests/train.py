@@ -24,7 +24,7 @@ from hub.registry.jobs.requests.common import (
 from hub.registry.platform.errors import InvalidInput
 from hub.vocabulary import Init, Schedule, Template
 
-# What a module that is trained further decides by itself.
+# What an adapter that is trained further decides by itself.
 GIVEN_BY_START = ("rank", "alpha", "targets", "dropout", "init", "rslora", "dora")
 
 # The names under which hub.lora knows what is asked for here under another.
@@ -53,13 +53,13 @@ class LrSearch(Strict):
 
 
 class TrainRequest(ResultRequest):
-    """LoRA+: train a module, or train one further, with two learning rates (arXiv 2402.12354)."""
+    """LoRA+: train an adapter, or train one further, with two learning rates (arXiv 2402.12354)."""
 
     kind: Literal["train"]
     examples: Examples = Field(description="what is learnt: a file of a data set, or examples written out here")
     held_out: Examples | None = Field(None, description="what the result is measured on; at least 100 for a claim")
-    base: str | None = Field(None, description="may be left out where a module is trained further")
-    start_from: Module | None = Field(None, description="the module to train further")
+    base: str | None = Field(None, description="may be left out where an adapter is trained further")
+    start_from: Module | None = Field(None, description="the adapter to train further")
     rank: int = Field(8, ge=1, le=512, description="of A and B: more can learn more, and is larger")
     alpha: float | None = Field(None, gt=0, le=4_096, description="left out: twice the rank")
     targets: Literal["all-linear"] | list[str] = Field(
@@ -93,17 +93,17 @@ class TrainRequest(ResultRequest):
     lr_search: LrSearch | None = Field(None, description="try several rates first")
     compare: list[Literal["lora"]] = Field([], max_length=1, description="also train plain LoRA at the same budget")
     seed: int = Field(0, ge=0, lt=2**32, description="of every draw: the same request gives the same result")
-    template: Template | None = Field(None, description="left out: the one the module was trained with, else chat")
+    template: Template | None = Field(None, description="left out: the one the adapter was trained with, else chat")
 
     @model_validator(mode="after")
     def fits_together(self) -> "TrainRequest":
         if self.start_from:
             decided = [name for name in GIVEN_BY_START if name in self.model_fields_set]
             if decided:
-                raise ValueError(f"the module to train further decides {', '.join(decided)}; leave that out")
+                raise ValueError(f"the adapter to train further decides {', '.join(decided)}; leave that out")
         if self.dora and self.init.startswith("pissa"):
             raise ValueError(
-                "what PiSSA takes out of the base cannot be given back to a DoRA module; choose one of them"
+                "what PiSSA takes out of the base cannot be given back to a DoRA adapter; choose one of them"
             )
         if self.load_in_4bit and (self.dora or self.init not in ("default", "gaussian", "a_zero")):
             raise ValueError(
