@@ -4,7 +4,7 @@ An update changes layer l by X_l = s_l B_l A_l with rank r. The Frobenius produc
 
     <X, Y> = sum_l s_l t_l trace((B_l^T D_l) (C_l A_l^T))     for Y_l = t_l D_l C_l,
 
-`cosines` computes the exact cosine for any number of modules at once. For a library that grows by one module at a time, `sketch`
+`cosines` computes the exact cosine for any number of adapters at once. For a library that grows by one adapter at a time, `sketch`
 computes a short vector of each: WIDTH random bilinear measurements u_k^T X v_k with signs u, v (a Johnson-Lindenstrauss projection whose
 directions have rank one, so that it costs rank-sized work; signs in the place of Gaussians as in arXiv 2110.13970). Products of
 sketches are unbiased estimates of products of updates. The error of the cosine is proportional to 1 - cosine^2, so near duplicates are
@@ -60,7 +60,7 @@ def cosines(updates: Sequence[Update]) -> Cosines:
             members_of.setdefault((path, factors.shape), []).append(index)
     count = len(updates)
     products = np.zeros((count, count))
-    squares = np.zeros((count, len(members_of)))  # |X_l|^2 of every module and layer
+    squares = np.zeros((count, len(members_of)))  # |X_l|^2 of every adapter and layer
     for column, ((path, _), members) in enumerate(members_of.items()):
         block = _products([updates[index][path] for index in members])
         products[np.ix_(members, members)] += block
@@ -148,7 +148,7 @@ def near_duplicates(cosine: Doubles, least: float = DUPLICATE) -> list[tuple[int
 def clusters(cosine: Doubles, least: float) -> list[list[int]]:
     """Clusters by average linkage: join the two clusters with the highest mean cosine, while it is at least `least`.
 
-    Every module is in exactly one cluster; the largest come first. Single linkage would chain dissimilar modules.
+    Every adapter is in exactly one cluster; the largest come first. Single linkage would chain dissimilar adapters.
     """
     groups = [[index] for index in range(len(cosine))]
     sums = cosine.copy()  # of the cosines between two clusters
@@ -173,7 +173,7 @@ def layout(cosine: Doubles) -> tuple[Doubles, float]:
     """(coordinates in the plane (n, 2), the share of the squared distances that they explain): classical scaling (Torgerson 1952).
 
     The squared distance of two updates of length one is 2 (1 - cosine), so the matrix to decompose is that of the centred cosines.
-    The signs of a decomposition are arbitrary: on both axes the module farthest from the centre has a positive coordinate.
+    The signs of a decomposition are arbitrary: on both axes the adapter farthest from the centre has a positive coordinate.
     """
     if len(cosine) < 2:
         return np.zeros((len(cosine), 2)), 1.0

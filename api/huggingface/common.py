@@ -28,7 +28,7 @@ async def get_repo_type(kind: str) -> RepoType:
         return "model"
     if kind == "datasets":
         return "dataset"
-    raise NotFound(f"There is nothing at this address: this hub has models and datasets, and no {kind[:100]!r}.")
+    raise NotFound(f"There is nothing at this address: this hub has models and data sets, and no {kind[:100]!r}.")
 
 
 RepoTypeDep = Annotated[RepoType, Depends(get_repo_type)]  # for routes below /api/{kind}/{namespace}/{name}

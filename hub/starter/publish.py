@@ -33,7 +33,7 @@ def publish_module(services: Services, viewer: Viewer, folder: Path, name: str, 
 
 
 def publish_data(services: Services, viewer: Viewer, task: Task, name: str, visibility: Visibility) -> None:
-    """The examples of a task as a data set: what the module was trained on, and what nobody may train on."""
+    """The examples of a task as a data set: what the adapter was trained on, and what nobody may train on."""
     texts = {
         "README.md": f"---\nlicense: apache-2.0\nprompt_template: {TEMPLATE}\n---\n\n# {task.title.capitalize()}\n",
         "train.jsonl": jsonl(task.train),

@@ -1,4 +1,4 @@
-"""What `make dev` fills an instance with: a team, its members, a module, two data sets and a few jobs. Running it again adds nothing."""
+"""What `make dev` fills an instance with: a team, its members, an adapter, two data sets and a few jobs. Running it again adds nothing."""
 
 import json
 from dataclasses import asdict

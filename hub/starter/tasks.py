@@ -1,4 +1,4 @@
-"""Small text tasks whose examples are generated here: what the starter modules are trained on, and new tasks to compose them for.
+"""Small text tasks whose examples are generated here: what the starter adapters are trained on, and new tasks to compose them for.
 
 Every task is the same wherever it is generated: all sampling is seeded by the task's name. Inputs of the held-out examples never
 occur among the training ones. All are short: prompt and answer together stay under 40 tokens of the built-in base.
@@ -19,7 +19,7 @@ from hub.starter.words import (
     REGULAR_VERBS,
 )
 
-TEMPLATE = "plain"  # the prompt template of all starter modules and data
+TEMPLATE = "plain"  # the prompt template of all starter adapters and data
 HELD_OUT = 120
 
 
@@ -31,7 +31,7 @@ class TextPair:
 
 @dataclass(frozen=True)
 class Task:
-    """`name` also names the module that learns it, `title` says what is asked for."""
+    """`name` also names the adapter that learns it, `title` says what is asked for."""
 
     name: str
     title: str
@@ -202,7 +202,7 @@ def _capital_number(generator: random.Random) -> tuple[str, str]:
     return str(number), number_words(number).upper()
 
 
-# What the starter modules are trained on, one module a task.
+# What the starter adapters are trained on, one adapter a task.
 TASKS: tuple[Task, ...] = (
     make_task("number-words", "numbers in words", "Write in words", sampled("number-words", 720, _in_words)),
     make_task("plurals", "plurals of nouns", "Give the plural", ((noun, plural(noun)) for noun in _NOUNS)),
@@ -233,7 +233,7 @@ TASKS: tuple[Task, ...] = (
     ),
 )
 
-# What no module was trained on, to compose them for.
+# What no adapter was trained on, to compose them for.
 NEW_TASKS: tuple[Task, ...] = (
     make_task(
         "third-person", "verbs in the third person", "Give the form for he or she", ((v, with_s(v)) for v in _VERBS)

@@ -1,7 +1,7 @@
 """Train the starter library again: `python -m hub.starter.train [NAME ...] --out DIR`.
 
 One LoRA a task of hub.starter.tasks, on the built-in base, all with the same recipe and a fixed seed; each is measured on its task's
-held-out examples beside the base alone, and its card says so. May be interrupted: finished modules are kept and not trained again.
+held-out examples beside the base alone, and its card says so. May be interrupted: finished adapters are kept and not trained again.
 On the same kind of device, thread count and versions the files come out the same, byte by byte.
 """
 
@@ -42,7 +42,7 @@ def examples(pairs: tuple[TextPair, ...]) -> list[Example]:
 
 
 def make(base: Base, task: Task, folder: Path) -> None:
-    """Train and measure one module; `folder` appears when it is complete."""
+    """Train and measure one adapter; `folder` appears when it is complete."""
     seen = examples(task.train)
     trained = train(
         base,
@@ -65,7 +65,7 @@ def make(base: Base, task: Task, folder: Path) -> None:
 
 
 def score(base: Base, task: Task, folder: Path | None) -> Scores:
-    """On the held-out examples, as the module was written, so that the rounding to bfloat16 is in the figures."""
+    """On the held-out examples, as the adapter was written, so that the rounding to bfloat16 is in the figures."""
     return evaluate(
         base,
         read(folder) if folder else None,
@@ -135,7 +135,7 @@ def interval(estimate: Estimate) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m hub.starter.train", description="Train the starter library again.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these tasks")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "modules", help="where the modules go")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "modules", help="where the adapters go")
     parser.add_argument("--base", type=Path, default=Path("data/cache/bases/built-in"), help="the converted base")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One instance for the whole matrix: an organisation, somebody in each role, and repos of each visibility that are made when needed."""
+"""One instance for the whole matrix: an organization, somebody in each role, and repos of each visibility that are made when needed."""
 
 import itertools
 import uuid
@@ -51,7 +51,7 @@ class Instance:
         self.things.pop(visibility)
 
     def _ended_job(self, repo: str, number: int) -> str:
-        """Cancelled, so that its stream of events ends at once. Its result would be the organisation's, so its members see it."""
+        """Cancelled, so that its stream of events ends at once. Its result would be the organization's, so its members see it."""
         owner = self.people["owner"]
         examples = {"inline": [{"input": "a", "target": "b"}]}
         body = {

@@ -1,6 +1,6 @@
 """Who may do what, one row a route. test_matrix.py asks every route as every role, for a private, an internal and a public repo.
 
-The repo belongs to the organisation "weavers". A route that has no row here fails the suite.
+The repo belongs to the organization "weavers". A route that has no row here fails the suite.
 """
 
 from collections.abc import Mapping
@@ -140,7 +140,7 @@ TABLE: tuple[Row, ...] = (
     Row("POST", "/account/sessions/{session_id}/end", "an account", 404, asked=f"/account/sessions/{NOWHERE}/end"),
     Row("GET", "/activity", "an owner", send={"params": {"namespace": "weavers"}}),
     Row("POST", "/device", "an account", 404, {"data": {"code": "AAAA-AAAA", "answer": "deny"}}),
-    # organisations
+    # organizations
     Row("GET", "/v1/organizations", "a user"),
     Row("POST", "/v1/organizations", "an account", 201, {"json": {"name": "o{fresh}"}}),
     Row("GET", f"{MINE}/members", "a member"),

@@ -1,4 +1,4 @@
-"""The starter modules: small, alike, sound, and with cards that say what was measured."""
+"""The starter adapters: small, alike, sound, and with cards that say what was measured."""
 
 import json
 from pathlib import Path

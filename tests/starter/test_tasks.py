@@ -31,7 +31,7 @@ def test_opposites_are_not_trained_on_backwards() -> None:
 
 
 def test_generation_does_not_depend_on_the_process() -> None:
-    """The cards of the modules are about exactly these examples."""
+    """The cards of the adapters are about exactly these examples."""
     text = "\n".join(f"{pair.input}\t{pair.target}" for task in ALL for pair in (*task.train, *task.held_out))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "ae733f427f56aec8"
 

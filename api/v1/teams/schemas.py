@@ -49,7 +49,7 @@ class AcceptInvitation(BaseModel):
 
 
 class NewService(NewToken):
-    name: str = Field(min_length=1, max_length=60, description="the account is called ORGANISATION-NAME")
+    name: str = Field(min_length=1, max_length=60, description="the account is called ORGANIZATION-NAME")
     role: Role = "write"
 
 

@@ -300,4 +300,4 @@ def test_what_is_not_offered_says_so(client: TestClient, ann: Person, method: st
 
 def test_other_kinds_of_repo_are_not_there(client: TestClient, ann: Person) -> None:
     for path in ("/api/spaces", "/api/spaces/ann/r", "/api/users/ann/likes"):
-        assert "models and datasets" in protocol.error_of(client.get(path, headers=ann.headers), 404)
+        assert "models and data sets" in protocol.error_of(client.get(path, headers=ann.headers), 404)

@@ -1,4 +1,4 @@
-"""Organisations: members, roles, invitations and accounts for programs, over HTTP."""
+"""Organizations: members, roles, invitations and accounts for programs, over HTTP."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,12 +40,12 @@ def join(client: TestClient, guest: Person, secret: str) -> Any:
 
 @pytest.mark.parametrize("name", ["ann", "ANN", "weavers", "Weavers"])
 @pytest.mark.usefixtures("weavers")
-def test_a_name_is_taken_once_by_people_and_organisations_together(client: TestClient, bob: Person, name: str) -> None:
+def test_a_name_is_taken_once_by_people_and_organizations_together(client: TestClient, bob: Person, name: str) -> None:
     answer = ask(client, bob, "POST", "/v1/organizations", name=name)
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "name_taken")
 
 
-def test_an_organisation_cannot_shadow_an_address(client: TestClient, ann: Person) -> None:
+def test_an_organization_cannot_shadow_an_address(client: TestClient, ann: Person) -> None:
     assert ask(client, ann, "POST", "/v1/organizations", name="jobs").status_code == 422
 
 
@@ -131,7 +131,7 @@ def test_a_person_s_namespace_has_no_other_members(client: TestClient, ann: Pers
 
 
 @pytest.mark.usefixtures("weavers")
-def test_a_service_account_works_for_its_organisation_until_it_is_stopped(
+def test_a_service_account_works_for_its_organization_until_it_is_stopped(
     client: TestClient, services: Services, ann: Person
 ) -> None:
     published.base(services)
@@ -141,7 +141,7 @@ def test_a_service_account_works_for_its_organisation_until_it_is_stopped(
     assert (body["account"], body["scopes"]) == ("weavers-ci", ["read", "write", "jobs"])
     headers = {"Authorization": f"Bearer {body['secret']}"}
     upload_adapter(client, headers, "weavers/from-ci")
-    # What nobody named a place for goes to the organisation.
+    # What nobody named a place for goes to the organization.
     job = client.post("/v1/jobs", headers=headers, json={"kind": "generate", "prompt": "hi", "base": "tests/tiny-base"})
     assert job.json()["namespace"] == "weavers", job.text
     assert client.post("/v1/tokens", headers=headers, json={"name": "more"}).status_code == 403
