@@ -245,7 +245,7 @@ TABLE: tuple[Row, ...] = (
         "/upload/publish",
         "a user",
         403,
-        {"data": {"namespace": "weavers", "kept": "[]", "expires": "1", "signature": "x"}},
+        {"data": {"namespace": "weavers", "entries": "[]", "expires": "1", "signature": "x"}},
     ),
     Row("GET", "/v1/adapters/{namespace}/{name}", "read"),
     Row("GET", MODULE, "read"),
