@@ -1,4 +1,4 @@
-"""Unpack one uploaded .zip, .tar or .tar.gz into plain files, believing nothing that it says of itself.
+"""Unpack one uploaded .zip, .tar or .tar.gz into plain files, trusting none of its metadata.
 
 Nothing in the archive decides where bytes are written: files are numbered on disk and named only in the mapping that is
 returned. Sizes are counted as they come out, since the declared ones are the sender's to choose.
@@ -23,7 +23,7 @@ MAX_PATH = 500
 MAX_PART = 200
 _ALLOWED = re.compile(r"[A-Za-z0-9._+ /-]+", re.ASCII)
 
-# What a Mac adds beside each file; it is no part of what the sender means to send.
+# Files that macOS adds beside each file, without the sender meaning to send them.
 MAC_EXTRAS = re.compile(r"(^|/)(__MACOSX/|\._|\.DS_Store$)")
 
 File = TypeVar("File")
@@ -34,7 +34,7 @@ class UnsafePath(InvalidInput):
 
 
 class BadArchive(InvalidInput):
-    """It cannot be read: not an archive, damaged, or compressed in a way that is not accepted."""
+    """The archive cannot be read: not an archive, damaged, or compressed in a way that is not accepted."""
 
     code = "bad_archive"
 
@@ -62,7 +62,7 @@ class TooManyFiles(TooLarge):
 
 
 def safe_path(path: str) -> str:
-    """The path of a file in a tree, as it came if it can be kept. Raises UnsafePath.
+    """Return the path of a file in a tree unchanged if it is safe. Raises UnsafePath.
 
     Letters, digits, space and . _ + - are allowed, so that the same tree can be written on any system; no part may be empty,
     consist of dots, or begin or end with a space; and none is .git, whose hooks some later `git` would run.
@@ -84,9 +84,9 @@ def safe_path(path: str) -> str:
 
 
 def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, into: Path) -> dict[str, Path]:
-    """Path in the archive -> file in the existing folder `into`. One folder around everything is taken off.
+    """Path in the archive -> file in the existing folder `into`. One folder around everything is stripped.
 
-    `name` tells by its ending what kind of archive it is. At most `limit_files` files of `limit_bytes` bytes in all are written.
+    The ending of `name` decides the archive's format. At most `limit_files` files of `limit_bytes` bytes in all are written.
     Raises the classes above; files already written stay in `into`, whose owner removes it.
     """
     members = (
@@ -98,8 +98,8 @@ def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, int
     with closing(members):
         try:
             for path, stream in members:
-                wanted = not MAC_EXTRAS.search(path)
-                if wanted and safe_path(path) in written:
+                is_content = not MAC_EXTRAS.search(path)
+                if is_content and safe_path(path) in written:
                     raise DuplicateName(f"{name} holds {path!r} twice; pack each file once.")
                 if len(written) == limit_files:
                     raise TooManyFiles(f"{name} holds more than {limit_files} files; send only the adapter's own.")
@@ -107,10 +107,10 @@ def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, int
                 left -= _write(stream, target, left)
                 if left < 0:
                     raise ArchiveTooLarge(f"{name} unpacks to more than {limit_bytes} bytes, the most accepted.")
-                if wanted:
+                if is_content:
                     written[path] = target
                 else:
-                    target.unlink()  # written all the same, so that its bytes were counted
+                    target.unlink()  # written first, so that its bytes are counted
         except _DAMAGE as error:
             raise BadArchive(
                 f"{name} cannot be unpacked ({error}); pack it again as a plain .zip or .tar.gz."
@@ -118,7 +118,7 @@ def unpack(file: BinaryIO, name: str, *, limit_bytes: int, limit_files: int, int
     return without_top(written)
 
 
-# What zipfile, tarfile, gzip and zlib raise for bytes that make no sense to them.
+# Errors that zipfile, tarfile, gzip and zlib raise for damaged input.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -132,8 +132,10 @@ _DAMAGE = (
 
 
 class _Bounded(io.RawIOBase):
-    """A file of which nobody can read more than `limit` bytes at once: zipfile takes in the whole directory of an archive,
-    and tarfile a whole extended header, in one read of a length that the archive states."""
+    """A file that refuses reads of more than `limit` bytes at once.
+
+    zipfile reads the whole directory of an archive, and tarfile a whole extended header, in one read of a length that the archive states.
+    """
 
     def __init__(self, file: BinaryIO | gzip.GzipFile, limit: int) -> None:
         self.file, self.limit = file, limit
@@ -211,7 +213,7 @@ def _write(stream: IO[bytes], target: Path, limit: int) -> int:
 
 
 def without_top(written: Mapping[str, File]) -> dict[str, File]:
-    """Without the one folder around everything, if there is such. Raises DuplicateName for names that one disk cannot hold."""
+    """Strip the one folder around everything, if there is one. Raises DuplicateName for names that one disk cannot hold."""
     tops = {path.partition("/")[0] for path in written}
     nested = len(tops) == 1 and all("/" in path for path in written)
     named = {path.partition("/")[2] if nested else path: file for path, file in written.items()}
@@ -220,7 +222,7 @@ def without_top(written: Mapping[str, File]) -> dict[str, File]:
 
 
 def _refuse_clashes(paths: Iterable[str]) -> None:
-    """Two names that one disk cannot hold: alike but for their case, or a file where another path has a folder."""
+    """Refuse two names that one disk cannot hold: equal but for case, or a file where another path has a folder."""
     seen: dict[str, str] = {}
     for path in paths:
         other = seen.setdefault(path.casefold(), path)

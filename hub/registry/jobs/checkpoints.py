@@ -1,7 +1,7 @@
-"""Where a long job's worker keeps its place in S3, so that the next attempt goes on instead of starting anew.
+"""Checkpoints of long jobs in S3, from which the next attempt resumes.
 
-A key belongs to one attempt: a worker that lost its lease and does not know it yet can only write over its own place, never over that of
-the attempt that took the job from it. The sweep removes what ended jobs leave behind.
+A key belongs to one attempt: a worker that lost its lease without noticing can overwrite only its own checkpoint. It cannot overwrite that
+of the attempt that took over the job. The sweep removes the checkpoints of ended jobs.
 """
 
 import uuid
@@ -25,7 +25,7 @@ def key(job_id: uuid.UUID, stage: str, attempt: int) -> str:
 
 
 def keep(services: Services, lease: Lease, stage: str, file: Path) -> None:
-    """Store a stage's place. Raises LeaseLost, and stores nothing, if the lease is gone."""
+    """Store a stage's checkpoint. Raises LeaseLost, and stores nothing, if the lease is gone."""
     with transaction(services.sessions) as session:
         if not leases.renew(session, lease, services.settings.lease_seconds):
             raise LeaseLost
@@ -34,7 +34,7 @@ def keep(services: Services, lease: Lease, stage: str, file: Path) -> None:
 
 
 def fetch(services: Services, lease: Lease, stage: str, file: Path) -> bool:
-    """Write the place that the latest earlier attempt has kept to `file`. False if none has."""
+    """Write the checkpoint of the latest earlier attempt to `file`. False if there is none."""
     for attempt in range(lease.attempt - 1, 0, -1):
         try:
             pieces = services.storage.stream_key(key(lease.job_id, stage, attempt))
@@ -47,14 +47,14 @@ def fetch(services: Services, lease: Lease, stage: str, file: Path) -> bool:
 
 
 def remove_ended(services: Services) -> int:
-    """Remove the places of jobs that have ended."""
+    """Remove the checkpoints of jobs that have ended."""
     keys = list(services.storage.keys_older_than(PREFIX, datetime.now(UTC) + timedelta(days=1)))
-    found = {uuid.UUID(each.split("/")[1]) for each in keys}
-    if not found:
+    job_ids = {uuid.UUID(key.split("/")[1]) for key in keys}
+    if not job_ids:
         return 0
     with transaction(services.sessions) as session:
-        live = set(session.scalars(select(Job.id).where(Job.id.in_(found), Job.state.in_(("queued", "running")))))
-    ended = [each for each in keys if uuid.UUID(each.split("/")[1]) not in live]
-    for each in ended:
-        services.storage.delete_key(each)
+        live = set(session.scalars(select(Job.id).where(Job.id.in_(job_ids), Job.state.in_(("queued", "running")))))
+    ended = [key for key in keys if uuid.UUID(key.split("/")[1]) not in live]
+    for key in ended:
+        services.storage.delete_key(key)
     return len(ended)

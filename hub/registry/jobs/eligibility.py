@@ -100,14 +100,14 @@ def incompatibility_reason(
     base_model: str | None,
     flags: Sequence[str],
     ranks: Sequence[int],
-    wanted: str,
+    wanted_base: str,
     form: str | None,
     equal_to: Sequence[int] | None,
 ) -> str:
-    """Why an adapter cannot take part, or nothing."""
+    """Why an adapter cannot take part; empty if it can."""
     if base_id is None:
         return f"is for {base_model}, which is not registered here" if base_model else "names no base"
-    if base_id != wanted:
+    if base_id != wanted_base:
         return f"is for {base_id}"
     if form and (odd := [flag for flag in flags if flag in NOT_PLAIN]):
         return f"uses {odd[0]}, which a weighted sum of A and B cannot express"

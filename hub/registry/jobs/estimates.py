@@ -1,4 +1,4 @@
-"""About how long a job will take: from the jobs of its kind on its base that have succeeded here, those most like it in size."""
+"""Estimate how long a job takes, from succeeded jobs of its kind on its base that are nearest to it in size."""
 
 import math
 import statistics
@@ -24,7 +24,7 @@ LIKE = 8  # of these, so many that are nearest in size
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds from a job's start to its end, between the quartiles of what the jobs most like it say."""
+    """Seconds from a job's start to its end: the quartiles over the jobs most like it."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class Estimate:
 def estimate(
     session: Session, kind: JobKind, base: str, settings: Settings, *, examples: int, held_out: int
 ) -> Estimate | None:
-    """None where no such job has succeeded here yet. Sizes are in bytes; `settings` are the request's, with its defaults."""
+    """The estimate, or None while no such job has succeeded. Sizes are in bytes; `settings` are the request's, with its defaults."""
     size = KINDS[kind].size
     wanted = size(settings, examples, held_out)
     try:
@@ -56,15 +56,15 @@ def estimate(
     return scaled(wanted, done)
 
 
-def scaled(wanted: float, done: Sequence[tuple[float, float]]) -> Estimate | None:
-    """From (work, seconds) of earlier jobs, the nearest in size.
+def scaled(work_wanted: float, done: Sequence[tuple[float, float]]) -> Estimate | None:
+    """The estimate from (work, seconds) of the earlier jobs that are nearest in size.
 
-    What part of a job's time grows with its size is not known, so each says a range: from none of it to all of it.
+    How much of a job's time grows with its size is unknown. So each earlier job gives a range: from none of it to all of it.
     """
-    near = sorted(done, key=lambda each: abs(math.log(each[0] / wanted)))[:LIKE]
+    near = sorted(done, key=lambda job: abs(math.log(job[0] / work_wanted)))[:LIKE]
     if not near:
         return None
-    ranges = [sorted((seconds, seconds * wanted / amount)) for amount, seconds in near]
+    ranges = [sorted((seconds, seconds * work_wanted / amount)) for amount, seconds in near]
     return Estimate(_quartile([low for low, _ in ranges], 0), _quartile([high for _, high in ranges], 2), len(near))
 
 
@@ -73,7 +73,7 @@ def _quartile(values: Sequence[float], which: int) -> float:
 
 
 def _byte_sizes(params: Params, sizes: Mapping[tuple[str, str], int]) -> tuple[int, int]:
-    """Of the examples that a job computed on, and of those held out."""
+    """Bytes of the examples that a job computed on, and of the held-out ones."""
 
     def size(source: PinnedExamples) -> int:
         return sizes.get((source.commit, source.path), 0)

@@ -1,4 +1,4 @@
-"""The life of a job. Its row is the truth; a lease, not a lock, says who works on it; every write of a worker carries the lease's token."""
+"""The life cycle of a job. Its row is authoritative. A lease, not a lock, names its worker, and each write carries the lease's token."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -31,14 +31,14 @@ class CancelRequested(Exception):
 
 
 class TimeLimitReached(Exception):
-    """The job has run for as long as it may."""
+    """The job has reached its time limit."""
 
     code = "time_limit"
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Who claims: the process's name, and the device that it computes on ("cpu", or "cuda" and the card's name)."""
+    """A worker process: its name, and the device that it computes on ("cpu", or "cuda" and the card's name)."""
 
     name: str
     device: str
@@ -52,11 +52,11 @@ class Lease:
     next_seq: int
 
 
-# What a worker does. Each write is one statement that names the lease; no rows means that the lease is gone.
+# Operations of a worker. Each write is one statement that names the lease; no rows means that the lease is gone.
 
 
 def claim(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: float) -> Lease | None:
-    """Take a job that is queued, or whose worker stopped renewing its lease. None if there is nothing to take."""
+    """Claim a job that is queued, or whose worker stopped renewing its lease. None if it cannot be claimed."""
     token = uuid.uuid4()
     free = or_(Job.state == "queued", and_(Job.state == "running", Job.lease_until < func.now()))
     row = session.execute(
@@ -82,9 +82,9 @@ def claim(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: fl
 def claim_fairly(session: Session, job_id: uuid.UUID, worker: Worker, lease_seconds: float) -> Lease | None:
     """Claim the next job of this one's queue, round-robin over namespaces, so that many jobs of one keep nobody waiting.
 
-    A message says that there is work, not which: there is one for each waiting job, so each is taken in the end. Next is the namespace
-    with the fewest running jobs there, then the one that was served longest ago, with its oldest job. Where none waits it is this job
-    itself, whose worker may have died.
+    There is one message for each waiting job, so every job is claimed in the end, though a message may claim another job than its own.
+    The namespace with the fewest running jobs comes first, then the one served longest ago. Its oldest job is claimed. Where none
+    waits, this job itself is claimed, as its worker may have died.
     """
     queue = select(Job.queue).where(Job.id == job_id).scalar_subquery()
     other = aliased(Job)
@@ -100,7 +100,7 @@ def claim_fairly(session: Session, job_id: uuid.UUID, worker: Worker, lease_seco
         .correlate(Job)
         .scalar_subquery()
     )
-    # Of each namespace its oldest job alone is looked at, and what another worker is taking at this moment is passed over.
+    # Only the oldest job of each namespace is a candidate. Jobs that another worker is claiming now are skipped.
     waiting = (
         select(Job.id)
         .where(Job.queue == queue, Job.state == "queued", Job.attempt < MAX_ATTEMPTS, ~Job.cancel_requested)
@@ -143,7 +143,7 @@ def renew(session: Session, lease: Lease, lease_seconds: float) -> bool:
 def record(
     session: Session, lease: Lease, seq: int, phase: str, step: int, total: int, numbers: Mapping[str, float]
 ) -> None:
-    """Write one event. Raises LeaseLost, CancelRequested or TimeLimitReached, at which the work must stop."""
+    """Write one event. Raises LeaseLost, CancelRequested or TimeLimitReached; the worker must then stop."""
     query = select(Job.cancel_requested, Job.time_limit, _over_time().label("over")).where(*_held(lease))
     row = session.execute(query.with_for_update(of=Job)).one_or_none()
     if row is None:
@@ -157,7 +157,7 @@ def record(
 
 
 def succeed(session: Session, lease: Lease, result: Mapping[str, JsonValue]) -> None:
-    """Raises LeaseLost, which rolls back whatever was published in the same transaction."""
+    """End the job as succeeded. Raises LeaseLost, which rolls back everything published in the same transaction."""
     if not _write(session, lease, state="succeeded", result=dict(result), finished_at=func.now()):
         raise LeaseLost
 
@@ -197,7 +197,7 @@ def _write(session: Session, lease: Lease, **values: Any) -> bool:
 
 
 def end_dead(session: Session) -> int:
-    """Settle jobs whose worker is gone: cancelled where that was asked, failed after the last attempt, else queued again."""
+    """End or requeue jobs whose worker is gone: cancelled if requested, failed after the last attempt, else queued again."""
     dead = and_(Job.state == "running", Job.lease_until < func.now())
     cancelled = session.execute(
         update(Job)
@@ -234,7 +234,7 @@ def _long_ago() -> ColumnElement[datetime]:
 
 
 def unsent(session: Session, queue: str, seconds: float) -> Sequence[uuid.UUID]:
-    """Jobs of a queue that wait although their message should have arrived; marked as sent now."""
+    """Waiting jobs of a queue whose message seems lost. They are marked as sent now."""
     late = (
         select(Job.id)
         .where(Job.state == "queued", Job.queue == queue, Job.sent_at < func.now() - timedelta(seconds=seconds))

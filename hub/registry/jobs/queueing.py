@@ -39,7 +39,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Submission:
-    """A request whose inputs exist, are readable by its owner and fit together: what `Request.resolve` makes of a body."""
+    """A checked request: its inputs exist, its owner may read them, and they fit together. `Request.resolve` makes it."""
 
     kind: JobKind
     queue: QueueName
@@ -61,7 +61,7 @@ def submit(
 ) -> Job:
     """Queue a job and wake a worker once it is committed.
 
-    The same key with the same request gives the job made first; with another request it raises IdempotencyMismatch.
+    The same key with the same request returns the first job. With another request it raises IdempotencyMismatch.
     """
     request_hash = hash_request(request)
     values = {
@@ -76,8 +76,8 @@ def submit(
         "request_hash": request_hash,
     }
     quota.require_slot(session, submission.namespace)
-    made = insert(Job).values(**values).on_conflict_do_nothing(index_elements=["owner_id", "idempotency_key"])
-    job_id = session.scalar(made.returning(Job.id))
+    insertion = insert(Job).values(**values).on_conflict_do_nothing(index_elements=["owner_id", "idempotency_key"])
+    job_id = session.scalar(insertion.returning(Job.id))
     if job_id is None:
         return existing(session, viewer, idempotency_key or "", request) or _vanished()
     for commit_id, role in {(item.commit_id, item.role) for item in submission.inputs}:
@@ -98,7 +98,7 @@ def hash_request(request: Mapping[str, JsonValue]) -> str:
 
 
 def existing(session: Session, viewer: Viewer, idempotency_key: str, request: Mapping[str, JsonValue]) -> Job | None:
-    """The job that this key made before, if any. Raises IdempotencyMismatch if the request was another one."""
+    """The job already submitted with this key, if any. Raises IdempotencyMismatch if its request differs."""
     job = session.scalar(select(Job).where(Job.owner_id == viewer.id, Job.idempotency_key == idempotency_key))
     if job is not None and job.request_hash != hash_request(request):
         raise IdempotencyMismatch(
@@ -112,7 +112,7 @@ def may_cancel(session: Session, viewer: Viewer, job: Job) -> bool:
 
 
 def cancel(session: Session, permit: UseJobs, job_id: uuid.UUID) -> Job:
-    """A queued job ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
+    """Cancel a job: a queued one ends at once, a running one at its next step. Raises AlreadyFinished after success or failure."""
     job = find(session, permit.viewer, job_id)
     if not may_cancel(session, permit.viewer, job):
         raise Forbidden(f"Only its owner and those who may write in {job.namespace!r} may cancel this job.")

@@ -1,4 +1,4 @@
-"""What the instance is used for: device-seconds of jobs, and, for administrators, its queues, workers and storage at this moment."""
+"""Usage of the instance: device-seconds of jobs, and, for administrators, the current queues, workers and storage."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ LARGEST = 100
 
 @dataclass(frozen=True)
 class Used:
-    """Of one namespace, month, device and kind of job."""
+    """Device-seconds of one namespace, month, device and kind of job."""
 
     namespace: str
     month: str  # in which the attempts began, by UTC: 2026-11
@@ -51,8 +51,10 @@ class Alive:
 
 @dataclass(frozen=True)
 class Wait:
-    """What a queued job waits for: about so many jobs are taken before it, so many run in its queue now, and so many workers are there;
-    if none is, when the last one was seen."""
+    """Why a queued job waits: about how many jobs run before it, how many run in its queue now, and how many workers there are.
+
+    Without a worker it says when the last one was seen.
+    """
 
     before: int
     running: int
@@ -77,18 +79,18 @@ class System:
 
 
 def of_namespace(session: Session, viewer: Viewer, namespace: str, months: int) -> list[Used]:
-    """For members and administrators. Raises NotFound for others."""
+    """The namespace's usage, for its members and administrators. Raises NotFound for others."""
     permissions.require_member(session, viewer, namespace)
     return _used(session, namespace, months)
 
 
 def of_instance(session: Session, months: int) -> list[Used]:
-    """Of every namespace, for administrators."""
+    """The usage of every namespace, for administrators."""
     return _used(session, None, months)
 
 
 def _used(session: Session, namespace: str | None, months: int) -> list[Used]:
-    """Every attempt counts, whatever became of it: from its claim to its end or, where the worker died, to its last heartbeat."""
+    """Sum the attempts, failed ones too: from the claim to the end or, if the worker died, to its last heartbeat."""
     month = func.to_char(Attempt.started_at, "YYYY-MM").label("month")
     seconds = func.sum(func.extract("epoch", Attempt.heartbeat_at - Attempt.started_at))
     since = func.date_trunc("month", func.now()) - func.make_interval(0, months - 1)
@@ -107,15 +109,15 @@ def _used(session: Session, namespace: str | None, months: int) -> list[Used]:
 
 
 def announce(session: Session, worker: Worker, queues: Sequence[str]) -> None:
-    """A worker is there, on these queues. Those that have said nothing for a day are forgotten."""
+    """Record that a worker serves these queues. Workers that have not announced themselves for a day are removed."""
     values = {"queues": list(queues), "device": worker.device, "seen_at": func.now()}
-    said = insert(WorkerProcess).values(name=worker.name, **values)
-    session.execute(said.on_conflict_do_update(index_elements=["name"], set_=values))
+    upsert = insert(WorkerProcess).values(name=worker.name, **values)
+    session.execute(upsert.on_conflict_do_update(index_elements=["name"], set_=values))
     session.execute(delete(WorkerProcess).where(WorkerProcess.seen_at < func.now() - timedelta(days=1)))
 
 
 def system(session: Session) -> System:
-    """For administrators: what waits and runs, who works on it, what is held, and what this month has used."""
+    """For administrators: queued and running jobs, workers, storage held, and this month's usage."""
     stored = select(func.count(), func.coalesce(func.sum(Blob.size), 0)).where(Blob.state == "stored")
     count, size = session.execute(stored).one()
     total = func.sum(Blob.size)
@@ -137,12 +139,15 @@ def system(session: Session) -> System:
 
 
 def wait(session: Session, job: Job) -> Wait:
-    """Claims go round the namespaces, so of every other one as many jobs count as come before this one in its own, and one more."""
+    """Why a job waits. Claims go round the namespaces.
+
+    So every other namespace counts with at most one job more than precede this one in its own.
+    """
     same = and_(Job.queue == job.queue, Job.state == "queued")
     own = session.scalar(select(func.count()).where(same, Job.namespace == job.namespace, Job.id < job.id)) or 0
     others = select(func.count().label("waiting")).where(same, Job.namespace != job.namespace).group_by(Job.namespace)
-    each = func.least(others.subquery().c.waiting, own + 1)
-    before = own + int(session.scalar(select(func.coalesce(func.sum(each), 0))) or 0)
+    per_namespace = func.least(others.subquery().c.waiting, own + 1)
+    before = own + int(session.scalar(select(func.coalesce(func.sum(per_namespace), 0))) or 0)
     running = session.scalar(select(func.count()).where(Job.queue == job.queue, Job.state == "running")) or 0
     alive = WorkerProcess.seen_at > func.now() - timedelta(seconds=ALIVE_SECONDS)
     seen = select(func.count().filter(alive), func.max(WorkerProcess.seen_at)).where(
@@ -153,7 +158,7 @@ def wait(session: Session, job: Job) -> Wait:
 
 
 def devices(session: Session, job: Job) -> list[str]:
-    """What each attempt at a job ran on, the first one first."""
+    """The device of each attempt at a job, oldest first."""
     query = select(Attempt.device).where(Attempt.job_id == job.id).order_by(Attempt.attempt)
     return list(session.scalars(query))
 
@@ -180,7 +185,7 @@ def _queues(session: Session) -> list[QueueState]:
 
 
 def _workers(session: Session) -> list[Alive]:
-    """Those seen within the last minute, each with the jobs that it holds."""
+    """Workers seen within the last minute, each with the jobs that it holds."""
     held = and_(Attempt.worker == WorkerProcess.name, Attempt.job_id == Job.id, Attempt.attempt == Job.attempt)
     jobs = select(func.array_agg(Attempt.job_id)).where(held, Job.state == "running").correlate(WorkerProcess)
     alive = (

@@ -1,7 +1,7 @@
-"""Webhooks: when a job of a namespace ends, its receiver is told, at an address that the namespace's administrators chose among the
-hosts that the operator allows.
+"""Webhooks: when a job of a namespace ends, the hub sends an event to the namespace's receiver.
 
-An event is written in the transaction that ends the job, and sent by the sweep afterwards: at least once, for a day, then given up.
+The namespace's administrators choose its address among the hosts that the operator allows. An event is written in the transaction that
+ends the job. The sweep sends it afterwards, at least once, and gives up after a day.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class WebhookNotFound(NotFound):
 
 @dataclass(frozen=True)
 class Sending:
-    """An event about to be sent, with all that this needs, so that no transaction is open meanwhile."""
+    """An event about to be sent, with everything that sending needs, so that no transaction is open meanwhile."""
 
     id: uuid.UUID
     namespace: str
@@ -63,7 +63,7 @@ class Sending:
 
 
 def set_address(session: Session, admin: Administer, address: str, hosts: str) -> Webhook:
-    """Where to send from now on, with a new secret, which is shown this once. Raises BadWebhook."""
+    """Set the address, with a new secret that is shown once. Raises BadWebhook."""
     url = _checked(address)
     if not _allowed(url, hosts):
         raise BadWebhook(
@@ -71,8 +71,8 @@ def set_address(session: Session, admin: Administer, address: str, hosts: str) -
         )
     secret = SECRET_PREFIX + secrets.token_urlsafe(32)
     values = {"url": str(url), "secret": secret, "created_at": func.now()}
-    made = insert(Webhook).values(namespace=admin.namespace, **values)
-    session.execute(made.on_conflict_do_update(index_elements=["namespace"], set_=values))
+    upsert = insert(Webhook).values(namespace=admin.namespace, **values)
+    session.execute(upsert.on_conflict_do_update(index_elements=["namespace"], set_=values))
     admin.record(session, "webhook.set", _origin_of(url))
     return session.get_one(Webhook, admin.namespace, populate_existing=True)
 
@@ -86,7 +86,7 @@ def get(session: Session, viewer: Viewer, namespace: str) -> tuple[Webhook, Sequ
 
 
 def remove(session: Session, admin: Administer) -> None:
-    """What was not sent yet goes with it."""
+    """Remove the webhook and its unsent events."""
     session.delete(_find(session, admin.namespace))
     admin.record(session, "webhook.removed", admin.namespace)
 
@@ -103,9 +103,11 @@ def _checked(address: str) -> httpx.URL:
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise BadWebhook(f"{address!r} is no address: {error}") from None
+        raise BadWebhook(f"{address!r} is not a valid address: {error}") from None
     if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.fragment:
-        raise BadWebhook(f"{address!r} is no plain https address; write one without user name, password and #fragment.")
+        raise BadWebhook(
+            f"{address!r} is not a plain https address; write one without user name, password and #fragment."
+        )
     return url
 
 
@@ -116,7 +118,7 @@ def _allowed(url: httpx.URL, hosts: str) -> bool:
             if _origin_of(url) == _origin_of(httpx.URL(entry if "://" in entry else f"https://{entry}")):
                 return True
         except httpx.InvalidURL:
-            log.error("WEBHOOK_HOSTS names something that is no host", extra={"entry": entry})
+            log.error("WEBHOOK_HOSTS has an entry that is not a host", extra={"entry": entry})
     return False
 
 
@@ -129,7 +131,7 @@ def _origin_of(url: httpx.URL) -> str:
 
 def jobs_ended(session: Session, *job_ids: uuid.UUID) -> None:
     """Write an event for each job whose namespace has a webhook."""
-    # Locked, so that a webhook which is removed at this moment is seen to be gone, and does not undo the end of the job.
+    # Locked, so that a webhook removed at this moment is skipped and does not roll back the end of the job.
     ended = (
         select(Job.id, Job.namespace)
         .join(Webhook, Webhook.namespace == Job.namespace)
@@ -143,9 +145,9 @@ def jobs_ended(session: Session, *job_ids: uuid.UUID) -> None:
 
 
 def send_due(services: Services) -> int:
-    """Send the events that are due, the oldest of each namespace first; how many receivers have accepted.
+    """Send the events that are due, the oldest of each namespace first. Returns how many were accepted.
 
-    A namespace whose receiver fails gets its next turn in another round, so that it keeps nobody else waiting.
+    A namespace whose receiver fails gets its next turn in the next round, so that others need not wait for it.
     """
     with transaction(services.sessions) as session:
         session.execute(delete(WebhookEvent).where(WebhookEvent.created_at < func.now() - KEEP))
@@ -157,16 +159,16 @@ def send_due(services: Services) -> int:
             break
         answers = asyncio.run(_send_all(due, services.settings.webhook_hosts))
         with transaction(services.sessions) as session:
-            for each, answer in zip(due, answers, strict=True):
-                _keep(session, each, answer)
+            for event, answer in zip(due, answers, strict=True):
+                _keep(session, event, answer)
                 if not answer.isdigit():
-                    failed.add(each.namespace)
+                    failed.add(event.namespace)
         accepted += sum(answer.isdigit() for answer in answers)
     return accepted
 
 
 def _take(session: Session, passed_over: set[str]) -> list[Sending]:
-    """Of each namespace its oldest event that is due. Each is put off before it is sent: if this process dies now, it comes again then."""
+    """The oldest due event of each namespace. Each is postponed before it is sent: if this process dies, it is sent again later."""
     oldest = (
         select(WebhookEvent.id)
         .where(WebhookEvent.next_at <= func.now(), WebhookEvent.namespace.not_in(passed_over))
@@ -181,7 +183,7 @@ def _take(session: Session, passed_over: set[str]) -> list[Sending]:
         .values(attempts=WebhookEvent.attempts + 1, next_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause))
         .returning(WebhookEvent.id)
     ).all()
-    # The result's name is told where it is the namespace's own still, and not deleted.
+    # The result is named only while it is in this namespace and not deleted.
     own = and_(Repo.id == Commit.repo_id, Repo.namespace == Job.namespace, Repo.deleted_at.is_(None))
     rows = session.execute(
         select(WebhookEvent, Webhook, Job, Commit, Repo)
@@ -198,8 +200,8 @@ def _take(session: Session, passed_over: set[str]) -> list[Sending]:
 
 
 def _body(event: WebhookEvent, job: Job, commit: Commit | None, repo: Repo | None) -> bytes:
-    """What became of the job. No parameters, prompts or messages: those are for who may see the job here."""
-    told = {
+    """The outcome of the job. Parameters, prompts and messages are left out: only people who may see the job read them, here."""
+    event_body = {
         "event": str(event.id),
         "type": "job.ended",
         "namespace": job.namespace,
@@ -211,29 +213,29 @@ def _body(event: WebhookEvent, job: Job, commit: Commit | None, repo: Repo | Non
         "result_commit": commit.id if commit and repo else None,
         "finished_at": job.finished_at.isoformat() if job.finished_at else None,
     }
-    return json.dumps(told).encode()
+    return json.dumps(event_body).encode()
 
 
 async def _send_all(due: Sequence[Sending], hosts: str) -> Sequence[str]:
     # A .netrc or a proxy of the machine is not meant for addresses that users choose: hence no trust_env.
     headers = {"User-Agent": "loraloom"}
     async with httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=None, headers=headers) as client:
-        return await asyncio.gather(*(_send(client, each, hosts) for each in due))
+        return await asyncio.gather(*(_send(client, event, hosts) for event in due))
 
 
-async def _send(client: httpx.AsyncClient, each: Sending, hosts: str) -> str:
-    """The status of an answer that accepts, else a sentence on what went wrong. Of an answer's body nothing is read."""
-    if not _allowed(httpx.URL(each.url), hosts):
+async def _send(client: httpx.AsyncClient, event: Sending, hosts: str) -> str:
+    """The status if the receiver accepts, else a sentence on what went wrong. The answer's body is not read."""
+    if not _allowed(httpx.URL(event.url), hosts):
         return "not sent: the host is no longer among those that this hub may send to"
     headers = {
         "Content-Type": "application/json",
-        "Loraloom-Event": str(each.id),
-        "Loraloom-Signature": sign(each.secret, int(time.time()), each.body),
+        "Loraloom-Event": str(event.id),
+        "Loraloom-Signature": sign(event.secret, int(time.time()), event.body),
     }
     try:
         async with (
             asyncio.timeout(SECONDS),
-            client.stream("POST", each.url, content=each.body, headers=headers) as answer,
+            client.stream("POST", event.url, content=event.body, headers=headers) as answer,
         ):
             if answer.is_success:
                 return str(answer.status_code)
@@ -246,16 +248,16 @@ async def _send(client: httpx.AsyncClient, each: Sending, hosts: str) -> str:
 
 
 def sign(secret: str, at: int, body: bytes) -> str:
-    """The header by which a receiver knows that we sent this body, and when: HMAC-SHA256 over the time, a dot and the body."""
+    """The header that proves sender and time to the receiver: HMAC-SHA256 over the time, a dot and the body."""
     return f"t={at},v1={hmac.new(secret.encode(), f'{at}.'.encode() + body, hashlib.sha256).hexdigest()}"
 
 
-def _keep(session: Session, each: Sending, answer: str) -> None:
-    """Write down what the receiver said; an event that is a day old and was not accepted is given up."""
-    this = update(WebhookEvent).where(WebhookEvent.id == each.id)
+def _keep(session: Session, event: Sending, answer: str) -> None:
+    """Record the receiver's answer. An event that is a day old and was not accepted is given up."""
+    this = update(WebhookEvent).where(WebhookEvent.id == event.id)
     if answer.isdigit():
         session.execute(this.values(answer=answer, delivered_at=func.now(), next_at=null()))
         return
     session.execute(this.values(answer=answer))
     session.execute(this.where(WebhookEvent.created_at < func.now() - GIVE_UP).values(next_at=null()))
-    log.warning("webhook not delivered", extra={"event_id": str(each.id), "namespace": each.namespace, "why": answer})
+    log.warning("webhook not delivered", extra={"event_id": str(event.id), "namespace": event.namespace, "why": answer})

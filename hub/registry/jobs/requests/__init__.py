@@ -1,1 +1,1 @@
-"""What may be asked of the workers: one module a kind of job, each with its request and how that is checked and pinned."""
+"""Requests for jobs. Each kind has one module: its request, and the code that checks it and pins its inputs."""

@@ -56,8 +56,10 @@ class Adapter:
 
 
 class Request(Strict):
-    """One kind of job. `pin_modules` and then `resolve` pin what it names; between them `submit` puts inline examples into a data set
-    and refers to it."""
+    """One kind of job. `pin_modules` and then `resolve` pin its inputs to commits.
+
+    Between the two, `submit` puts inline examples into a data set and refers to it.
+    """
 
     kind: JobKind
     time_limit_minutes: float | None = Field(
@@ -71,7 +73,7 @@ class Request(Strict):
         raise NotImplementedError
 
     def sources(self) -> Mapping[str, Examples]:
-        """Where its examples come from, by the file name that they get if they are inline."""
+        """The sources of its examples, by the file name that inline examples get."""
         raise NotImplementedError
 
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
@@ -82,11 +84,11 @@ class Request(Strict):
         return [pin_module(session, viewer, module) for module in self.named_modules()]
 
     def resolve(self, session: Session, viewer: Viewer, modules: Sequence[Adapter]) -> Submission:
-        """Pin the examples, and check that they fit the pinned adapters. Raises what is wrong with them."""
+        """Pin the examples, and check that they fit the pinned adapters. Raises HubError if they do not."""
         raise NotImplementedError
 
     def examples_repo(self, viewer: Viewer) -> str:
-        """The data set that inline examples become: named by what they are, as nothing else names them."""
+        """The name of the data set that stores the inline examples, derived from their content."""
         digest = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
         return f"{viewer.namespace}/{self.kind}-{digest[:12]}"
 
@@ -204,7 +206,7 @@ def pin_optional(session: Session, viewer: Viewer, source: Examples | None) -> P
 
 
 def result_visibility(session: Session, commit_ids: Sequence[str], wanted: Visibility | None) -> Visibility:
-    """At most as visible as the least visible input; internal by default."""
+    """The result's visibility: at most that of the least visible input; internal by default."""
     limit = repo_visibility.least_visible(session, commit_ids)
     if wanted is None:
         return min(limit, "internal", key=VISIBILITIES.index)

@@ -80,7 +80,7 @@ class ComposeRequest(ResultRequest):
     template: Template | None = Field(None, description="left out: the one the adapters were trained with, else chat")
 
     @model_validator(mode="after")
-    def fits_together(self) -> "ComposeRequest":
+    def weights_fit_search(self) -> "ComposeRequest":
         if self.search == "none":
             if isinstance(self.modules, Candidates):
                 raise ValueError("given weights need given adapters; name them")
@@ -93,6 +93,10 @@ class ComposeRequest(ResultRequest):
             raise ValueError(f"the form {self.form} cannot be searched; give weights and search none")
         elif self.examples is None:
             raise ValueError("a search needs examples")
+        return self
+
+    @model_validator(mode="after")
+    def options_fit_search(self) -> "ComposeRequest":
         if "tune" in self.model_fields_set and self.tune and self.examples is None:
             raise ValueError("tuning needs examples")
         if "optimizer" in self.model_fields_set and self.search != "nevergrad":
@@ -112,8 +116,8 @@ class ComposeRequest(ResultRequest):
         return super().pin_modules(session, viewer)
 
     def sources(self) -> Mapping[str, Examples]:
-        given = {"examples.jsonl": self.examples, "held_out.jsonl": self.held_out}
-        return {name: source for name, source in given.items() if source}
+        named = {"examples.jsonl": self.examples, "held_out.jsonl": self.held_out}
+        return {name: source for name, source in named.items() if source}
 
     def with_sources(self, sources: Mapping[str, Examples]) -> Self:
         return self.model_copy(
@@ -144,11 +148,11 @@ class ComposeRequest(ResultRequest):
 def pin_candidates(
     session: Session, viewer: Viewer, candidates: Candidates, base: str | None, seed: int
 ) -> list[Adapter]:
-    """The pool that a worker chooses from, or those chosen at random. What cannot take part is no candidate."""
-    found = repos.current_adapters(session, viewer, candidates.namespaces, base)
+    """The pool that a worker chooses from, or a random choice of `k`. Only plain LoRA adapters are candidates."""
+    rows = repos.current_adapters(session, viewer, candidates.namespaces, base)
     plain = [
         Module(repo=repo, revision=facts.commit_id, folder=facts.folder)
-        for repo, facts in found
+        for repo, facts in rows
         if not any(flag in NOT_PLAIN for flag in facts.facts["flags"])
     ]
     if not plain:

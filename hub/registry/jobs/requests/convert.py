@@ -91,16 +91,18 @@ class ConvertRequest(ResultRequest):
 
     def _weights(self, repo: str, names: Sequence[str]) -> str:
         where = f"the folder {self.source.folder!r} of {repo}" if self.source.folder else repo
-        found = [name for name in names if name.endswith((".safetensors", *PICKLE_ENDINGS))]
+        weight_files = [name for name in names if name.endswith((".safetensors", *PICKLE_ENDINGS))]
         if self.source.file is not None:
-            if self.source.file not in found:
+            if self.source.file not in weight_files:
                 raise NotAnAdapter(
-                    f"{where} has no weights {self.source.file!r}; name one of {', '.join(found) or 'another folder'}."
+                    f"{where} has no weights {self.source.file!r}; name one of {', '.join(weight_files) or 'another folder'}."
                 )
             return self.source.file
-        usual = (name for usual in USUAL for name in (usual, f"{usual}.pickle") if name in found)
-        if chosen := next(usual, None) or (found[0] if len(found) == 1 else None):
+        usual = (name for usual in USUAL for name in (usual, f"{usual}.pickle") if name in weight_files)
+        if chosen := next(usual, None) or (weight_files[0] if len(weight_files) == 1 else None):
             return chosen
-        if not found:
+        if not weight_files:
             raise NotAnAdapter(f"{where} has no file of weights at {self.source.revision}; name the folder that has.")
-        raise AmbiguousFile(f"{where} has {len(found)} files of weights ({', '.join(found)}); name one as `file`.")
+        raise AmbiguousFile(
+            f"{where} has {len(weight_files)} files of weights ({', '.join(weight_files)}); name one as `file`."
+        )

@@ -70,8 +70,8 @@ class ReduceRequest(ResultRequest):
             raise ValueError("name the adapter that shall be smaller")
         what = "an adapter" if self.subject == "module" else "a base"
         foreign = ("form", "variant", "top", "budget") if self.subject == "module" else ("loss_budget",)
-        if given := [name for name in foreign if name in self.model_fields_set]:
-            raise ValueError(f"{given[0]} has no meaning for {what}; leave it out")
+        if misplaced := [name for name in foreign if name in self.model_fields_set]:
+            raise ValueError(f"{misplaced[0]} has no meaning for {what}; leave it out")
         if self.form == "factors" and self.module:
             raise ValueError("the factors hold only what was cut; leave the adapter out, or choose another form")
         scores = COMPONENT_SCORES if self.subject == "module" else CUT_SCORES

@@ -24,10 +24,10 @@ from hub.registry.jobs.requests.common import (
 from hub.registry.platform.errors import InvalidInput
 from hub.vocabulary import Init, Schedule, Template
 
-# What an adapter that is trained further decides by itself.
+# Settings that the adapter to train further fixes.
 GIVEN_BY_START = ("rank", "alpha", "targets", "dropout", "init", "rslora", "dora")
 
-# The names under which hub.lora knows what is asked for here under another.
+# Fields of the request that hub.lora's Recipe names otherwise.
 _RENAMED = {"targets": "target_modules", "early_stop": "patience"}
 
 
@@ -96,7 +96,7 @@ class TrainRequest(ResultRequest):
     template: Template | None = Field(None, description="left out: the one the adapter was trained with, else chat")
 
     @model_validator(mode="after")
-    def fits_together(self) -> "TrainRequest":
+    def adapter_settings_fit(self) -> "TrainRequest":
         if self.start_from:
             decided = [name for name in GIVEN_BY_START if name in self.model_fields_set]
             if decided:
@@ -109,6 +109,10 @@ class TrainRequest(ResultRequest):
             raise ValueError(
                 "dora and init need the base's weights, which are in four bits; leave them out, or load_in_4bit"
             )
+        return self
+
+    @model_validator(mode="after")
+    def schedule_fits(self) -> "TrainRequest":
         if self.steps is not None and "epochs" in self.model_fields_set:
             raise ValueError("give steps or epochs, not both")
         needs = [name for name in ("early_stop", "lr_search", "compare") if getattr(self, name)]
@@ -156,11 +160,14 @@ class TrainRequest(ResultRequest):
         return RecipeSettings.model_validate(values | {"alpha": self.alpha or 2 * self.rank})
 
     def rates(self) -> list[float]:
-        """To try before training; none where no search was asked for. A comparison without one would compare luck."""
+        """Learning rates to try before training; empty without a search.
+
+        A comparison always searches, because at one untuned rate it would compare luck.
+        """
         if self.lr_search is None and not self.compare:
             return []
-        given = self.lr_search.rates if self.lr_search else None
-        return given or [self.learning_rate * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
+        rates = self.lr_search.rates if self.lr_search else None
+        return rates or [self.learning_rate * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
 
 
 def check_targets(shapes: Mapping[str, object], targets: str | Sequence[str], base_id: str) -> None:
