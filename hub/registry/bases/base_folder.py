@@ -1,4 +1,4 @@
-"""A base model's files, read by their headers alone: the shapes of its layers and a fingerprint of its weights."""
+"""Read a base model from its files' headers alone: the shapes of its layers and a fingerprint of its weights."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class BaseFolder:
 
 
 def read(folder: Path) -> BaseFolder:
-    """A folder on this machine. Raises BadBase naming what is missing."""
+    """Read a folder on this machine. Raises BadBase, which names what is missing."""
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     if not weights or not (folder / "config.json").is_file():
         raise BadBase(f"{folder} is not a base model here: it needs config.json and safetensors weights.")
@@ -40,7 +40,7 @@ def read(folder: Path) -> BaseFolder:
 def describe(
     where: str, config_file: bytes, weights: Mapping[str, RangedFile], pool: Executor | None = None
 ) -> BaseFolder:
-    """The same from the content of config.json and the weights by name, wherever they lie. Raises BadBase."""
+    """Describe a base from the content of config.json and its weights by name, wherever they are. Raises BadBase."""
     config = _config(f"config.json of {where}", config_file)
     transposed = TRANSPOSED.get(config.get("model_type", ""), ())
     shapes = {}

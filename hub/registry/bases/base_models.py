@@ -40,9 +40,9 @@ def register(
     shapes: Mapping[str, tuple[int, int]],
     fingerprint: str,
 ) -> RegisteredBase:
-    """Add a base, or bring a known one up to date, and tell the adapters that name it.
+    """Add or update a base, and link the adapters that name it.
 
-    Raises BaseExists if one of its names means another base.
+    Raises BaseExists if one of its names belongs to another base.
     """
     aliases = sorted(set(aliases) - {base_id})
     taken = session.scalars(
@@ -65,7 +65,7 @@ def register(
     session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
     base = session.get_one(RegisteredBase, base_id, populate_existing=True)
     base.aliases = [session.get(BaseAlias, alias) or BaseAlias(alias=alias) for alias in aliases]
-    # Adapters may have come before the base did, or before the name by which they know it.
+    # Adapters may have been published before their base was registered, or before the name that they use.
     named = AdapterFacts.base_model.in_([base_id, *aliases])
     session.execute(update(AdapterFacts).where(named).values(base_id=base_id))
     session.execute(update(AdapterFacts).where(AdapterFacts.base_id == base_id, ~named).values(base_id=None))
@@ -74,7 +74,7 @@ def register(
 
 
 def remove(session: Session, base_id: str) -> None:
-    """Forget a base and its aliases; adapters keep what they call it. Raises BaseNotFound, and BaseInUse while a job needs it."""
+    """Remove a base and its aliases; adapters keep its name. Raises BaseNotFound, and BaseInUse while a job needs it."""
     base = session.get(RegisteredBase, base_id)
     if base is None:
         raise BaseNotFound(f"No base has the id {base_id!r} here; an alias goes by registering its base without it.")
@@ -82,7 +82,7 @@ def remove(session: Session, base_id: str) -> None:
         raise BaseInUse("The built-in base stays: the starter library is made of it.")
     pinned = {"base": {"id": base_id}}
     needed = or_(Job.params.contains(pinned), Job.params.contains({"teachers": [pinned]}))
-    # One that is submitted at this moment may slip through, and runs all the same: it has pinned where its base is.
+    # A job submitted at this moment may slip through. It still runs, because it has pinned where its base is.
     live = select(func.count()).select_from(Job).where(Job.state.in_(("queued", "running")), needed)
     if jobs := session.scalar(live):
         raise BaseInUse(f"{jobs} jobs that wait or run need {base_id!r}; cancel them, or wait for their end.")
@@ -105,9 +105,9 @@ def find(session: Session, name: str) -> RegisteredBase:
 
 
 def token(session: Session, base_id: str) -> str | None:
-    """What is shown to the upstream for this base, if it is not the hub's own token."""
-    kept = session.scalar(select(RegisteredBase.token).where(RegisteredBase.id == base_id))
-    return encryption.unseal(session, kept) if kept else None
+    """The token sent to the upstream for this base, if it is not the hub's own."""
+    sealed = session.scalar(select(RegisteredBase.token).where(RegisteredBase.id == base_id))
+    return encryption.unseal(session, sealed) if sealed else None
 
 
 def listing(session: Session) -> Sequence[RegisteredBase]:
@@ -115,7 +115,7 @@ def listing(session: Session) -> Sequence[RegisteredBase]:
 
 
 def known(session: Session) -> list[KnownBase]:
-    """What inspection compares an adapter with."""
+    """The bases as inspection needs them to compare an adapter with."""
     return [
         KnownBase(
             id=base.id,

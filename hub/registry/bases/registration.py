@@ -25,13 +25,13 @@ def register(
     licence: str | None,
     aliases: Sequence[str],
 ) -> RegisteredBase:
-    """Read the headers of a folder, or of a repo of the upstream hub, and register the base; a known one is brought up to date.
+    """Read the headers of a folder, or of a repo of the upstream hub, and add or update the base.
 
-    Raises BadBase if it cannot be read, and BaseExists if one of its names means another base.
+    Raises BadBase if it cannot be read, and BaseExists if one of its names belongs to another base.
     """
     if upstream:
-        found = upstream_bases.read(services.upstream, upstream, revision or "main", token)
-        revision, licence, headers = found.commit, licence or found.licence, found.read
+        upstream_base = upstream_bases.read(services.upstream, upstream, revision or "main", token)
+        revision, licence, headers = upstream_base.commit, licence or upstream_base.licence, upstream_base.read
     else:
         headers = base_folder.read(Path(path or ""))
     with transaction(services.sessions) as session:

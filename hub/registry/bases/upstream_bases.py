@@ -1,4 +1,4 @@
-"""Bases of the upstream hub: which of a repo's files make one, and what it is, told by ranged reads without downloading its weights."""
+"""Bases of the upstream hub: which files of a repo belong to one, and its description by ranged reads, without downloading weights."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class _Stored(BaseModel):
 
 
 class _Entry(BaseModel):
-    """What is read of an entry in the upstream's list of files; `lfs` has the SHA-256 of a large one, `oid` is git's id."""
+    """An entry in the upstream's list of files. `lfs` has the SHA-256 of a large file; `oid` is git's id."""
 
     type: str
     path: str
@@ -49,7 +49,7 @@ _ENTRIES = TypeAdapter(list[_Entry])
 
 @dataclass(frozen=True)
 class _Remote:
-    """A file of the upstream, as the reader of its header wants it."""
+    """A file of the upstream, read by ranges."""
 
     upstream: Upstream
     name: str
@@ -69,40 +69,40 @@ class _Remote:
         return self.beginning[offset:end] if end <= len(self.beginning) else self._piece(offset, end)
 
     def _piece(self, start: int, end: int) -> bytes:
-        found = bytearray()
+        data = bytearray()
         with closing(self.upstream.stream("model", self.name, self.path, self.file, start, end)) as pieces:
             for piece in pieces:
-                found += piece
-                if len(found) > end - start:
+                data += piece
+                if len(data) > end - start:
                     break
-        if len(found) != end - start:
+        if len(data) != end - start:
             raise Unavailable("The upstream hub sent more or less of a file than was asked for; try again later.")
-        return bytes(found)
+        return bytes(data)
 
 
 def read(upstream: Upstream, name: str, revision: str, token: str | None) -> UpstreamBase:
-    """Pin a revision, and read what its base is. Raises BadBase, RepoNotFound, RevisionNotFound, Unavailable."""
+    """Pin a revision, and describe its base. Raises BadBase, RepoNotFound, RevisionNotFound, Unavailable."""
     if not upstream.url:
         raise BadBase("This hub has no upstream to take a base from: set UPSTREAM_URL, or register a folder.")
     with closing(upstream.with_token(token)) as theirs, ThreadPoolExecutor(READERS) as pool:
         commit = _pinned(theirs, name, revision)
-        found = files(theirs, name, commit)
+        base_files = files(theirs, name, commit)
         weights = {
             f"{path} of {name}": _Remote(theirs, name, path, file)
-            for path, file in found.items()
+            for path, file in base_files.items()
             if path.endswith(".safetensors")
         }
         list(pool.map(lambda remote: remote.beginning, weights.values()))
-        config = _small(theirs, name, CONFIG, found)
+        config = _small(theirs, name, CONFIG, base_files)
         return UpstreamBase(
             commit,
-            _licence(_small(theirs, name, CARD, found)),
+            _licence(_small(theirs, name, CARD, base_files)),
             base_folder.describe(name, config, weights, pool),
         )
 
 
 def files(theirs: Upstream, name: str, commit: str) -> dict[str, File]:
-    """The files of a commit that make a base: config, tokenizer, card, and the weights as transformers chooses them. Raises BadBase."""
+    """A base's files at a commit: config, tokenizer, card, and the weights that transformers would load. Raises BadBase."""
     listed = _listed(theirs, name, commit)
     if CONFIG not in listed or not {WEIGHTS, INDEX} & listed.keys():
         raise BadBase(
@@ -110,25 +110,25 @@ def files(theirs: Upstream, name: str, commit: str) -> dict[str, File]:
         )
     theirs.file(
         "model", name, commit, CONFIG
-    )  # says, where files are given out to some alone, that they are not to this token
+    )  # fails with the reason if the repo is gated and this token may not read it
     weights = {WEIGHTS} if WEIGHTS in listed else _shards(_small(theirs, name, INDEX, listed))
     if missing := weights - listed.keys():
         raise BadBase(f"{INDEX} of {name} names {len(missing)} files that are not there, {min(missing)!r} first.")
-    wanted = {path for path in listed if path.endswith(SUFFIXES)} | {CARD} | weights
-    return {path: file for path, file in listed.items() if path in wanted}
+    needed = {path for path in listed if path.endswith(SUFFIXES)} | {CARD} | weights
+    return {path: file for path, file in listed.items() if path in needed}
 
 
 def _pinned(theirs: Upstream, name: str, revision: str) -> str:
-    told = json.loads(theirs.ask(f"/api/models/{name}/revision/{quote(revision, safe='')}", "").text)
-    commit = told.get("sha") if isinstance(told, dict) else None
+    revision_info = json.loads(theirs.ask(f"/api/models/{name}/revision/{quote(revision, safe='')}", "").text)
+    commit = revision_info.get("sha") if isinstance(revision_info, dict) else None
     if not isinstance(commit, str) or not COMMIT_ID.fullmatch(commit):
         raise Unavailable(f"The upstream hub does not say which commit {revision!r} of {name} is; try again later.")
     return commit
 
 
 def _listed(theirs: Upstream, name: str, commit: str) -> dict[str, File]:
-    """The files at the root of a repo. Those in folders are other formats of the same, or other models."""
-    found = {}
+    """The files at the root of a repo. Files in folders are other formats of the same model, or other models."""
+    files_by_path = {}
     following: str | None = f"/api/models/{name}/tree/{commit}"
     while following:
         path, _, query = following.partition("?")
@@ -139,9 +139,9 @@ def _listed(theirs: Upstream, name: str, commit: str) -> dict[str, File]:
             raise Unavailable(f"The upstream hub's list of {name}'s files cannot be read; try again later.") from None
         for entry in entries:
             if entry.type == "file" and "/" not in entry.path:
-                found[entry.path] = File(commit, entry.lfs.oid if entry.lfs else entry.oid, entry.size)
+                files_by_path[entry.path] = File(commit, entry.lfs.oid if entry.lfs else entry.oid, entry.size)
         following = answer.following
-    return found
+    return files_by_path
 
 
 def _shards(index: bytes) -> set[str]:
@@ -156,7 +156,7 @@ def _shards(index: bytes) -> set[str]:
 
 
 def _small(theirs: Upstream, name: str, path: str, listed: Mapping[str, File]) -> bytes:
-    """A whole file, checked; nothing where there is none."""
+    """The content of a whole file, checked; empty if there is no such file."""
     file = listed.get(path, File("", "", 0))
     if file.size > MAX_SMALL_BYTES:
         raise BadBase(f"{path} of {name} has {file.size:,} bytes, and no more than {MAX_SMALL_BYTES:,} are read.")

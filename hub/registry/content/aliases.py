@@ -1,6 +1,6 @@
-"""Names that move, such as `prod` and `canary`: who moved them when, back in one call, and gates that a version must pass first.
+"""Aliases: names that move, such as `prod` and `canary`, with a record of moves, a rollback, and gates that a version must pass.
 
-An alias is a ref of its own kind, so that every client may ask for it as a revision. Its record is only ever added to.
+An alias is a ref of its own kind, so that clients can request it as a revision. Its record is append-only.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ class AliasInfo:
 
 
 def move(session: Session, writer: WriteRepo, name: str, revision: str) -> Commit:
-    """Let an alias stand for a revision, made if it is new. Raises BadName, RefExists, RevisionNotFound, GateClosed."""
+    """Point an alias at a revision; a new alias is created. Raises BadName, RefExists, RevisionNotFound, GateClosed."""
     repo = _lock(session, writer)
     commit = repos.resolve(session, repo, revision)
     ref = session.get(Ref, (repo.id, name))
@@ -100,7 +100,7 @@ def move(session: Session, writer: WriteRepo, name: str, revision: str) -> Commi
 
 
 def roll_back(session: Session, writer: WriteRepo, name: str) -> Commit:
-    """Back to what the alias stood for before its last move; again, to what was before that. No gate is asked: this is the way out.
+    """Undo the last move of an alias; repeated calls undo earlier moves. No gate applies, as this is the way out of a bad release.
 
     Raises AliasNotFound, NothingToRollBack.
     """
@@ -124,7 +124,7 @@ def roll_back(session: Session, writer: WriteRepo, name: str) -> Commit:
 
 
 def set_gate(session: Session, writer: WriteRepo, name: str, gate: Gate | None) -> None:
-    """Gate an alias, or open it for good (None). Raises AliasNotFound."""
+    """Set the gate of an alias, or remove it (None). Raises AliasNotFound."""
     repo = _lock(session, writer)
     _ref(session, repo, name)
     session.execute(delete(AliasGate).where(AliasGate.repo_id == repo.id, AliasGate.name == name))
@@ -134,25 +134,27 @@ def set_gate(session: Session, writer: WriteRepo, name: str, gate: Gate | None) 
 
 
 def remove(session: Session, writer: WriteRepo, name: str) -> None:
-    """The alias and its gate go; the record stays. Raises AliasNotFound."""
+    """Remove an alias and its gate; the record stays. Raises AliasNotFound."""
     repo = _lock(session, writer)
     session.delete(_ref(session, repo, name))
     _record(session, writer, name, "remove")
 
 
 def listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[AliasInfo]:
-    """Every alias with its gate and record. A data set that the viewer may not see has no name and no commit for them."""
-    found = session.scalars(select(Ref).where(Ref.repo_id == repo.id, Ref.kind == "alias").order_by(Ref.name)).all()
-    shown = []
-    for ref in found:
+    """Every alias with its gate and record. The name and commit of a data set that the viewer may not see are left out."""
+    alias_refs = session.scalars(
+        select(Ref).where(Ref.repo_id == repo.id, Ref.kind == "alias").order_by(Ref.name)
+    ).all()
+    infos = []
+    for ref in alias_refs:
         gate = _gate(session, repo, ref.name)
         dataset = _dataset(session, viewer, gate.dataset_commit) if gate else None
         if gate and dataset is None:
             gate = Gate(gate.metric, "", "", gate.template, gate.tolerance)
         version = repos.version_of(session, session.get_one(Commit, ref.commit_id))
         gate_dataset = (dataset or PRIVATE_DATASET) if gate else None
-        shown.append(AliasInfo(ref.name, ref.commit_id, version, gate, gate_dataset, _moves(session, repo, ref.name)))
-    return shown
+        infos.append(AliasInfo(ref.name, ref.commit_id, version, gate, gate_dataset, _moves(session, repo, ref.name)))
+    return infos
 
 
 def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
@@ -167,7 +169,7 @@ def _moves(session: Session, repo: Repo, name: str) -> list[Move]:
 
 
 def _lock(session: Session, writer: WriteRepo) -> Repo:
-    """One mover at a time, who sees where the last one left the alias."""
+    """Lock the repo, so that moves happen one at a time and each sees the result of the one before."""
     session.refresh(writer.repo, with_for_update=True)
     return writer.repo
 
@@ -238,7 +240,7 @@ def _compare(session: Session, viewer: Viewer, repo: Repo, gate: Gate, new: str,
 
 
 def _each(session: Session, repo: Repo, gate: Gate, commit_id: str, what: str) -> Sequence[float]:
-    found = session.scalar(
+    per_example = session.scalar(
         select(Score.per_example)
         .where(Score.commit_id == commit_id, Score.metric == gate.metric, Score.template == gate.template)
         .where(Score.dataset_commit == gate.dataset_commit, Score.dataset_path == gate.dataset_path)
@@ -246,8 +248,8 @@ def _each(session: Session, repo: Repo, gate: Gate, commit_id: str, what: str) -
         .order_by(Score.created_at.desc())
         .limit(1)
     )
-    if found is None:
+    if per_example is None:
         raise GateClosed(
             f"Commit {commit_id[:12]} of {repo.full_name} has no evaluation of {what}; run an `evaluate` job of it first."
         )
-    return found
+    return per_example

@@ -1,4 +1,4 @@
-"""Bytes on their way in: hashed, stored, and only then written down as held by a namespace. No database session is open meanwhile."""
+"""Receive bytes: hash them, store them, and only then record that a namespace holds them. No database session is open meanwhile."""
 
 import hashlib
 import time
@@ -76,9 +76,9 @@ def receive(
     size: int,
     pieces: Iterator[bytes],
 ) -> None:
-    """Stream bytes whose hash was said beforehand straight into S3, and record that the namespace holds them.
+    """Stream bytes of a hash announced beforehand straight into S3, and record that the namespace holds them.
 
-    Nothing is kept in memory or on disk. Raises WrongBytes, and nothing is stored, if they are not what was said; and QuotaExceeded.
+    Nothing is kept in memory or on disk. Raises WrongBytes, and stores nothing, if they differ from the announcement; and QuotaExceeded.
     """
     with transaction(sessions) as session:
         quota.require_room(session, namespace, size - _size_held(session, namespace, [sha256]))

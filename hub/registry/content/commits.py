@@ -1,4 +1,4 @@
-"""A commit as a client describes it, by what changes: the tree that results is inspected and handed to `repos.publish`."""
+"""Commits as clients describe them, by their changes. The resulting tree is inspected and handed to `history.publish`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ def commit(
             _refuse_broken(inspection)
         try:
             with transaction(services.sessions) as session:
-                made = history.publish(
+                published = history.publish(
                     session,
                     refs.writable(session, viewer, repo_type, full_name).repo,
                     entries,
@@ -119,7 +119,7 @@ def commit(
             if request.parent is not None or attempt == ATTEMPTS - 1:
                 raise
         else:
-            return Committed(made, inspection.findings if inspection else ())
+            return Committed(published, inspection.findings if inspection else ())
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -178,8 +178,8 @@ def _delete(after: dict[str, Entry], change: Deleted | DeletedFolder, before: Ma
         after.pop(path, None)
 
 
-def _held(session: Session, repo: Repo, wanted: Sequence[Stored]) -> Mapping[str, Blob]:
-    mine = blobs.held(session, repo.namespace, [change.sha256 for change in wanted])
+def _held(session: Session, repo: Repo, stored_changes: Sequence[Stored]) -> Mapping[str, Blob]:
+    mine = blobs.held(session, repo.namespace, [change.sha256 for change in stored_changes])
     return {blob.sha256: blob for blob in session.scalars(select(Blob).where(Blob.sha256.in_(mine)))}
 
 
@@ -190,7 +190,9 @@ def _from_blob(change: Stored, held: Mapping[str, Blob], namespace: str) -> Entr
             f"The bytes of {change.path!r} are not held by {namespace!r}: upload them, then commit again."
         )
     if change.size is not None and change.size != blob.size:
-        raise WrongBytes(f"{change.path!r} is said to have {change.size:,} bytes, and what was sent has {blob.size:,}.")
+        raise WrongBytes(
+            f"{change.path!r} was announced with {change.size:,} bytes, but the bytes sent are {blob.size:,}."
+        )
     return Entry(change.path, blob.sha256, blob.size, blob.git_oid)
 
 
@@ -208,7 +210,7 @@ def _check_paths(after: Mapping[str, Entry]) -> None:
 
 
 def _refuse_broken(inspection: Inspection) -> None:
-    """Other than POST /v1, incomplete trees and other things than adapters are welcome; what no loader can read is not."""
+    """Refuse files that no loader can read. Unlike POST /v1, a commit may leave a tree incomplete or without an adapter."""
     broken = [found for found in inspection.errors if found.code in BROKEN]
     if broken:
         first = broken[0]

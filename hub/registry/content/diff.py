@@ -13,7 +13,7 @@ from hub.registry.models.content import Commit, TreeEntry
 
 MAX_FILES = 200
 
-# What of an adapter's facts is compared, in the order in which it is told.
+# The facts of an adapter that are compared, in the order in which they are listed.
 COMPARED = (
     *("base_model", "method", "ranks", "alphas", "scaling", "target_modules", "layers", "dtype", "parameters"),
     *("flags", "template", "licence", "tags"),
@@ -31,7 +31,7 @@ class FileChange:
 
 @dataclass(frozen=True)
 class FactChange:
-    """A fact of one folder that differs, as the facts have it. `what` is "adapter" where the whole adapter came or went."""
+    """A fact of one folder that differs. `what` is "adapter" where the whole adapter was added or removed."""
 
     folder: str
     what: str
@@ -90,22 +90,22 @@ def _files(session: Session, before: Commit, after: Commit) -> list[FileChange]:
 
 
 def _facts(old: Sequence[AdapterFacts], new: Sequence[AdapterFacts]) -> list[FactChange]:
-    was, now = ({facts.folder: facts for facts in each} for each in (old, new))
-    found = []
+    was, now = ({facts.folder: facts for facts in rows} for rows in (old, new))
+    changes = []
     for folder in sorted(was.keys() | now.keys()):
         if folder not in was or folder not in now:
-            found.append(FactChange(folder, "adapter", folder in was, folder in now))
+            changes.append(FactChange(folder, "adapter", folder in was, folder in now))
             continue
         before, after = was[folder].facts, now[folder].facts
-        found += [
+        changes += [
             FactChange(folder, what, before.get(what), after.get(what))
             for what in COMPARED
             if before.get(what) != after.get(what)
         ]
-    return found
+    return changes
 
 
 def _findings(these: Sequence[AdapterFacts], others: Sequence[AdapterFacts]) -> list[Mapping[str, object]]:
-    """Findings of these that the others have not."""
+    """Findings of these facts that the others lack."""
     known = [finding for facts in others for finding in facts.findings]
     return [finding for facts in these for finding in facts.findings if finding not in known]

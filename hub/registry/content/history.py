@@ -110,7 +110,7 @@ def _require_held(session: Session, repo: Repo, entries: Sequence[Entry]) -> Non
 
 
 def _lock_head(session: Session, repo: Repo, branch: str, onto: str | None) -> Commit | None:
-    """The branch's head, which nobody else moves before this transaction ends. Raises HeadMoved unless it is `onto`."""
+    """Lock and return the branch's head, so that nobody else moves it in this transaction. Raises HeadMoved unless it is `onto`."""
     ref = session.scalar(select(Ref).where(Ref.repo_id == repo.id, Ref.name == branch).with_for_update())
     if onto is not None and (ref is None or ref.commit_id != onto):
         raise HeadMoved(
@@ -122,7 +122,7 @@ def _lock_head(session: Session, repo: Repo, branch: str, onto: str | None) -> C
 def _new_commit(
     repo: Repo, head: Commit | None, tree: str, author_id: uuid.UUID, message: str, job_id: uuid.UUID | None
 ) -> Commit:
-    """A commit whose id is the SHA-1 of all that it says, as git's is."""
+    """A commit whose id is the SHA-1 of its content, as in git."""
     now = datetime.now(UTC)
     parent = head.id if head else None
     identity = "\0".join([str(repo.id), parent or "", tree, str(author_id), now.isoformat(), message])

@@ -45,7 +45,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Upload:
-    """Where a client is to send a file: whole to `href`, or by parts and then `href` to say that they are all there."""
+    """Where a client sends a file: whole to `href`, or in parts and then to `href` to complete it."""
 
     href: str
     header: Mapping[str, str]
@@ -66,7 +66,7 @@ def check_object(oid: str, size: int) -> None:
 
 
 def sizes_held(session: Session, namespace: str, oids: list[str]) -> dict[str, int]:
-    """Of the files asked for, those that the namespace holds, with their sizes."""
+    """Sizes in bytes of those of the files that the namespace holds."""
     mine = blobs.held(session, namespace, oids)
     return dict(iter(session.execute(select(Blob.sha256, Blob.size).where(Blob.sha256.in_(mine)))))
 

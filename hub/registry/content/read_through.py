@@ -1,4 +1,4 @@
-"""Which repos are answered from the upstream hub as if they were here."""
+"""Decide which repos are served from the upstream hub."""
 
 from sqlalchemy.orm import Session
 
@@ -8,7 +8,7 @@ from hub.registry.platform.upstream_client import Upstream
 
 
 def serves(session: Session, upstream: Upstream, viewer: Viewer | None, full_name: str) -> bool:
-    """Whether a repo is one of the upstream's: to signed-in viewers, in namespaces that the operator lists and that do not exist here."""
+    """Whether the upstream serves a repo: to signed-in viewers, in namespaces that the operator lists and that do not exist here."""
     namespace = full_name.partition("/")[0]
     listed = bool(upstream.url) and viewer is not None and namespace in upstream.namespaces
     return listed and session.get(Namespace, namespace) is None

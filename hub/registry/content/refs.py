@@ -1,4 +1,4 @@
-"""Branches and tags, and what a name with a revision means: the commit that a client asks for."""
+"""Branches and tags, and the commit that a name with a revision refers to."""
 
 import re
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class RefExists(Conflict):
 
 
 class ReadOnly(Forbidden):
-    """A version, or a name that pins one: what it stands for never changes."""
+    """The name is a version or pins one: its commit never changes."""
 
     code = "read_only"
 
@@ -80,7 +80,7 @@ def _file_query(viewer: Viewer | None, by_commit: bool) -> Select[str, TreeEntry
 def find_file(
     session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str, revision: str, path: str
 ) -> tuple[str, TreeEntry]:
-    """The id of the commit and the file, in one query where all is there: every download begins with this.
+    """The id of the commit and the file, in one query if both exist, since every download begins with this.
 
     Raises RepoNotFound, RevisionNotFound, FileNotInRepo.
     """
@@ -90,11 +90,11 @@ def find_file(
     query = _file_query(viewer, COMMIT_ID.fullmatch(revision) is not None)
     if row := session.execute(query, values).one_or_none():
         return row[0], row[1]
-    found = find_revision(session, viewer, repo_type, full_name, revision)
-    entry = session.get(TreeEntry, (found.commit.tree, path))
+    revision_ref = find_revision(session, viewer, repo_type, full_name, revision)
+    entry = session.get(TreeEntry, (revision_ref.commit.tree, path))
     if entry is None:
-        raise FileNotInRepo(f"There is no file {path!r} in {full_name} at {revision!r}.", commit=found.commit.id)
-    return found.commit.id, entry
+        raise FileNotInRepo(f"There is no file {path!r} in {full_name} at {revision!r}.", commit=revision_ref.commit.id)
+    return revision_ref.commit.id, entry
 
 
 def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> WriteRepo:
@@ -106,25 +106,25 @@ def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_
 
 
 def create(session: Session, writer: WriteRepo, name: str, kind: str, commit: Commit) -> None:
-    """A new branch or tag. Raises BadName, RefExists."""
+    """Create a branch or tag. Raises BadName, RefExists."""
     insert_ref(session, writer, name, kind, commit)
     writer.record(session, f"{kind}.created", f"{writer.repo.full_name}@{name}", commit=commit.id)
 
 
 def insert_ref(session: Session, writer: WriteRepo, name: str, kind: str, commit: Commit) -> None:
-    """The row of a new branch, tag or alias; the caller writes the line of the audit log. Raises BadName, RefExists."""
+    """Insert the row of a new branch, tag or alias; the caller writes the audit log. Raises BadName, RefExists."""
     check_name(name)
     repo = writer.repo
     values = {"repo_id": repo.id, "name": name, "kind": kind, "commit_id": commit.id, "moved_by": writer.viewer.id}
-    made = insert(Ref).values(**values).on_conflict_do_nothing().returning(Ref.name)
-    if session.scalar(made) is None:
+    insertion = insert(Ref).values(**values).on_conflict_do_nothing().returning(Ref.name)
+    if session.scalar(insertion) is None:
         raise RefExists(
             f"{repo.full_name} has a branch, tag or version {name!r} already; delete it first, or choose another."
         )
 
 
 def remove(session: Session, writer: WriteRepo, name: str, kind: str) -> None:
-    """Raises RevisionNotFound; ReadOnly for main, which every repo has, and for versions, which others rely on."""
+    """Delete a branch or tag. Raises RevisionNotFound; ReadOnly for main, which every repo has, and for versions, which others rely on."""
     repo = writer.repo
     ref = session.get(Ref, (repo.id, name))
     if ref is None or (ref.kind != kind and ref.kind != "version"):

@@ -1,4 +1,4 @@
-"""Whole repos: a new empty one, another name for one, a copy of one."""
+"""Create an empty repo, rename a repo, copy a repo."""
 
 from sqlalchemy import Select, literal, select
 from sqlalchemy.dialects.postgresql import insert
@@ -22,7 +22,7 @@ from hub.vocabulary import RepoType, Visibility, is_wider
 def create(
     session: Session, viewer: Viewer, repo_type: RepoType, full_name: str, visibility: Visibility | None
 ) -> Repo:
-    """A new repo whose main has one commit without files, so that every client finds a revision. Raises RepoExists."""
+    """Create a repo whose main has one commit without files, so that every client finds a revision. Raises RepoExists."""
     target = repos.check_target(session, viewer, repo_type, full_name)
     repos.refuse_existing(target)
     repo = repos.open_target(session, target, visibility)
@@ -31,7 +31,7 @@ def create(
 
 
 def move(session: Session, writer: WriteRepo, full_name: str) -> None:
-    """Give a repo another name, maybe in another namespace, which from then on holds its bytes too."""
+    """Rename a repo. If its namespace changes, the new namespace holds its bytes too."""
     repo = writer.repo
     target = repos.check_target(session, writer.viewer, repo.type, full_name)
     repos.refuse_existing(target)
@@ -40,7 +40,7 @@ def move(session: Session, writer: WriteRepo, full_name: str) -> None:
     session.flush()
     _hold(session, repo.namespace, select(Commit.tree).where(Commit.repo_id == repo.id))
     writer.record(session, "repo.moved", full_name, namespace=repo.namespace, type=repo.type, before=before)
-    # The text that searches look in begins with the name.
+    # The searchable text begins with the name.
     for facts in session.scalars(select(AdapterFacts).where(AdapterFacts.repo_id == repo.id)):
         facts.search = full_name.lower() + facts.search[len(before) :]
         facts.short = text_index.short_words(facts.search)
@@ -55,7 +55,10 @@ def duplicate(
     full_name: str,
     visibility: Visibility | None,
 ) -> Repo:
-    """A new repo with the files of a commit that the viewer may read. As visible as the source unless they may decide that there."""
+    """Copy the files of a commit that the viewer may read into a new repo.
+
+    The copy may be more visible than its source only if the viewer may write to the source.
+    """
     repo_type = source.repo.type
     owner = permissions.may_write(session, viewer, source.repo.namespace, source.repo.name)
     visibility = visibility or source.repo.visibility
@@ -82,7 +85,7 @@ def _inspection(session: Session, storage: Storage, commit: Commit) -> Inspectio
 
 
 def _hold(session: Session, namespace: str, trees: Select[str | None]) -> None:
-    """The namespace gets the bytes of trees whose files the caller may read."""
+    """Record that the namespace holds the bytes of trees whose files the caller may read."""
     rows = select(literal(namespace), TreeEntry.sha256).where(TreeEntry.tree.in_(trees)).distinct()
     session.execute(insert(Holding).from_select(["namespace", "sha256"], rows).on_conflict_do_nothing())
     quota.require_room(session, namespace, 0, lock=True)

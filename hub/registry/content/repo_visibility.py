@@ -1,4 +1,4 @@
-"""Who may see a repo: changing that, and what a change would reveal."""
+"""Change who may see a repo, and find what a change would reveal."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ class WouldReveal(Conflict):
 
 
 class MoreVisible(Conflict):
-    """The repo is there already, and more people see it than may see what shall go into it."""
+    """The repo exists already and is more visible than its new content may be."""
 
     code = "more_visible"
 
 
 def check_not_wider(target: Repo | None, visibility: Visibility | None) -> None:
-    """A repo that is there already keeps its visibility. Raises MoreVisible if it is wider than `visibility`."""
+    """An existing repo keeps its visibility. Raises MoreVisible if that is wider than `visibility`."""
     if target and visibility and VISIBILITIES.index(target.visibility) > VISIBILITIES.index(visibility):
         raise MoreVisible(
             f"{target.full_name} is {target.visibility}, but what goes into it may only be {visibility}: "
@@ -41,7 +41,7 @@ def parse_visibility(text: str) -> Visibility:
 
 
 def change_visibility(session: Session, writer: WriteRepo, visibility: Visibility, *, reveal: bool) -> Repo:
-    """Raises WouldReveal, listing them, if that shows the names of less visible inputs and `reveal` does not confirm it."""
+    """Change a repo's visibility. Raises WouldReveal with the names of less visible inputs, unless `reveal` confirms it."""
     repo = writer.repo
     if not reveal and VISIBILITIES.index(visibility) > VISIBILITIES.index(repo.visibility):
         act = f"Making {repo.full_name} {visibility}"
@@ -52,7 +52,7 @@ def change_visibility(session: Session, writer: WriteRepo, visibility: Visibilit
 
 
 def check_reveals_nothing(session: Session, which: ColumnElement[bool], visibility: Visibility, act: str) -> None:
-    """Raise WouldReveal, listing them, if one of these commits was made from something that is less visible than this."""
+    """Raises WouldReveal, listing the inputs, if one of these commits has an input less visible than `visibility`."""
     parent = aliased(Commit)
     inputs = session.scalars(
         select(Repo)
@@ -72,9 +72,9 @@ def check_reveals_nothing(session: Session, which: ColumnElement[bool], visibili
 
 def least_visible(session: Session, commit_ids: Sequence[str]) -> Visibility:
     """The visibility of the least visible repo among these commits; public if there are none."""
-    found = set(
+    levels = set(
         session.scalars(
             select(Repo.visibility).join(Commit, Commit.repo_id == Repo.id).where(Commit.id.in_(commit_ids))
         )
     )
-    return next((level for level in VISIBILITIES if level in found), "public")
+    return next((level for level in VISIBILITIES if level in levels), "public")

@@ -23,7 +23,10 @@ class RepoExists(Conflict):
 
 
 def parse_name(full_name: str) -> RepoName:
-    """Raises InvalidInput for text without a slash. A second slash stays in the name, which no repo has and `check_target` refuses."""
+    """Split namespace/name. Raises InvalidInput for text without a slash.
+
+    A second slash stays in the name; no repo has such a name, and `check_target` refuses it.
+    """
     namespace, slash, name = full_name.partition("/")
     if not slash:
         raise InvalidInput(f"{full_name!r} is not a repo id: write namespace/name.")
@@ -31,7 +34,7 @@ def parse_name(full_name: str) -> RepoName:
 
 
 def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name: str) -> Repo:
-    """A repo the viewer may read. One that they may not see answers exactly like one that is not there."""
+    """A repo that the viewer may read. Raises RepoNotFound, the same error for a hidden repo as for a missing one."""
     name = parse_name(full_name)
     repo = session.scalar(
         select(Repo).where(
@@ -49,7 +52,7 @@ def find(session: Session, viewer: Viewer | None, repo_type: RepoType, full_name
 
 @dataclass(frozen=True)
 class WriteRepo(Write):
-    """To change this repo. Made by `writable` alone."""
+    """The permit to change this repo. Made by `writable` alone."""
 
     repo: Repo
 
@@ -63,7 +66,7 @@ def writable(session: Session, viewer: Viewer | None, repo_type: RepoType, full_
 
 @dataclass(frozen=True)
 class Target(Write):
-    """To publish under this name. Made by `check_target` alone. `repo`: None if there is no repo of that name yet."""
+    """The permit to publish under this name. Made by `check_target` alone. `repo`: None if the repo does not exist yet."""
 
     type: RepoType
     name: RepoName
@@ -91,7 +94,7 @@ def check_target(session: Session, viewer: Viewer, repo_type: RepoType, full_nam
 
 
 def refuse_existing(target: Target) -> None:
-    """Raise RepoExists if the target is there already, for callers that need a new repo."""
+    """Raise RepoExists if the target exists already, for callers that need a new repo."""
     if target.repo is not None:
         raise RepoExists(
             f"There is a {target.type} repo {str(target.name)!r} already; choose another name.",
@@ -101,7 +104,7 @@ def refuse_existing(target: Target) -> None:
 
 
 def open_target(session: Session, target: Target, visibility: Visibility | None) -> Repo:
-    """The target's repo, created if it is not there (internal unless said otherwise). The target may be of an earlier transaction."""
+    """The target's repo, created if it does not exist (internal by default). The target may be of an earlier transaction."""
     if target.repo is None:
         values = {"namespace": target.name.namespace, "name": target.name.name, "visibility": visibility or "internal"}
         # Another request may be creating it at this moment.
@@ -158,7 +161,7 @@ def file(session: Session, commit: Commit, path: str) -> TreeEntry:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a commit, read from S3 by ranges: what inspection reads when the bytes are no longer at hand."""
+    """A file of a commit, read from S3 by ranges. Inspection reads it when the bytes are no longer on this machine."""
 
     storage: Storage
     sha256: str
@@ -186,7 +189,7 @@ def facts(session: Session, commit: Commit) -> Sequence[AdapterFacts]:
 def current_adapters(
     session: Session, viewer: Viewer | None, namespaces: Sequence[str], base_id: str | None
 ) -> list[tuple[str, AdapterFacts]]:
-    """The adapters at the head of main in some namespaces, as far as the viewer may see them: of one base, or of any registered one."""
+    """The adapters at the head of main in some namespaces that the viewer may see: of one base, or of any registered one."""
     name = AdapterFacts.namespace + "/" + AdapterFacts.name
     of_base = AdapterFacts.base_id.is_not(None) if base_id is None else AdapterFacts.base_id == base_id
     query = (
@@ -203,7 +206,7 @@ def version_of(session: Session, commit: Commit) -> str | None:
 
 
 def delete(session: Session, writer: WriteRepo) -> None:
-    """Hide the repo from all but administrators; the name and the bytes stay until it can no longer be restored."""
+    """Hide the repo from everyone but administrators. The name and the bytes stay until it can no longer be restored."""
     repo = writer.repo
     repo.deleted_at = datetime.now(UTC)
     writer.record(session, "repo.deleted", repo.full_name, type=repo.type)
@@ -242,5 +245,5 @@ def listing(
     )
     if cursor:
         query = query.where(name > cursor)
-    found = [(repo, commit) for repo, commit in session.execute(query)]
-    return found[:limit], found[limit - 1][0].full_name if len(found) > limit else None
+    rows = [(repo, commit) for repo, commit in session.execute(query)]
+    return rows[:limit], rows[limit - 1][0].full_name if len(rows) > limit else None

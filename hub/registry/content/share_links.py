@@ -18,7 +18,7 @@ class ShareNotFound(NotFound):
 
 
 def create(session: Session, writer: WriteRepo, revision: str, days: float, *, reveal: bool) -> tuple[ShareLink, str]:
-    """A link and its secret, which is shown this once. Raises WouldReveal, as making the adapter public would."""
+    """Create a link. Returns it with its secret, which is shown once. Raises WouldReveal, as making the adapter public would."""
     repo = writer.repo
     commit = repos.resolve(session, repo, revision)
     if not reveal:
@@ -62,5 +62,7 @@ def open_share_link(session: Session, secret: str) -> tuple[Repo, Commit, ShareL
         .where(Repo.deleted_at.is_(None), Commit.tree.is_not(None))
     ).one_or_none()
     if row is None:
-        raise ShareNotFound("The link is not known, was revoked, or has expired; ask whoever sent it for another.")
+        raise ShareNotFound(
+            "The link is not known, was revoked, or has expired; ask the person who sent it for another."
+        )
     return row[0], row[1], row[2]

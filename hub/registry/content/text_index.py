@@ -1,4 +1,4 @@
-"""The text that searches look in, and how a word is looked for in it."""
+"""The text index: normalized text, and the tokens that find short words."""
 
 import re
 import unicodedata
@@ -12,22 +12,25 @@ _ASCII_WORD = re.compile(r"[a-z0-9]+")
 
 
 def searchable(text: str) -> str:
-    """As it is kept to be searched and as it is searched for: without case, and full-width letters as any other (NFKC)."""
+    """Normalize text for the index and for queries: case folded, and full-width letters as plain ones (NFKC)."""
     return unicodedata.normalize("NFKC", text).lower()
 
 
 def short_words(text: str) -> list[str]:
-    """What words of one or two characters are found by, which no trigram index can find: how words of ASCII letters and digits begin,
-    and marks; of other scripts, which may do without spaces, each character and each two in a row."""
-    found = {start[:length] for start in _ASCII_WORD.findall(text) for length in (1, 2)}
+    """Tokens that find words of one or two characters, which a trigram index cannot find.
+
+    They are the first one and two characters of ASCII words, and punctuation. Scripts other than ASCII may have no spaces, so each of
+    their characters and each pair of neighbours is a token.
+    """
+    tokens = {start[:length] for start in _ASCII_WORD.findall(text) for length in (1, 2)}
     for piece in text.split():
-        found.update(char for char in piece if not (char.isascii() and char.isalnum()))
-        found.update(first + second for first, second in pairwise(piece) if not (first + second).isascii())
-    return sorted(found)
+        tokens.update(char for char in piece if not (char.isascii() and char.isalnum()))
+        tokens.update(first + second for first, second in pairwise(piece) if not (first + second).isascii())
+    return sorted(tokens)
 
 
 def has_word(word: str) -> ColumnElement[bool]:
-    """The condition on facts for a word as `searchable` makes it: it occurs anywhere, or, if it is short, as `short_words` says."""
+    """The condition that facts contain a normalized word: anywhere in the text, or, if it is short, among the `short_words`."""
     if len(word) > 2:
         return AdapterFacts.search.contains(word, autoescape=True)
     return AdapterFacts.short.contains(short_words(word))

@@ -23,15 +23,15 @@ MAX_PART_BYTES = 255
 
 
 def is_lfs(path: str, size: int) -> bool:
-    """Whether clients are to treat a file as LFS, which decides its ETag. Of the path and size alone, so the answer never changes.
+    """Whether clients must treat a file as LFS, which decides its ETag. It depends on path and size alone, so it never changes.
 
-    Clients send an empty file inline whatever they were told.
+    Clients always send an empty file inline, whatever the hub answers.
     """
     return size > INLINE_BYTES or (size > 0 and path.lower().endswith(LFS_ENDINGS))
 
 
 def check_path(path: str) -> str:
-    """The path of a file in a tree, in any script. Raises UnsafePath for what no system could write, or would write elsewhere."""
+    """Return a valid path of a file in a tree, in any script. Raises UnsafePath for paths that some system cannot write safely."""
     try:
         parts = [part.encode() for part in path.split("/")]
     except UnicodeEncodeError:
@@ -101,7 +101,7 @@ def _folders(path: str, below: str) -> Iterator[str]:
 def children(
     session: Session, commit: Commit, folder: str, *, after: str | None, limit: int
 ) -> tuple[list[Item], str | None]:
-    """A page of what lies directly in a folder, grouped by the database; and the path after which the next page begins."""
+    """A page of the files and folders directly in a folder, grouped by the database; and the path after which the next page begins."""
     prefix = f"{folder}/" if folder else ""
     rest = func.substr(TreeEntry.path, len(prefix) + 1)
     first = func.split_part(rest, "/", 1)
@@ -133,24 +133,24 @@ def find(session: Session, commit: Commit, paths: Sequence[str]) -> Sequence[Tre
 
 
 def paths_info(session: Session, commit: Commit, paths: Sequence[str]) -> list[Item]:
-    """What each path is, in the order asked; a path that is not there is left out."""
-    wanted = list(dict.fromkeys(path.strip("/") for path in paths))
-    files = {entry.path: entry for entry in find(session, commit, wanted)}
-    found: list[Item] = []
-    for path in wanted:
+    """The file or folder at each path, in the order requested. Missing paths are left out."""
+    requested = list(dict.fromkeys(path.strip("/") for path in paths))
+    files = {entry.path: entry for entry in find(session, commit, requested)}
+    items: list[Item] = []
+    for path in requested:
         if path in files:
-            found.append(_file_item(files[path]))
+            items.append(_file_item(files[path]))
         elif path and session.scalar(
             select(TreeEntry.path)
             .where(TreeEntry.tree == commit.tree, func.starts_with(TreeEntry.path, f"{path}/"))
             .limit(1)
         ):
-            found.append(folder_item(commit, path))
-    return found
+            items.append(folder_item(commit, path))
+    return items
 
 
 def ancestry(commit_id: str, limit: int | None = None) -> CTE:
-    """The commit and those it was made on, with their distance (`depth`)."""
+    """The commit and its ancestors on the branch, with their distance (`depth`)."""
     first = select(Commit.id, Commit.parent, Commit.tree, literal(0).label("depth")).where(Commit.id == commit_id)
     chain = first.cte("chain", recursive=True)
     more = and_(Commit.id == chain.c.parent, chain.c.depth + 1 < limit) if limit else Commit.id == chain.c.parent
@@ -158,19 +158,19 @@ def ancestry(commit_id: str, limit: int | None = None) -> CTE:
 
 
 def last_changes(session: Session, commit: Commit, entries: Sequence[TreeEntry]) -> Mapping[str, Commit]:
-    """For each file the commit that gave it the bytes it has."""
+    """For each file the commit that gave it its present bytes."""
     if not entries:
         return {}
     chain = ancestry(commit.id)
-    asked = values(column("path", Text), column("sha256", Text), name="asked").data(
+    files = values(column("path", Text), column("sha256", Text), name="asked").data(
         [(entry.path, entry.sha256) for entry in entries]
     )
     other = (
-        select(asked.c.path, func.min(chain.c.depth).label("depth"))
-        .select_from(chain.join(asked, literal(True)))
-        .outerjoin(TreeEntry, and_(TreeEntry.tree == chain.c.tree, TreeEntry.path == asked.c.path))
-        .where(TreeEntry.sha256.is_distinct_from(asked.c.sha256))
-        .group_by(asked.c.path)
+        select(files.c.path, func.min(chain.c.depth).label("depth"))
+        .select_from(chain.join(files, literal(True)))
+        .outerjoin(TreeEntry, and_(TreeEntry.tree == chain.c.tree, TreeEntry.path == files.c.path))
+        .where(TreeEntry.sha256.is_distinct_from(files.c.sha256))
+        .group_by(files.c.path)
     )
     since = {path: depth - 1 for path, depth in session.execute(other)}
     rows = session.execute(select(chain.c.depth, Commit).join(Commit, Commit.id == chain.c.id))
@@ -180,7 +180,7 @@ def last_changes(session: Session, commit: Commit, entries: Sequence[TreeEntry])
 
 
 def history(session: Session, commit: Commit, limit: int) -> Sequence[Commit]:
-    """The commit and those before it on its line, newest first."""
+    """The commit and its ancestors, newest first."""
     chain = ancestry(commit.id, limit)
     return session.scalars(select(Commit).join(chain, chain.c.id == Commit.id).order_by(chain.c.depth)).all()
 

@@ -1,8 +1,8 @@
-"""Uploads by Xet: chunks are kept for some days, and the files that they make are built from them, hashed, and kept as any other.
+"""Uploads by Xet: chunks are stored for some days. Files are built from them, hashed, and stored like any other file.
 
-Xorbs lie in S3 by epoch and namespace, so that every process of the instance can answer for them, and nobody reads another namespace's.
+Xorbs lie in S3 by epoch and namespace, so that every process of the instance finds them, and nobody reads another namespace's.
 A client remembers for weeks which chunks it has sent to an address. So the address changes with the epoch, which is a day of this
-instance: what a client remembers of an epoch is kept for as long as it can ask for it.
+instance, and the chunks of an epoch are stored for as long as its address is valid.
 """
 
 import hashlib
@@ -70,21 +70,21 @@ class Access:
 
 
 def epoch(key: bytes, day: datetime) -> str:
-    """The part behind the day is the instance's own: another one at the same address is not taken for this one."""
+    """The epoch's name. The part after the day identifies the instance, in case another one replaces it at the same address."""
     return f"{day:%Y%m%d}-{hashlib.sha256(b'xet epoch' + key).hexdigest()[:8]}"
 
 
 def grant(key: bytes, namespace: str) -> Access:
-    """For who may write in the namespace."""
+    """Grant access to upload chunks. The caller has checked that the user may write in the namespace."""
     upload = UploadEpoch(namespace, epoch(key, datetime.now(UTC)))
     expires = int(time.time()) + TOKEN_SECONDS
     return Access(upload, f"xet_{expires}_{signing.sign(key, expires, 'xet', namespace)}", expires)
 
 
 def check(key: bytes, upload: UploadEpoch, token: str) -> None:
-    """Raises NotSignedIn or BadSignature unless `grant` gave the token for the namespace, NotFound if the epoch has ended.
+    """Raises NotSignedIn or BadSignature unless `grant` issued the token for the namespace, NotFound if the epoch has ended.
 
-    An upload that began in one epoch may go on through the next, with tokens that it got meanwhile.
+    An upload that began in one epoch may continue through the next, with tokens issued meanwhile.
     """
     match = re.fullmatch(r"xet_(\d{1,12})_([0-9a-f]{64})", token)
     if match is None:
@@ -97,32 +97,32 @@ def check(key: bytes, upload: UploadEpoch, token: str) -> None:
 
 
 def receive_xorb(services: Services, upload: UploadEpoch, name: str, size: int, pieces: Iterator[bytes]) -> None:
-    """Stream a xorb into S3, checked as it passes. Raises BadXorb or WrongBytes, and then it is not there.
+    """Stream a xorb into S3 and check it on the way. Raises BadXorb or WrongBytes, and then stores nothing.
 
-    The index is what makes a xorb be there. It names the object with the bytes: of two senders of one xorb, who may have packed it
-    differently, each leaves an index and an object that fit.
+    A xorb exists once its index does. The index names the object with the bytes. Two clients may pack one xorb differently; each
+    leaves an index that matches its own object.
     """
     if not XORB_HASH.fullmatch(name):
         raise BadXorb(f"{name[:100]!r} is not the hash of a xorb in 64 lowercase hex digits.")
     if not 0 < size <= MAX_BODY_BYTES:
         raise BadXorb(f"The xorb {name} has {size:,} bytes; it must have 1 to {MAX_BODY_BYTES:,}.")
-    found = xet_format.XorbCheck()
+    verifier = xet_format.XorbCheck()
     data = f"{upload.prefix}{name}.{uuid.uuid4().hex}"
-    VerifiedStream(None, size, _checked(name, found, pieces)).store(services.storage, data)
-    index = Index(data, found.packed_ends, found.unpacked_ends).to_bytes()
+    VerifiedStream(None, size, _checked(name, verifier, pieces)).store(services.storage, data)
+    index = Index(data, verifier.packed_ends, verifier.unpacked_ends).to_bytes()
     services.storage.put_stream(f"{upload.prefix}{name}", io.BytesIO(index), len(index))
 
 
-def _checked(name: str, found: xet_format.XorbCheck, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same pieces, the last of them only if all together have proved to be the xorb: S3 keeps nothing that is cut off."""
+def _checked(name: str, verifier: xet_format.XorbCheck, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces. The last one is withheld unless all together match the hash, because S3 discards an incomplete upload."""
     last = b""
     try:
         for piece in pieces:
-            found.feed(piece)
+            verifier.feed(piece)
             if last:
                 yield last
             last = piece
-        actual = found.end()
+        actual = verifier.end()
     except Malformed as error:
         raise BadXorb(f"The xorb {name} cannot be read: {error}.") from None
     if actual != name:
@@ -162,7 +162,7 @@ def _between(ends: "array[int]", segment: Segment) -> tuple[int, int]:
 
 
 def find(storage: Storage, upload: UploadEpoch, name: str) -> None:
-    """Raises NotFound unless the xorb has come to this upload."""
+    """Raises NotFound unless this upload has the xorb."""
     if not XORB_HASH.fullmatch(name) or next(storage.keys(f"{upload.prefix}{name}"), None) != f"{upload.prefix}{name}":
         raise NotFound(f"The xorb {name[:100]!r} has not come to {upload.namespace!r}; send it.")
 
@@ -170,8 +170,8 @@ def find(storage: Storage, upload: UploadEpoch, name: str) -> None:
 def receive_shard(services: Services, upload: UploadEpoch, shard: BinaryIO) -> None:
     """Build the files that a shard describes, and record that the namespace holds them.
 
-    All of it is checked before any file is built. Raises BadShard, BytesMissing where chunks are not there, WrongBytes where they make
-    another file than was announced.
+    The whole shard is checked before any file is built. Raises BadShard, BytesMissing if chunks are missing, WrongBytes if a file differs
+    from its announced hash.
     """
 
     @lru_cache(INDEXES)
@@ -199,12 +199,12 @@ def _check_file(file: ShardFile, index: Callable[[str], Index]) -> tuple[str, in
         there = index(segment.xorb)
         if not 0 <= segment.start < segment.end <= len(there.packed_ends):
             raise BadShard(
-                f"The file {file.sha256} is said to have the chunks {segment.start} to {segment.end} of the xorb {segment.xorb}, "
+                f"The shard gives the file {file.sha256} the chunks {segment.start} to {segment.end} of the xorb {segment.xorb}, "
                 f"which has {len(there.packed_ends)}."
             )
         if there.length(segment) != segment.length:
             raise BadShard(
-                f"The file {file.sha256} is said to have {segment.length:,} bytes of the xorb {segment.xorb}; "
+                f"The shard gives the file {file.sha256} {segment.length:,} bytes of the xorb {segment.xorb}; "
                 f"the chunks named have {there.length(segment):,}."
             )
         size += segment.length
@@ -231,7 +231,7 @@ def _built(storage: Storage, file: ShardFile, index: Callable[[str], Index]) -> 
 
 
 def drop_xorbs(services: Services, now: datetime, grace: timedelta) -> None:
-    """Remove what belongs to epochs that are over, when the grace period is over too."""
+    """Remove the xorbs of epochs that have ended, once the grace period has ended too."""
     for key in services.storage.keys(XORBS):  # the oldest first, as epochs begin with their day
         day = datetime.strptime(key.removeprefix(XORBS)[:8], "%Y%m%d").replace(tzinfo=UTC)
         if now <= day + timedelta(days=2) + grace:

@@ -34,7 +34,7 @@ class ExampleText(Strict):
 
 
 class Examples(Strict):
-    """Either written out here, or a JSONL file of a data set at a revision, which is pinned to its commit."""
+    """Examples: either written out here, or a JSONL file of a data set at a revision, which is pinned to its commit."""
 
     inline: list[ExampleText] | None = Field(None, min_length=1, max_length=5_000)
     dataset: str | None = Field(None, description="namespace/name of a data set repo")

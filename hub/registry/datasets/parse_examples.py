@@ -1,4 +1,4 @@
-"""Examples as people have them: rows copied out of a spreadsheet, CSV, or JSON lines -> examples, and what is wrong with which line."""
+"""Parse pasted examples: rows copied out of a spreadsheet, CSV, or JSON lines -> examples, and a problem for each bad line."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from hub.registry.datasets.examples import ExampleText
 
-MAX_PROBLEMS = 100  # told at once; more would be the same one
+MAX_PROBLEMS = 100  # reported at once; further ones repeat the same mistake
 
-# What the columns and fields are called elsewhere, in lower case.
+# Common names of the columns and fields, in lower case.
 INPUTS = ("input", "prompt", "question", "instruction", "source", "输入", "问题")
 TARGETS = ("target", "output", "answer", "response", "completion", "label", "输出", "答案")
 
@@ -35,11 +35,11 @@ class Pasted:
 
 
 class _Unusable(Exception):
-    """Why one line is no example."""
+    """The line is not an example; the message says why."""
 
 
 def parse(text: str) -> Pasted:
-    """Every line that is an example, and a problem for every other one. Blank lines are passed over; nothing raises."""
+    """Parse each line into an example or a problem. Blank lines are skipped; nothing raises."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     first = next((line for line in text.split("\n") if line.strip()), "")
     if first.lstrip().startswith("{"):
@@ -50,16 +50,16 @@ def parse(text: str) -> Pasted:
 
 
 def held_back(examples: Sequence[ExampleText], share: float, seed: int) -> tuple[list[ExampleText], list[ExampleText]]:
-    """What is learnt from, and a share drawn at random to measure on; both in their order, neither empty where there are two or more."""
+    """Split into training examples and a random held-out share, each in its order. Neither is empty if there are two or more."""
     count = min(max(round(share * len(examples)), 1), len(examples) - 1)
     drawn = set(random.Random(seed).sample(range(len(examples)), max(count, 0)))  # noqa: S311 - a reproducible draw
-    kept = [example for index, example in enumerate(examples) if index not in drawn]
-    return kept, [example for index, example in enumerate(examples) if index in drawn]
+    train = [example for index, example in enumerate(examples) if index not in drawn]
+    return train, [example for index, example in enumerate(examples) if index in drawn]
 
 
-def _gathered(format: Format, found: Iterator[tuple[int, Mapping[str, Any] | _Unusable]]) -> Pasted:
+def _gathered(format: Format, rows: Iterator[tuple[int, Mapping[str, Any] | _Unusable]]) -> Pasted:
     result = Pasted(format, [], [], [])
-    for line, values in found:
+    for line, values in rows:
         try:
             if isinstance(values, _Unusable):
                 raise values
@@ -81,7 +81,7 @@ def _example(values: Mapping[str, Any]) -> ExampleText:
         if value is None or value == "":
             raise _Unusable(f"The {name} is missing.")
         if not isinstance(value, str):
-            raise _Unusable(f"The {name} is {json.dumps(value)[:40]}, which is no text; put it in quotes.")
+            raise _Unusable(f"The {name} is {json.dumps(value)[:40]}, which is not text; put it in quotes.")
         if not value.strip():
             raise _Unusable(f"The {name} is empty.")
         if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
@@ -112,7 +112,7 @@ def _object(line: str) -> Mapping[str, Any] | _Unusable:
     except (ValueError, RecursionError) as error:
         return _Unusable(f"This is not JSON ({error}); each line must be one object.")
     if not isinstance(row, dict):
-        return _Unusable('This is JSON, but no object such as {"input": "...", "target": "..."}.')
+        return _Unusable('This is JSON, but not an object such as {"input": "...", "target": "..."}.')
     if "messages" in row:
         return _of_chat(row["messages"])
     named = {"input": _first(row, INPUTS), "target": _first(row, TARGETS)}
@@ -151,7 +151,7 @@ def _cells(text: str, between: str) -> Iterator[tuple[int, Mapping[str, Any] | _
 
 
 def _rows(text: str, between: str) -> Iterator[tuple[int, list[str] | _Unusable]]:
-    """Each row with the line it begins on. A cell in quotes may hold line breaks; after one that is not closed, reading goes on below."""
+    """Each row with the line it begins on. A quoted cell may hold line breaks; after an unclosed one, parsing resumes on the next line."""
     lines = text.split("\n")
     start, faults = 0, 0
     while start < len(lines):
@@ -177,15 +177,15 @@ def _rows(text: str, between: str) -> Iterator[tuple[int, list[str] | _Unusable]
 def _columns(cells: Sequence[str]) -> Mapping[str, int]:
     """Where the columns are, if this row names them."""
     names = [cell.lower() for cell in cells]
-    found = {
+    indices = {
         "input": next((names.index(name) for name in INPUTS if name in names), None),
         "target": next((names.index(name) for name in TARGETS if name in names), None),
         "choices": names.index("choices") if "choices" in names else None,
         "system": names.index("system") if "system" in names else None,
     }
-    if found["input"] is None or found["target"] is None:
+    if indices["input"] is None or indices["target"] is None:
         return {}
-    return {name: place for name, place in found.items() if place is not None}
+    return {name: place for name, place in indices.items() if place is not None}
 
 
 def _named(cells: Sequence[str], columns: Mapping[str, int], between: str) -> Mapping[str, Any] | _Unusable:

@@ -1,4 +1,4 @@
-"""A look into data sets: their first examples, and how many there are, without reading more than a few megabytes."""
+"""Preview data sets: their first examples and their number, reading at most a few megabytes."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ LOOKED_AT_BYTES = 4_000_000
 
 @dataclass(frozen=True)
 class Look:
-    """The first examples of a file. `count`: how many lines there are, or None where the file is too long to have been counted."""
+    """The first examples of a file. `count`: how many lines there are, or None if the file is too long to count."""
 
     path: str
     size: int
@@ -28,10 +28,10 @@ def look(storage: Storage, entry: TreeEntry, *, rows: int = 20) -> Look:
     lines = data.split(b"\n")
     if not whole:
         del lines[-1]  # cut somewhere
-    found: list[dict[str, object]] = []
+    examples: list[dict[str, object]] = []
     unreadable = None
     for number, line in enumerate(lines, 1):
-        if len(found) == rows:
+        if len(examples) == rows:
             break
         if not line.strip():
             continue
@@ -39,10 +39,10 @@ def look(storage: Storage, entry: TreeEntry, *, rows: int = 20) -> Look:
         if row is None:
             unreadable = number
             break
-        found.append(row)
-    columns = list(dict.fromkeys(key for row in found for key in row))
+        examples.append(row)
+    columns = list(dict.fromkeys(key for row in examples for key in row))
     count = sum(1 for line in lines if line.strip()) if whole else None
-    return Look(entry.path, entry.size, columns, found, count, unreadable)
+    return Look(entry.path, entry.size, columns, examples, count, unreadable)
 
 
 def _object(line: bytes) -> dict[str, object] | None:

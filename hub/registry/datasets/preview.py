@@ -1,4 +1,4 @@
-"""A look at examples before anything is made of them: how many, how long in tokens, what is wrong with which line."""
+"""Preview examples before use: how many there are, their length in tokens, and the problems by line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class PreviewRow:
 
 @dataclass(frozen=True)
 class Preview:
-    """`tokens` are of inputs and targets together, without what a prompt template adds. `part`: the file is longer than was read."""
+    """`tokens` counts inputs and targets together, without the prompt template. `part`: only the beginning of the file was read."""
 
     format: str
     count: int
@@ -42,16 +42,18 @@ class Preview:
 
 
 def of_text(session: Session, storage: Storage, base_id: str, text: str, *, size: int | None = None) -> Preview:
-    """`size`: of the file that the text is the beginning of."""
-    found = parse_examples.parse(text)
-    counted = token_counts.count(session, storage, base_id, [f"{each.input}\n{each.target}" for each in found.examples])
-    rows = zip(found.lines, found.examples, counted.tokens, strict=True)
-    systems = [each.system for each in found.examples]
+    """The preview of a text. `size`: bytes of the whole file, if the text is only its beginning."""
+    parsed = parse_examples.parse(text)
+    counted = token_counts.count(
+        session, storage, base_id, [f"{example.input}\n{example.target}" for example in parsed.examples]
+    )
+    rows = zip(parsed.lines, parsed.examples, counted.tokens, strict=True)
+    systems = [example.system for example in parsed.examples]
     return Preview(
-        format=found.format,
-        count=len(found.examples),
+        format=parsed.format,
+        count=len(parsed.examples),
         rows=[PreviewRow(*row) for row, _ in zip(rows, range(ROWS), strict=False)],
-        problems=found.problems,
+        problems=parsed.problems,
         tokens=sum(counted.tokens),
         longest=max(counted.tokens, default=0),
         exact=counted.exact,
@@ -62,7 +64,7 @@ def of_text(session: Session, storage: Storage, base_id: str, text: str, *, size
 
 
 def of_dataset(session: Session, storage: Storage, viewer: Viewer, base_id: str, source: Examples) -> Preview:
-    """Of a file that the viewer may read. Raises what `pin_examples` raises."""
+    """The preview of a file that the viewer may read. Raises the errors of `pin_examples`."""
     entry = _entry(session, viewer, source)
     text = storage.read(entry.sha256, 0, min(entry.size, MAX_BYTES)).decode(errors="replace")
     if entry.size <= MAX_BYTES:
@@ -71,7 +73,7 @@ def of_dataset(session: Session, storage: Storage, viewer: Viewer, base_id: str,
 
 
 def size_of(session: Session, viewer: Viewer, source: Examples) -> int:
-    """In bytes; nothing where it cannot be said yet."""
+    """The size in bytes; 0 if it is not known yet."""
     try:
         return _entry(session, viewer, source).size
     except HubError:

@@ -1,4 +1,4 @@
-"""How many tokens a text has for a base: counted with its tokenizer where the hub has it, else guessed from the bytes."""
+"""Count a text's tokens for a base: with its tokenizer if the hub has it, else estimated from the bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ class Counted:
 
 
 def count(session: Session, storage: Storage, base_id: str, texts: Sequence[str]) -> Counted:
-    """The tokens of each text as it stands, without what a prompt template adds."""
+    """The number of tokens of each text, without the prompt template."""
     tokenizer = _tokenizer_of(session, storage, base_id)
     if tokenizer is None:
         return Counted([-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts], exact=False)
     return Counted(
-        [len(found) for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)], exact=True
+        [len(encoding) for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)], exact=True
     )
 
 
 def _tokenizer_of(session: Session, storage: Storage, base_id: str) -> Tokenizer | None:
-    """From the base's folder, if it lies on this machine; the built-in base's from the repo in which the hub serves it."""
+    """The tokenizer from the base's folder, if this machine has it; for the built-in base, from the repo in which the hub serves it."""
     try:
         base = base_models.find(session, base_id)
         if base.path is None:

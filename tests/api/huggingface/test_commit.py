@@ -161,7 +161,7 @@ def test_a_lying_size_is_refused(client: TestClient, ann: Person) -> None:
     data = b"some weights"
     protocol.put(client, protocol.batch(client, ann, "ann/r", data), data)
     answer = protocol.commit(client, ann, "ann/r", protocol.lfs_file("a.bin", data, size=5))
-    assert "is said to have 5 bytes" in protocol.error_of(answer, 422)
+    assert "was announced with 5 bytes" in protocol.error_of(answer, 422)
     without = protocol.line("lfsFile", path="a.bin", algo="sha256", oid=protocol.sha256(data))
     assert protocol.commit(client, ann, "ann/r", without).status_code == 200
 
