@@ -1,9 +1,9 @@
 """Facets of a search: the most frequent values of each property of its hits, counted exactly up to a thousand.
 
-The newest WINDOW hits are counted in any case (WIDE of them where words or tags are asked for, whose single counts cannot be read from an
-index alone). If there are no more hits, that is all. If there are, they say which values are frequent, and each of those that is not beyond
-a thousand yet is counted on among the older hits, up to one more than that. So counts are always exact; of a larger search, a value that is
-frequent among its older hits alone may be left out.
+The newest WINDOW hits are always counted. A search for words or tags counts WIDE of them, as an index alone cannot count those singly. If
+there are more hits, the window shows which values are frequent. Each of these with at most a thousand hits so far is then counted among
+the older hits, up to a thousand and one. So counts are always exact. In a larger search, a value that is frequent only among older hits may
+be left out.
 """
 
 from collections import Counter
@@ -58,16 +58,19 @@ _COLUMNS: dict[Facet, InstrumentedAttribute[Any]] = {
 
 
 def facets(session: Session, viewer: Viewer | None, filters: Filters) -> Facets:
-    """Among what the viewer may read. Each facet is counted without its own filter, as a choice of it would replace that;
-    tags with theirs, as a tag adds to them."""
+    """The facets of the hits that the viewer may read.
+
+    Each facet is counted without its own filter, because choosing a value replaces that filter. Tags are counted with theirs, because
+    choosing a tag adds to them.
+    """
     search.plan_for_these_values(session)
-    session.execute(text("SET LOCAL work_mem = '32MB'"))  # for the window, which would go to a file
+    session.execute(text("SET LOCAL work_mem = '32MB'"))  # keeps the window in memory
     same = [facet for facet in FACETS if without(filters, facet) == filters]
     window = WIDE if filters.text or filters.tag else WINDOW
-    total, found = _counted(session, viewer, filters, same, window)
+    total, values = _counted(session, viewer, filters, same, window)
     for facet in set(FACETS) - set(same):
-        found |= _counted(session, viewer, without(filters, facet), [facet], window)[1]
-    return Facets(_capped(total), {facet: found[facet] for facet in FACETS})
+        values |= _counted(session, viewer, without(filters, facet), [facet], window)[1]
+    return Facets(_capped(total), {facet: values[facet] for facet in FACETS})
 
 
 def without(filters: Filters, facet: Facet) -> Filters:
@@ -86,17 +89,17 @@ def _with(filters: Filters, facet: Facet, value: str | None) -> Filters:
 def _counted(
     session: Session, viewer: Viewer | None, filters: Filters, of: Sequence[Facet], window: int
 ) -> tuple[int, dict[Facet, list[Value]]]:
-    """How many rows there are, up to the window, and the values of some facets in all of them."""
-    total, oldest, found = _in_window(session, search.matching(session, viewer, filters), of, window)
-    shown = {facet: dict(found[facet].most_common(SHOWN)) for facet in of}
+    """The number of rows, up to the window, and the values of some facets in all rows."""
+    total, oldest, counts = _in_window(session, search.matching(session, viewer, filters), of, window)
+    frequent = {facet: dict(counts[facet].most_common(SHOWN)) for facet in of}
     if oldest is not None and total >= window:
-        some = {facet: {value: n for value, n in shown[facet].items() if n <= EXACT} for facet in of}
+        some = {facet: {value: n for value, n in frequent[facet].items() if n <= EXACT} for facet in of}
         for facet, value, older in _one_by_one(session, viewer, filters, some, oldest):
-            shown[facet][value] += older
+            frequent[facet][value] += older
     return total, {
         facet: [
             Value(min(count, EXACT), count > EXACT, value)
-            for value, count in sorted(shown[facet].items(), key=lambda each: (-min(each[1], EXACT + 1), each[0]))
+            for value, count in sorted(frequent[facet].items(), key=lambda pair: (-min(pair[1], EXACT + 1), pair[0]))
         ]
         for facet in of
     }
@@ -105,11 +108,11 @@ def _counted(
 def _in_window(
     session: Session, where: Sequence[ColumnElement[bool]], of: Sequence[Facet], limit: int
 ) -> tuple[int, datetime | None, dict[Facet, Counter[str]]]:
-    """The window's rows, when the oldest of them was published, and its values. What is as old as that is in it, even beyond the limit."""
+    """The number of rows in the window, the time of the oldest, and the values. Rows as old as the oldest are included beyond the limit."""
     newest = AdapterFacts.published_at
     columns = {facet: _COLUMNS[facet] for facet in of}
-    asked = select(newest, *columns.values()).where(*where).order_by(newest.desc())
-    window = asked.fetch(limit, with_ties=True).cte("window")
+    newest_first = select(newest, *columns.values()).where(*where).order_by(newest.desc())
+    window = newest_first.fetch(limit, with_ties=True).cte("window")
     # GROUPING SETS counts the values of every column in one pass over the window, where a GROUP BY for each column would read it again.
     # grouping() tells which column a row of the answer counts: its mask has a bit for each column that the row is not grouped by.
     # Tags are counted apart, as a row has several.
@@ -144,8 +147,8 @@ def _one_by_one(
 ) -> Sequence[Any]:
     """(facet, value, count) of the rows published before. Count at most EXACT + 1 - already_counted older rows of each value."""
     parts = []
-    for facet, each in values.items():
-        for value, so_far in each.items():
+    for facet, counts in values.items():
+        for value, so_far in counts.items():
             where = search.matching(session, viewer, narrowed(filters, facet, value))
             older = AdapterFacts.published_at < before
             some = select(literal(1)).where(*where, older).limit(EXACT + 1 - so_far).subquery()

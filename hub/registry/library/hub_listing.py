@@ -1,4 +1,4 @@
-"""All repos of a kind, as Hugging Face clients list them: filtered by tags, sorted by a time, in keyset pages."""
+"""Lists of repos for Hugging Face clients: filtered by tags, sorted by a time, in keyset pages."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from hub.vocabulary import MAIN, RepoType
 
 Sort = Literal["created", "modified"]
 
-# What Hugging Face calls the tasks that PEFT names.
+# PEFT's task names -> Hugging Face's.
 PIPELINES = {
     "CAUSAL_LM": "text-generation",
     "SEQ_2_SEQ_LM": "text2text-generation",
@@ -57,7 +57,7 @@ def listing(
     limit: int,
     cursor: str | None,
 ) -> tuple[list[Row], str | None]:
-    """A page of what the viewer may read, newest first, and the cursor of the next. Raises InvalidInput for a foreign cursor."""
+    """A page of the repos that the viewer may read, newest first, and the next cursor. Raises InvalidInput for a foreign cursor."""
     when = Repo.created_at if sort == "created" else Repo.updated_at
     query = (
         select(Repo, Commit)
@@ -121,7 +121,7 @@ def _tagged(tag: str, names: Mapping[str, str]) -> ColumnElement[bool]:
 
 
 def tags(adapters: Sequence[AdapterFacts]) -> list[str]:
-    """The tags of a repo's adapters, first those that follow from their files and then those of their cards."""
+    """The tags of a repo's adapters: first those derived from their files, then those of their cards."""
     tags = ["peft", "safetensors"] if adapters else []
     for adapter in adapters:
         tags += [str(adapter.facts["peft_type"]).lower(), adapter.method]
@@ -161,7 +161,7 @@ def _decode(cursor: str) -> tuple[datetime, uuid.UUID]:
 
 
 def owned(session: Session, viewer: Viewer, namespace: str) -> list[tuple[Repo, int]]:
-    """A namespace's repos that the viewer may see, by name, each with the bytes of all its commits; what commits share counts once."""
+    """A namespace's repos that the viewer may see, by name, each with the bytes of all its commits. Shared files count once."""
     files = (
         select(Commit.repo_id, TreeEntry.sha256, TreeEntry.size)
         .join(TreeEntry, TreeEntry.tree == Commit.tree)

@@ -1,4 +1,4 @@
-"""Import adapters from a folder, a bucket or the upstream hub, one by one. A refusal names its reason and stops nothing."""
+"""Import adapters from a folder, a bucket or the upstream hub, one by one. A refusal names its reason; the import continues."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from hub.registry.platform.services import Services
 from hub.registry.platform.upstream_client import Upstream
 from hub.vocabulary import RepoName, Visibility
 
-# A folder with any of these was meant to be an adapter: PEFT's files, those of MLX and diffusers, whatever else is called a LoRA.
+# A folder with any of these is meant as an adapter: files of PEFT, MLX and diffusers, and other files named LoRA.
 ADAPTER_FILE = re.compile(r"adapter_config\.json|.*(adapter|lora).*\.(safetensors|bin|pt|pth)", re.IGNORECASE)
 
 KEPT = "It is kept as it is, not yet as an adapter: a job of the kind convert with this repo as its source writes one."
@@ -37,7 +37,7 @@ Outcome = Literal["accepted", "unchanged", "kept", "refused"]  # kept: as a plai
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of one folder. `details`: the findings of an accepted adapter, or the reasons for not accepting one."""
+    """The outcome for one folder. `details`: the findings of an accepted adapter, or the reasons for a refusal."""
 
     folder: Path
     name: str  # of the repo, in full
@@ -55,7 +55,7 @@ class _Importer:
     visibility: Visibility | None
 
     def import_folder(self, repo_name: str, folder: Path) -> Imported:
-        """Publish one folder. A refusal is an answer and not an error."""
+        """Publish one folder. A refusal is a normal outcome, not an error."""
         full_name = str(RepoName(self.namespace, repo_name))
         try:
             outcome, details = self._publish(full_name, folder)
@@ -85,7 +85,7 @@ class _Importer:
         return "accepted", tuple(f"{finding.code}: {finding.message}" for finding in published.inspection.findings)
 
     def _published_before(self, full_name: str, versions: Sequence[Sequence[Incoming]]) -> bool:
-        """Whether the repo ever had just these files: a repair or conversion since then is not undone by importing again."""
+        """Whether the repo ever had exactly these files. Then importing again must not undo a later repair or conversion."""
         trees = [history.hash_tree(publishing.entries(files)) for files in versions]
         with transaction(self.services.sessions) as session:
             try:
@@ -99,7 +99,7 @@ class _Importer:
 def import_tree(
     services: Services, viewer: Viewer, namespace: str, root: Path, visibility: Visibility | None = None
 ) -> Iterator[Imported]:
-    """Publish every adapter below `root`, in the order of their paths. A refusal stops nothing, and a second import repeats nothing."""
+    """Publish every adapter below `root`, in the order of their paths. Refusals do not stop it, and a second import adds no duplicates."""
     if not root.is_dir():
         raise InvalidInput(f"{root} is not a folder; name one that holds adapters.")
     importer = _Importer(services, viewer, namespace, visibility)
@@ -112,7 +112,7 @@ def import_bucket(
 ) -> Iterator[Imported]:
     """Publish every adapter below s3://BUCKET/PREFIX, read with this hub's own credentials, a folder at a time."""
     bucket, _, prefix = address.removeprefix("s3://").partition("/")
-    # With a slash at its end: s3://bucket/team must not mean s3://bucket/team-old too.
+    # The prefix ends with a slash, so that s3://bucket/team does not match s3://bucket/team-old.
     prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
     if not bucket:
         raise InvalidInput(f"{address!r} names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX.")
@@ -196,7 +196,7 @@ def _folders_of(paths: Sequence[PurePosixPath]) -> list[PurePosixPath]:
 
 
 def repo_name(root: PurePath, folder: PurePath, whole: str = "") -> str:
-    """The path below the root as one name that every client accepts: "a/b c" is "a-b-c". The root itself has its own, or `whole`."""
+    """The path below the root as a name that every client accepts: "a/b c" -> "a-b-c". The root keeps its own name, or gets `whole`."""
     parts = folder.relative_to(root).parts or (root.name or whole,)
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", "-".join(parts))
     return re.sub(r"\.{2,}", ".", name).strip("-.")[:96].rstrip("-.") or "adapter"
@@ -208,14 +208,14 @@ def _hash_files(folder: Path, stack: ExitStack) -> list[Incoming]:
 
 
 def _without_loaded_pickles(files: Sequence[Incoming]) -> list[Incoming]:
-    """The same files, with ".pickle" behind the names of pickles that a loader would read. A conversion finds them so."""
+    """The same files, with ".pickle" appended to names of pickles that a loader would read. A conversion still finds them."""
     names = {file.path for file in files}
     loaded = {name for name, better in LOADED_PICKLES.items() if name in names and better not in names}
     return [replace(file, path=f"{file.path}.pickle") if file.path in loaded else file for file in files]
 
 
 def _judge_refusal(error: BadAdapter) -> tuple[bool, tuple[str, ...]]:
-    """Whether a job of the kind convert may make an adapter of the files, and the reasons for the refusal."""
+    """Whether a job of the kind convert may turn the files into an adapter, and the reasons for the refusal."""
     findings = error.details["findings"]
     errors = [finding for finding in findings if finding["severity"] == "error"]
     pickles = [finding for finding in findings if finding["code"] == "inert_pickle"]

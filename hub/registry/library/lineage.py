@@ -1,7 +1,7 @@
-"""A commit's family as a graph: what it was made from and what was made from it, two generations each way, as far as the viewer may see.
+"""A commit's lineage as a graph: its inputs and the commits made from it, two generations each way, as far as the viewer may see.
 
-The rule of `provenance` holds for every line: an input that the viewer may not see keeps its role and weight and loses its name, and its
-own inputs are not shown; a descendant that they may not see is left out.
+The rule of `provenance` holds for every edge. An input that the viewer may not see keeps its role and weight and loses its name, and its
+own inputs are left out. A descendant that they may not see is left out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ MAX_DESCENDANTS = 40  # of one generation
 
 @dataclass(frozen=True)
 class Member:
-    """`key` is the commit's id, or a name of its own for what has no name. `lost`: deleted, or without its files."""
+    """A commit in the graph. `key` is its id, or an invented key for a hidden input. `lost`: deleted, or without its files."""
 
     key: str
     generation: int  # below zero: an ancestor; zero: the commit itself
@@ -61,17 +61,17 @@ def family(session: Session, viewer: Viewer | None, repo: Repo, commit: Commit) 
     lines: list[Line] = []
     frontier = [commit.id]
     for generation in range(1, GENERATIONS + 1):
-        found = _parents(session, viewer, frontier, -generation)
-        members |= {member.key: member for member, _ in found if member.key != commit.id}
-        lines += [line for _, line in found]
-        frontier = [member.key for member, _ in found if member.commit]
+        relatives = _parents(session, viewer, frontier, -generation)
+        members |= {member.key: member for member, _ in relatives if member.key != commit.id}
+        lines += [line for _, line in relatives]
+        frontier = [member.key for member, _ in relatives if member.commit]
     frontier, more = [commit.id], False
     for generation in range(1, GENERATIONS + 1):
-        found = _children(session, viewer, frontier, generation)
-        more = more or len(found) > MAX_DESCENDANTS
-        members |= {member.key: member for member, _ in found[:MAX_DESCENDANTS]}
-        lines += [line for _, line in found[:MAX_DESCENDANTS]]
-        frontier = [member.key for member, _ in found[:MAX_DESCENDANTS]]
+        relatives = _children(session, viewer, frontier, generation)
+        more = more or len(relatives) > MAX_DESCENDANTS
+        members |= {member.key: member for member, _ in relatives[:MAX_DESCENDANTS]}
+        lines += [line for _, line in relatives[:MAX_DESCENDANTS]]
+        frontier = [member.key for member, _ in relatives[:MAX_DESCENDANTS]]
     return Family(_with_versions(session, members.values()), lines, more)
 
 
@@ -87,13 +87,13 @@ def _parents(
         .where(Lineage.child.in_(children))
         .order_by(Lineage.role.desc(), Lineage.weight.desc().nulls_last(), Lineage.parent)
     )
-    found = []
+    relatives = []
     for number, (line, repo, is_lost, is_seen) in enumerate(rows):
         key = line.parent if is_seen else f"hidden{generation}.{number}"
         name, commit_id = (repo.full_name, line.parent) if is_seen else (None, None)
         member = Member(key, generation, repo.type, name, commit_id, None, lost=is_lost)
-        found.append((member, Line(key, line.child, line.role, line.weight)))
-    return found
+        relatives.append((member, Line(key, line.child, line.role, line.weight)))
+    return relatives
 
 
 def _children(
@@ -117,11 +117,11 @@ def _children(
 
 
 def _with_versions(session: Session, members: Iterable[Member]) -> list[Member]:
-    found = list(members)
-    commits = [member.commit for member in found if member.commit]
+    nodes = list(members)
+    commits = [member.commit for member in nodes if member.commit]
     query = select(Ref.commit_id, Ref.name).where(Ref.commit_id.in_(commits), Ref.kind == "version")
     versions: dict[str, str] = dict(iter(session.execute(query)))
     return [
-        Member(each.key, each.generation, each.type, each.repo, each.commit, versions.get(each.commit or ""), each.lost)
-        for each in found
+        Member(node.key, node.generation, node.type, node.repo, node.commit, versions.get(node.commit or ""), node.lost)
+        for node in nodes
     ]

@@ -1,4 +1,4 @@
-"""What a commit's loraloom.json says that was measured. Anybody may upload such a file, so it is read as a stranger's."""
+"""The report in a commit's loraloom.json. Anybody may upload such a file, so its content is not trusted."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from hub.registry.platform.storage import Storage
 
 @dataclass(frozen=True)
 class StatedReport:
-    """`measured_here`: a job of this hub wrote that very file for this repo."""
+    """A report as the file states it. `measured_here`: a job of this hub wrote exactly this file for this repo."""
 
     report: Report
     measured_here: bool
@@ -36,11 +36,11 @@ def report(session: Session, storage: Storage, commit: Commit) -> StatedReport |
 
 
 def _written_here(session: Session, commit: Commit, sha256: str) -> bool:
-    """A repair or an edit of the card makes a commit of its own, which keeps what the job wrote."""
-    made = (
+    """Whether a job wrote the file in any commit of the repo: a repair or an edit of the card makes a commit without a job."""
+    job_commits = (
         select(Commit.id)
         .join(TreeEntry, TreeEntry.tree == Commit.tree)
         .where(Commit.repo_id == commit.repo_id, Commit.job_id.is_not(None))
         .where(TreeEntry.path == SIDECAR, TreeEntry.sha256 == sha256)
     )
-    return session.scalar(made.limit(1)) is not None
+    return session.scalar(job_commits.limit(1)) is not None

@@ -1,4 +1,4 @@
-"""What is shown of a commit beside its files: ancestors, descendants, and the figures measured on it, as far as the viewer may see."""
+"""A commit's ancestors, descendants and measured figures, as far as the viewer may see them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ class Measured:
 
     @property
     def what(self) -> tuple[str, ...]:
-        """What was measured, whatever it was measured on."""
+        """The identity of the measurement, apart from the commit that was measured."""
         return self.base_id, self.dataset_commit, self.dataset_path, self.template, self.metric
 
 
 def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:
-    """What a commit was made from; what the viewer may not see keeps its role and weight and loses its name."""
+    """The inputs of a commit. An input that the viewer may not see keeps its role and weight and loses its name."""
     visible = and_(Repo.deleted_at.is_(None), permissions.readable(viewer))
     rows = session.execute(
         select(Lineage, Repo, visible)
@@ -65,7 +65,7 @@ def parents(session: Session, viewer: Viewer | None, commit: Commit) -> list[Rel
 
 
 def missing_inputs(session: Session, commit: Commit) -> int:
-    """How many of the commits it was made from are deleted or have lost their files: above none, it cannot be made again."""
+    """The number of inputs that are deleted or have lost their files. Above zero, the commit cannot be made again."""
     lost = (
         select(func.count())
         .select_from(Lineage)
@@ -77,7 +77,7 @@ def missing_inputs(session: Session, commit: Commit) -> int:
 
 
 def children(session: Session, viewer: Viewer | None, commit: Commit) -> list[Relative]:
-    """What was made from a commit. What the viewer may not see is left out: its existence is its owner's business."""
+    """The commits made from a commit. Those that the viewer may not see are left out, so that their existence stays private."""
     rows = session.execute(
         select(Lineage, Repo)
         .join(Commit, Commit.id == Lineage.child)
@@ -101,7 +101,7 @@ def scores(
     owner: str | None = None,
     limit: int = 1000,
 ) -> list[Measured]:
-    """Scores whose adapter and data set the viewer may both read, newest first; each argument that is given narrows them.
+    """Scores whose adapter and data set the viewer may both read, newest first. Each argument narrows them.
 
     A score of a base model alone has no adapter; such scores are included unless `commit_ids` is given. `with_base` then adds those on
     the data sets of these commits.
@@ -161,15 +161,15 @@ def _measured(score: Score, repo: Repo | None, dataset: Repo) -> Measured:
 def scores_beside_base(
     session: Session, viewer: Viewer | None, commit: Commit
 ) -> list[tuple[Measured, Measured | None]]:
-    """Figures of a commit, newest first, each with the same figure of the base alone, where that was measured too."""
-    found = scores(session, viewer, commit_ids=[commit.id], with_base=True)
-    base = {score.what: score for score in found if score.commit is None}
-    return [(score, base.get(score.what)) for score in found if score.commit]
+    """Figures of a commit, newest first, each with the same figure of the base alone if that was measured too."""
+    measured = scores(session, viewer, commit_ids=[commit.id], with_base=True)
+    base = {score.what: score for score in measured if score.commit is None}
+    return [(score, base.get(score.what)) for score in measured if score.commit]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A commit in a repo's history: who made it, whether a job did, and the names that stand for it."""
+    """A commit in a repo's history: its author, whether a job made it, and the refs that point to it."""
 
     commit: Commit
     author: str
@@ -192,8 +192,8 @@ def history(
         query = query.join(last, tuple_(Commit.created_at, Commit.id) < tuple_(last.c.created_at, last.c.id))
     rows = session.execute(query).all()
     names: dict[str, list[Ref]] = {}
-    shown = [commit.id for commit, _ in rows[:limit]]
-    for ref in session.scalars(select(Ref).where(Ref.commit_id.in_(shown)).order_by(Ref.kind.desc(), Ref.name)):
+    page_ids = [commit.id for commit, _ in rows[:limit]]
+    for ref in session.scalars(select(Ref).where(Ref.commit_id.in_(page_ids)).order_by(Ref.kind.desc(), Ref.name)):
         names.setdefault(ref.commit_id, []).append(ref)
     steps = [Step(commit, author, names.get(commit.id, [])) for commit, author in rows[:limit]]
-    return steps, shown[-1] if len(rows) > limit else None
+    return steps, page_ids[-1] if len(rows) > limit else None

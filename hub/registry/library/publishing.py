@@ -1,4 +1,4 @@
-"""Strict publishing, as `POST /v1` and the forms do it: one whole, sound thing, or nothing at all."""
+"""Strict publishing, for `POST /v1` and the forms: one complete, sound repo, or nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,7 +69,7 @@ def publish_adapter(
 
 @dataclass(frozen=True)
 class UploadPreview:
-    """An upload that its namespace holds and nobody has published: what inspection read, and what it is too much like."""
+    """An unpublished upload that its namespace holds, with its inspection and its near duplicates."""
 
     namespace: str
     entries: Sequence[Entry]
@@ -82,24 +82,24 @@ class UploadPreview:
 
 
 def preview_upload(services: Services, viewer: Viewer, namespace: str, files: Sequence[Incoming]) -> UploadPreview:
-    """Inspect what may become an adapter, and store its bytes if nothing is wrong with them. Raises Forbidden and QuotaExceeded."""
+    """Inspect an upload, and store its bytes if it is sound. Raises Forbidden and QuotaExceeded."""
     with transaction(services.sessions) as session:
         permissions.authorize_in(session, viewer, permissions.Write, namespace)
     sent = {file.path: file for file in files if not MAC_EXTRAS.search(file.path)}
     named = without_top(sent)
-    shown = _shown(services, viewer, namespace, named, [replace(file, path=path) for path, file in named.items()])
-    if shown.sound:
+    preview = _preview(services, viewer, namespace, named, [replace(file, path=path) for path, file in named.items()])
+    if preview.sound:
         blobs.store(services.sessions, services.storage, namespace, list(named.values()))
-    return shown
+    return preview
 
 
-def reload_preview(services: Services, viewer: Viewer, namespace: str, kept: Sequence[Entry]) -> UploadPreview:
-    """The same, of bytes that are stored already."""
-    named = {entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in kept}
-    return _shown(services, viewer, namespace, named, kept)
+def reload_preview(services: Services, viewer: Viewer, namespace: str, stored: Sequence[Entry]) -> UploadPreview:
+    """Rebuild the preview from bytes that are stored already."""
+    named = {entry.path: StoredFile(services.storage, entry.sha256, entry.size) for entry in stored}
+    return _preview(services, viewer, namespace, named, stored)
 
 
-def _shown(
+def _preview(
     services: Services,
     viewer: Viewer,
     namespace: str,
@@ -111,19 +111,27 @@ def _shown(
     inspection = inspect(files, known)
     with transaction(services.sessions) as session:
         duplicates = similar.duplicates_of(session, viewer, inspection)
-    kept = [Entry(file.path, file.sha256, file.size, file.git_oid) for file in named]
-    return UploadPreview(namespace, kept, inspection, duplicates)
+    stored = [Entry(file.path, file.sha256, file.size, file.git_oid) for file in named]
+    return UploadPreview(namespace, stored, inspection, duplicates)
 
 
 def publish_preview(
-    services: Services, viewer: Viewer, name: str, shown: UploadPreview, *, visibility: Visibility | None, message: str
+    services: Services,
+    viewer: Viewer,
+    name: str,
+    preview: UploadPreview,
+    *,
+    visibility: Visibility | None,
+    message: str,
 ) -> Repo:
-    """Publish exactly what was shown. Raises BadAdapter with every finding, and BytesMissing if it waited for too long."""
-    require_adapter(shown.inspection)
+    """Publish exactly what was previewed. Raises BadAdapter with every finding, and BytesMissing if the bytes have been removed since."""
+    require_adapter(preview.inspection)
     with transaction(services.sessions) as session:
         target = _check_target(session, viewer, "model", name, visibility)
         repo = _open_target(session, target, visibility)
-        history.publish(session, repo, shown.entries, author_id=viewer.id, message=message, inspection=shown.inspection)
+        history.publish(
+            session, repo, preview.entries, author_id=viewer.id, message=message, inspection=preview.inspection
+        )
         return repo
 
 
@@ -136,7 +144,7 @@ def publish_model(
     visibility: Visibility | None,
     message: str,
 ) -> tuple[Repo, Commit]:
-    """A model repo of any content, such as a whole base model; adapters in it get their facts."""
+    """Publish a model repo of any content, such as a whole base model. Adapters in it get their facts."""
     with transaction(services.sessions) as session:
         target = _check_target(session, viewer, "model", name, visibility)
         known = base_models.known(session)
@@ -158,7 +166,7 @@ def publish_dataset(
     visibility: Visibility | None,
     message: str,
 ) -> tuple[Repo, Commit]:
-    """A data set of JSONL files (and whatever lies beside them). Raises NoExamples if there is none."""
+    """Publish a data set of JSONL files (and any files beside them). Raises NoExamples if it has no JSONL file."""
     if not any(file.path.endswith(".jsonl") and file.size for file in files):
         raise NoExamples('The upload has no .jsonl file; send rows such as {"input": ..., "target": ...}, one a line.')
     with transaction(services.sessions) as session:

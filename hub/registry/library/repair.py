@@ -1,4 +1,4 @@
-"""Repair: a new commit that says what an adapter's files fail to say, its base's id, its licence, a card. The weights stay as they are."""
+"""Repair: a new commit that adds what an adapter's files lack: its base's id, its licence, a card. The weights stay as they are."""
 
 import io
 import json
@@ -36,7 +36,7 @@ class NothingToRepair(Conflict):
 
 
 class NotRepairable(InvalidInput):
-    """A program cannot change the file without guessing."""
+    """The file cannot be changed without guessing."""
 
     code = "not_repairable"
 
@@ -79,9 +79,9 @@ def repair(
         request = commits.Request(
             "Repair: " + "; ".join(done), [commits.Inline(entry) for entry in entries(sent)], parent=head.id
         )
-        made = commits.commit(services, viewer, "model", full_name, MAIN, request, sent).commit
+        repaired = commits.commit(services, viewer, "model", full_name, MAIN, request, sent).commit
     with transaction(services.sessions) as session:
-        return Repaired(made.id, repos.version_of(session, made), [change.path for change in changes], done)
+        return Repaired(repaired.id, repos.version_of(session, repaired), [change.path for change in changes], done)
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ def _with_base(
         config = load_json(files[path].read(0, MAX_CONFIG_BYTES + 1), path, "config_not_json")
     except FormatError as error:
         raise NotRepairable(f"{path}: {error}") from error
-    said = config.get("base_model_name_or_path")
-    wanted = base or names.get(said if isinstance(said, str) else "")
-    if wanted is None or wanted == said:
+    current = config.get("base_model_name_or_path")
+    base_name = base or names.get(current if isinstance(current, str) else "")
+    if base_name is None or base_name == current:
         return None
-    config["base_model_name_or_path"] = wanted
+    config["base_model_name_or_path"] = base_name
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    return _Change(path, text.encode(), f"base model {wanted} in the place of {said or 'none'}")
+    return _Change(path, text.encode(), f"base model {base_name} in the place of {current or 'none'}")
 
 
 def _with_card(
@@ -140,7 +140,7 @@ def _with_card(
     """The card with the licence, or a card where there is none."""
     if licence is not None and not LICENCE.fullmatch(licence):
         raise InvalidInput(
-            f"{licence[:60]!r} is no licence's identifier; write one such as apache-2.0 or cc-by-nc-4.0."
+            f"{licence[:60]!r} is not a licence identifier; write one such as apache-2.0 or cc-by-nc-4.0."
         )
     if file is None:
         sentence = "a card" + (f" with the licence {licence}" if licence else "")
@@ -173,8 +173,8 @@ def _licensed(text: str, licence: str) -> str:
         front, body = "", text[7:]
     # The old value may be a list on the lines that follow, each indented or an item.
     old = re.compile(r"^license[ \t]*:.*\n(?:(?:[ \t]+\S|-[ \t]).*\n)*", re.MULTILINE)
-    kept = old.sub("", f"{front}\n" if front else "")
-    return f"---\n{kept}license: {licence}\n---{body}"
+    other_lines = old.sub("", f"{front}\n" if front else "")
+    return f"---\n{other_lines}license: {licence}\n---{body}"
 
 
 def _new_card(facts: InspectedAdapter, full_name: str, licence: str | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Keeping measured figures. provenance.py reads them."""
+"""Store measured figures. provenance.py reads them."""
 
 import uuid
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Measurement(Figure):
 
 
 def keep(session: Session, measured: Measurement, *, commit_id: str | None, job_id: uuid.UUID) -> None:
-    """Keep a figure of a commit, or, without one, of the base alone; a newer one of the same thing takes the older one's place."""
+    """Store a figure of a commit, or, without one, of the base alone. It replaces an older figure of the same measurement."""
     statement = insert(Score).values(**asdict(measured), commit_id=commit_id, job_id=job_id)
     newer = {
         name: statement.excluded[name] for name in ("value", "low", "high", "examples", "each", "job_id")
@@ -46,10 +46,10 @@ def keep(session: Session, measured: Measurement, *, commit_id: str | None, job_
 
 
 def keep_own(session: Session, commit_id: str, figures: Sequence[Figure]) -> None:
-    """Show with an adapter what was measured on the data that whoever made it held out: exact match, else the first share there is."""
+    """Store with an adapter its figure on its maker's held-out data: exact match, else the first metric that is a share."""
     shares = [figure for figure in figures if figure.metric != "target_loss"]
     if not shares:
         return
     first = next((figure for figure in shares if figure.metric == "exact_match"), shares[0])
-    shown = {name: getattr(first, name) for name in Figure.__dataclass_fields__}
-    session.execute(update(AdapterFacts).where(AdapterFacts.commit_id == commit_id).values(measured=shown))
+    figure = {name: getattr(first, name) for name in Figure.__dataclass_fields__}
+    session.execute(update(AdapterFacts).where(AdapterFacts.commit_id == commit_id).values(measured=figure))

@@ -1,4 +1,4 @@
-"""Finding adapters: filters over the facts of main's head, in several orders, in keyset pages. What they have in common is in facets.py."""
+"""Search adapters: filters over the facts of main's head, in several orders, in keyset pages. facets.py counts the hits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,12 +83,12 @@ _NEWEST: tuple[InstrumentedAttribute[Any], ...] = (
     AdapterFacts.commit_id,
     AdapterFacts.folder,
 )
-# What each order compares, the last of which tell any two adapters apart. By name it ascends, else it descends.
+# The sort keys of each order; the last ones distinguish any two adapters. By name it ascends, else it descends.
 _KEYS: dict[Sort, tuple[InstrumentedAttribute[Any], ...]] = {
     "newest": _NEWEST,
     "name": (AdapterFacts.namespace, AdapterFacts.name, AdapterFacts.folder),
     "size": (AdapterFacts.size_bytes, *_NEWEST),
-    "score": (AdapterFacts.score, *_NEWEST),  # those of which nothing is measured come last
+    "score": (AdapterFacts.score, *_NEWEST),  # adapters without a measurement come last
 }
 _SHOWN = (
     AdapterFacts.namespace,
@@ -144,27 +144,27 @@ def plan_for_these_values(session: Session) -> None:
 def matching(session: Session, viewer: Viewer | None, filters: Filters) -> list[ColumnElement[bool]]:
     """The conditions on facts: listed, readable, and every filter."""
     listed = and_(AdapterFacts.current, ~AdapterFacts.deleted)
-    found = [listed, permissions.readable(viewer, AdapterFacts)]
+    conditions = [listed, permissions.readable(viewer, AdapterFacts)]
     if filters.base_model:
-        found.append(AdapterFacts.base == base_models.names(session).get(filters.base_model, filters.base_model))
+        conditions.append(AdapterFacts.base == base_models.names(session).get(filters.base_model, filters.base_model))
     if filters.method:
-        found.append(AdapterFacts.method == filters.method)
+        conditions.append(AdapterFacts.method == filters.method)
     if filters.task:
-        found.append(AdapterFacts.task == filters.task)
+        conditions.append(AdapterFacts.task == filters.task)
     if filters.rank:
-        found.append(AdapterFacts.rank == filters.rank)
+        conditions.append(AdapterFacts.rank == filters.rank)
     if filters.tag:
-        found.append(AdapterFacts.tags.contains(list(filters.tag)))
+        conditions.append(AdapterFacts.tags.contains(list(filters.tag)))
     if filters.owner:
-        found.append(AdapterFacts.namespace == filters.owner)
+        conditions.append(AdapterFacts.namespace == filters.owner)
     if filters.visibility:
-        found.append(AdapterFacts.visibility == filters.visibility)
+        conditions.append(AdapterFacts.visibility == filters.visibility)
         if filters.visibility == "private" and viewer and not viewer.is_admin:
-            # Follows from the rest, which the planner cannot see: it would expect a share of all that is private.
-            found.append(AdapterFacts.namespace.in_(permissions.member_of(viewer)))
+            # Implied by the other conditions, but the planner cannot infer it and would overestimate the rows.
+            conditions.append(AdapterFacts.namespace.in_(permissions.member_of(viewer)))
     for word in text_index.searchable(filters.text or "").split():
-        found.append(text_index.has_word(word))
-    return found
+        conditions.append(text_index.has_word(word))
+    return conditions
 
 
 def _hit(row: Any) -> Hit:

@@ -1,6 +1,6 @@
-"""The map of a library: which adapters of one base are alike, told from their sketches, as far as the viewer may see them.
+"""The map of a library: which adapters of one base are alike by their sketches, as far as the viewer may see them.
 
-Nothing of it is kept with an adapter: what is alike depends on who asks, and a stored sentence would name private adapters to everybody.
+Nothing of it is stored with an adapter: what is alike depends on who asks, and a stored sentence would name private adapters to everybody.
 """
 
 import math
@@ -110,29 +110,29 @@ def _alike(
     others = [module for module in modules_of(session, viewer, base) if module.sketch and module.repo != but]
     vectors = _vectors([sketch, *(module.sketch for module in others)])
     cosines = sketched_cosines(vectors[:1], vectors[1:])[0]
-    found = [
+    matches = [
         Alike(module, round(float(cosine), 6))
         for module, cosine in zip(others, cosines, strict=True)
         if cosine >= least
     ]
-    return sorted(found, key=lambda each: (-each.cosine, each.module.name))
+    return sorted(matches, key=lambda match: (-match.cosine, match.module.name))
 
 
 def duplicate_findings(session: Session, viewer: Viewer, repo: Repo, commit: Commit) -> list[Finding]:
-    """What an upload is told of its near duplicates."""
+    """The findings that report an upload's near duplicates."""
     return [
-        _told(each, facts.folder)
+        _duplicate_finding(match, facts.folder)
         for facts in repos.facts(session, commit)
-        for each in alike(session, viewer, repo, facts, least=DUPLICATE, limit=3)
+        for match in alike(session, viewer, repo, facts, least=DUPLICATE, limit=3)
     ]
 
 
 def duplicates_of(session: Session, viewer: Viewer, inspection: Inspection) -> list[Finding]:
-    """The same of adapters that are not published yet."""
+    """The same findings for adapters that are not published yet."""
     return [
-        _told(each, facts.folder)
+        _duplicate_finding(match, facts.folder)
         for facts in inspection.adapters
-        for each in _alike(
+        for match in _alike(
             session,
             viewer,
             facts.base_id or facts.base_model,
@@ -143,10 +143,10 @@ def duplicates_of(session: Session, viewer: Viewer, inspection: Inspection) -> l
     ]
 
 
-def _told(each: Alike, folder: str) -> Finding:
+def _duplicate_finding(match: Alike, folder: str) -> Finding:
     message = (
-        f"This adapter's update is {each.cosine:.2f} the same as that of {each.module.name} "
-        f"(cosine, standard error {standard_error(each.cosine):.4f})."
+        f"This adapter's update is {match.cosine:.2f} the same as that of {match.module.name} "
+        f"(cosine, standard error {standard_error(match.cosine):.4f})."
     )
     return finding("near_duplicate", folder, message)
 
@@ -161,8 +161,8 @@ def library_map(
     cluster: float = 0.5,
 ) -> Map:
     """Every pair of one base's adapters. Raises TooManyModules."""
-    found = modules_of(session, viewer, base, namespaces)
-    placed = [module for module in found if module.sketch]
+    modules = modules_of(session, viewer, base, namespaces)
+    placed = [module for module in modules if module.sketch]
     if len(placed) > MAX_MODULES:
         raise TooManyModules(
             f"{base!r} has {len(placed):,} adapters that you can see, and a map holds {MAX_MODULES:,}; name namespaces with `owner`."
@@ -172,15 +172,15 @@ def library_map(
     return Map(
         base=base,
         modules=placed,
-        unplaced=[module for module in found if not module.sketch],
+        unplaced=[module for module in modules if not module.sketch],
         cosines=cosines,
         duplicates=near_duplicates(cosines, duplicate),
         clusters=clusters(cosines, cluster),
     )
 
 
-def _vectors(kept: Sequence[bytes]) -> Floats:
-    return np.frombuffer(b"".join(kept), "<f4").astype(np.float32).reshape(-1, WIDTH)
+def _vectors(raw: Sequence[bytes]) -> Floats:
+    return np.frombuffer(b"".join(raw), "<f4").astype(np.float32).reshape(-1, WIDTH)
 
 
 def sketch_missing(services: Services, limit: int = 20) -> int:

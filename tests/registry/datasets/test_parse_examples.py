@@ -79,7 +79,7 @@ def test_a_quotation_mark_that_is_not_closed_spoils_one_line() -> None:
     ("line", "said"),
     [
         ("{oops", "not JSON"),
-        ('["a", "b"]', "no object"),
+        ('["a", "b"]', "not an object"),
         ('{"input": "a"}', "The target is missing"),
         ('{"input": "", "target": "b"}', "The input is missing"),
         ('{"input": " ", "target": "b"}', "The input is empty"),
