@@ -1,4 +1,4 @@
-"""What OpenAPI says of a route that reads an upload, which FastAPI cannot see as the route reads it itself."""
+"""The OpenAPI description of an upload's body. FastAPI cannot derive it, because the route reads the body itself."""
 
 from hub.vocabulary import VISIBILITIES
 

@@ -23,7 +23,7 @@ def who_am_i(session: SessionDep, viewer: SignedIn) -> schemas.Me:
 
 @router.post("/session", status_code=204, dependencies=[public("signs in")])
 def start_session(services: ServicesDep, request: Request, body: schemas.SignIn, response: Response) -> None:
-    """A session cookie for a name and password, or for a token that is good for everything."""
+    """Start a session with a name and password, or with an unrestricted token. The answer sets the cookie."""
     limits, address = request.app.state.limits, address_of(request)
     if body.token:
         viewer = sign_in.by_token(services.sessions, limits, body.token, address)
@@ -45,12 +45,12 @@ def end_session(session: SessionDep, viewer: SignedIn, request: Request, respons
 def list_sessions(session: SessionDep, account: CanManageAccount) -> list[schemas.SessionInfo]:
     """Your browser sessions, newest first."""
     sessions = credentials.sessions(session, account.viewer.id)
-    return [schemas.SessionInfo.model_validate(each, from_attributes=True) for each in sessions]
+    return [schemas.SessionInfo.model_validate(item, from_attributes=True) for item in sessions]
 
 
 @router.delete("/sessions", status_code=204)
 def end_other_sessions(session: SessionDep, account: CanManageAccount, request: Request) -> None:
-    """All of yours but the one that sends this."""
+    """End all your sessions except the one that sends this."""
     credentials.end_other_sessions(session, account, request.cookies.get(COOKIE, ""))
 
 
@@ -80,7 +80,7 @@ def list_tokens(session: SessionDep, account: CanManageAccount) -> list[schemas.
 
 @router.post("/tokens", status_code=201)
 def create_token(session: SessionDep, account: CanManageAccount, body: schemas.NewToken) -> schemas.TokenSecret:
-    """A new token of yours. Its secret is in this answer and nowhere else."""
+    """Create a token. Its secret appears in this answer alone."""
     token, secret = credentials.create_token(
         session, account, body.name, scopes=body.scopes, repos=body.repos, expires_at=body.expires_at
     )
@@ -95,7 +95,7 @@ def delete_token(session: SessionDep, account: CanManageAccount, token_id: uuid.
 
 @router.post("/users", status_code=201)
 def create_user(services: ServicesDep, hub: CanAdministerHub, body: schemas.NewUser) -> schemas.TokenSecret:
-    """A new user (administrators), with a first token to hand over."""
+    """Create a user (administrators), with a first token to hand over."""
     hashed = credentials.hash_password(body.password) if body.password is not None else None
     with transaction(services.sessions) as session:
         _, token, secret = users.register(session, hub, body.name, is_admin=body.is_admin, password_hash=hashed)

@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about account. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/account; /v1/openapi.json is made from them."""
 
 import uuid
 from datetime import datetime
@@ -15,7 +15,7 @@ class Me(BaseModel):
 
 
 class SignIn(BaseModel):
-    """Either a name and a password, or a token that is good for everything."""
+    """Either a name and a password, or an unrestricted token."""
 
     name: str = Field("", max_length=96)
     password: str = Field("", max_length=1_000)

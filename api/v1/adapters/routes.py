@@ -71,8 +71,8 @@ def visibility_field(upload: Upload) -> Visibility | None:
     return None if value is None else parse_visibility(value)
 
 
-def findings(found: Iterable[Finding]) -> list[schemas.Finding]:
-    return [schemas.Finding.model_validate(finding.to_dict()) for finding in found]
+def findings(items: Iterable[Finding]) -> list[schemas.Finding]:
+    return [schemas.Finding.model_validate(finding.to_dict()) for finding in items]
 
 
 def asked(
@@ -115,15 +115,15 @@ def list_adapters(
 
 
 def _summary(hit: search.Hit) -> schemas.AdapterSummary:
-    shown = {name: getattr(hit, name) for name in schemas.AdapterSummary.model_fields if name != "findings"}
-    return schemas.AdapterSummary.model_validate({**shown, "findings": hit.warnings}, from_attributes=True)
+    fields = {name: getattr(hit, name) for name in schemas.AdapterSummary.model_fields if name != "findings"}
+    return schemas.AdapterSummary.model_validate({**fields, "findings": hit.warnings}, from_attributes=True)
 
 
 @router.get("/facets")
 def get_facets(session: SessionDep, viewer: ViewerDep, filters: Asked) -> schemas.Facets:
-    """What the adapters that you may see have in common, under the same filters as the list: exact counts up to 1,000."""
-    found = facets.facets(session, viewer, filters)
-    return schemas.Facets.model_validate({"total": found.total, **found.values}, from_attributes=True)
+    """The facets of the adapters that you may see, under the same filters as the list: exact counts up to 1,000."""
+    counts = facets.facets(session, viewer, filters)
+    return schemas.Facets.model_validate({"total": counts.total, **counts.values}, from_attributes=True)
 
 
 @router.get("/adapters/{namespace}/{name}")
@@ -154,10 +154,10 @@ def repair_adapter(
     services: ServicesDep, writer: CanWriteSomewhere, namespace: str, name: str, body: schemas.Repair
 ) -> schemas.Repaired:
     """A new commit with the base's registered id, a licence, and a card where there is none; the weights stay as they are."""
-    found = repair.repair(
+    repaired = repair.repair(
         services, writer.viewer, f"{namespace}/{name}", folder=body.folder, base=body.base, licence=body.licence
     )
-    return schemas.Repaired.model_validate(found, from_attributes=True)
+    return schemas.Repaired.model_validate(repaired, from_attributes=True)
 
 
 def folder_info(facts: AdapterFacts) -> schemas.Folder:

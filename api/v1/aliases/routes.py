@@ -23,26 +23,26 @@ def list_aliases(session: SessionDep, viewer: ViewerDep, namespace: str, name: s
 
 @router.put("/{alias}")
 def move_alias(session: SessionDep, writer: CanWriteAdapter, alias: str, body: schemas.MoveAlias) -> schemas.Alias:
-    """Let an alias stand for a revision. A gate that the version does not pass refuses it with the figures."""
+    """Point an alias at a revision. Refused with the figures if the version does not pass the gate."""
     aliases.move(session, writer, alias, body.revision)
-    return _one(session, writer, alias)
+    return _get_alias(session, writer, alias)
 
 
 @router.post("/{alias}/rollback")
 def roll_back_alias(session: SessionDep, writer: CanWriteAdapter, alias: str) -> schemas.Alias:
-    """Back to what it stood for before its last move; no gate is asked."""
+    """Undo the last move of an alias; no gate applies."""
     aliases.roll_back(session, writer, alias)
-    return _one(session, writer, alias)
+    return _get_alias(session, writer, alias)
 
 
 @router.put("/{alias}/gate")
 def gate_alias(session: SessionDep, writer: CanWriteAdapter, alias: str, body: schemas.NewGate) -> schemas.Alias:
-    """From now on it moves only to versions whose evaluation is not worse than the holder's."""
+    """Set a gate: from now on the alias moves only to versions whose evaluation is not worse than the holder's."""
     dataset = repos.find(session, writer.viewer, "dataset", body.dataset)
     commit = repos.resolve(session, dataset, body.revision)
     path = repos.file(session, commit, body.path).path
     aliases.set_gate(session, writer, alias, Gate(body.metric, commit.id, path, body.template, body.tolerance))
-    return _one(session, writer, alias)
+    return _get_alias(session, writer, alias)
 
 
 @router.delete("/{alias}/gate", status_code=204)
@@ -52,17 +52,17 @@ def ungate_alias(session: SessionDep, writer: CanWriteAdapter, alias: str) -> No
 
 @router.delete("/{alias}", status_code=204)
 def remove_alias(session: SessionDep, writer: CanWriteAdapter, alias: str) -> None:
-    """The name goes, its record stays."""
+    """Remove an alias; its record stays."""
     aliases.remove(session, writer, alias)
 
 
 def _listing(session: Session, viewer: Viewer | None, repo: Repo) -> list[schemas.Alias]:
-    return [_shown(alias) for alias in aliases.listing(session, viewer, repo)]
+    return [_alias(alias) for alias in aliases.listing(session, viewer, repo)]
 
 
-def _one(session: Session, writer: WriteRepo, name: str) -> schemas.Alias:
+def _get_alias(session: Session, writer: WriteRepo, name: str) -> schemas.Alias:
     return next(alias for alias in _listing(session, writer.viewer, writer.repo) if alias.name == name)
 
 
-def _shown(alias: AliasInfo) -> schemas.Alias:
+def _alias(alias: AliasInfo) -> schemas.Alias:
     return schemas.Alias.model_validate(alias, from_attributes=True)

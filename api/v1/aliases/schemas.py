@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about aliases. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/aliases; /v1/openapi.json is made from them."""
 
 from datetime import datetime
 

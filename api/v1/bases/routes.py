@@ -18,7 +18,7 @@ def list_bases(session: SessionDep, viewer: SignedIn) -> list[schemas.Base]:
 
 @router.post("", status_code=201)
 def register_base(services: ServicesDep, hub: CanAdministerHub, body: schemas.NewBase) -> schemas.Base:
-    """Register a folder on the workers' machines, or a repo of the upstream hub (administrators). Headers are read here, nothing is copied.
+    """Register a folder on the workers' machines, or a repo of the upstream hub (administrators). Only headers are read.
 
     Registering a base again under the same id replaces what was registered.
     """
@@ -40,7 +40,7 @@ def register_base(services: ServicesDep, hub: CanAdministerHub, body: schemas.Ne
 
 @router.delete("/{base_id:path}", status_code=204)
 def remove_base(session: SessionDep, hub: CanAdministerHub, base_id: str) -> None:
-    """Forget a base (administrators). Its files stay where they are, and adapters of it keep their names for it."""
+    """Remove a base (administrators). Its files stay where they are, and its adapters keep its name."""
     registration.remove(session, hub, base_id)
 
 

@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about bases. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/bases; /v1/openapi.json is made from them."""
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 

@@ -56,8 +56,8 @@ def list_datasets(
     session: SessionDep, viewer: ViewerDep, limit: Annotated[int, Query(ge=1, le=200)] = 50, cursor: str | None = None
 ) -> schemas.DatasetPage:
     """Data sets that you may see, by name."""
-    found, following = repos.listing(session, viewer, "dataset", limit=limit, cursor=cursor)
-    return schemas.DatasetPage(items=[_dataset(session, repo, commit) for repo, commit in found], cursor=following)
+    rows, following = repos.listing(session, viewer, "dataset", limit=limit, cursor=cursor)
+    return schemas.DatasetPage(items=[_dataset(session, repo, commit) for repo, commit in rows], cursor=following)
 
 
 @router.get("/{namespace}/{name}")

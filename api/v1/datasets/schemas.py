@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about datasets. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/datasets; /v1/openapi.json is made from them."""
 
 from pydantic import BaseModel
 

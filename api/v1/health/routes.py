@@ -1,4 +1,4 @@
-"""Is the process up, and can it do its work."""
+"""Health checks: whether the process is up, and whether it can serve requests."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about health. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/health; /v1/openapi.json is made from them."""
 
 from pydantic import BaseModel
 

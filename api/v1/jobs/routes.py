@@ -1,4 +1,4 @@
-"""/v1/jobs: submit, look, watch, cancel. /v1/scores: what evaluations have measured."""
+"""/v1/jobs: submit, read, watch, cancel. /v1/scores: the figures of evaluations."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def submit_job(
     response: Response,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> schemas.Job:
-    """Queue a job. With an Idempotency-Key the same request can be sent again and gives the same job."""
+    """Queue a job. Sending the same request again with the same Idempotency-Key returns the same job."""
     job = submit(services, permit, body, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     with transaction(services.sessions) as session:
@@ -56,10 +56,8 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[schemas.Job]:
     """Your jobs and those of your organizations, newest first."""
-    found = job_queries.listing(
-        session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit
-    )
-    jobs = [job for job, _ in found]
+    rows = job_queries.listing(session, viewer, kind=kind, state=state, namespace=namespace, before=before, limit=limit)
+    jobs = [job for job, _ in rows]
     results = job_queries.results(session, jobs)
     return [_described(job, results.get(job.id)) for job in jobs]
 
@@ -93,7 +91,7 @@ async def stream_events(
     after: Annotated[int, Query(ge=0)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Server-sent events: each `progress` carries its sequence number as id, so that a lost connection resumes; `state` ends it."""
+    """Server-sent events. Each `progress` has its sequence number as id, so that a lost connection resumes; `state` ends the stream."""
     if last_event_id is not None:
         if not (last_event_id.isascii() and last_event_id.isdigit()):
             raise InvalidInput(f"Last-Event-ID {last_event_id!r} is not a sequence number.")

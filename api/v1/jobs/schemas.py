@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about jobs. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/jobs; /v1/openapi.json is made from them."""
 
 import uuid
 from datetime import datetime

@@ -26,7 +26,7 @@ News = JobEvent | str
 
 @dataclass(eq=False)
 class Subscription:
-    """One open stream: how far it has read, and what it has not been sent yet."""
+    """One open stream: how far it has read, and the news that it has not been sent yet."""
 
     job_id: uuid.UUID
     viewer: Viewer
@@ -42,7 +42,7 @@ class Watcher:
 
     @contextmanager
     def subscribe(self, job_id: uuid.UUID, viewer: Viewer, after: int) -> Iterator[asyncio.Queue[News]]:
-        """Events above `after`, each change of state, and at last a final state, or "gone" once the viewer may not look."""
+        """Events above `after`, each change of state, and finally the last state, or "gone" once the viewer loses access."""
         subscription = Subscription(job_id, viewer, after)
         self._subscriptions.add(subscription)
         try:
@@ -56,27 +56,31 @@ class Watcher:
             if self._subscriptions:
                 watched = list(self._subscriptions)
                 try:
-                    found = await run_in_threadpool(self._read, watched)
+                    updates = await run_in_threadpool(self._read, watched)
                 except SQLAlchemyError:
                     log.warning("job events could not be read; trying again", exc_info=True)
                 else:
-                    for subscription, news in found:
+                    for subscription, news in updates:
                         self._deliver(subscription, news)
             await asyncio.sleep(POLL_SECONDS)
 
     def _read(self, watched: list[Subscription]) -> list[tuple[Subscription, list[News]]]:
-        """What is new for each stream, in two statements for all of them. Access is checked each time: it may have been withdrawn."""
+        """The news for each stream, in two statements for all streams. Access is checked each time, as it may have been withdrawn."""
         with transaction(self._sessions) as session:
-            # The states first: events written before a final state are then certain to be seen with it.
-            states = job_queries.states(session, ((each.job_id, each.viewer) for each in watched))
-            open_streams = [each for each in watched if (each.job_id, each.viewer) in states]
-            events = job_queries.new_events(session, ((each.job_id, each.after) for each in open_streams))
+            # The states are read first, so that events written before a final state are certain to be seen with it.
+            states = job_queries.states(session, ((stream.job_id, stream.viewer) for stream in watched))
+            open_streams = [stream for stream in watched if (stream.job_id, stream.viewer) in states]
+            events = job_queries.new_events(session, ((stream.job_id, stream.after) for stream in open_streams))
         return [
             (
-                each,
-                _news(each, states.get((each.job_id, each.viewer), "gone"), events.get((each.job_id, each.after), [])),
+                stream,
+                _news(
+                    stream,
+                    states.get((stream.job_id, stream.viewer), "gone"),
+                    events.get((stream.job_id, stream.after), []),
+                ),
             )
-            for each in watched
+            for stream in watched
         ]
 
     def _deliver(self, subscription: Subscription, news: list[News]) -> None:
@@ -92,6 +96,6 @@ class Watcher:
 
 
 def _news(subscription: Subscription, state: str, events: Sequence[JobEvent]) -> list[News]:
-    """A new state comes after the events, so it waits where there may be more of them."""
+    """The events, then a new state. The state waits while there may be more events."""
     more_to_come = len(events) == job_queries.EVENTS_A_PAGE
     return [*events, *([state] if state != subscription.state and not more_to_come else [])]

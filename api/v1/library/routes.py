@@ -27,21 +27,21 @@ def get_map(
     duplicate: Cosine = DUPLICATE,
     cluster: Cosine = 0.5,
 ) -> schemas.LibraryMap:
-    """The adapters of one base that you may see: near duplicates, clusters, the cosine of every two, and what was measured."""
-    found = similar.library_map(
+    """The adapters of one base that you may see: near duplicates, clusters, the cosine of every pair, and their measured figures."""
+    library_map = similar.library_map(
         session, viewer, base_model, namespaces=owner or (), duplicate=duplicate, cluster=cluster
     )
-    commits = [module.commit for module in [*found.modules, *found.unplaced]]
+    commits = [module.commit for module in [*library_map.modules, *library_map.unplaced]]
     return schemas.LibraryMap(
         base_model=base_model,
-        modules=[place(module) for module in found.modules],
-        unplaced=[place(module) for module in found.unplaced],
+        modules=[module_ref(module) for module in library_map.modules],
+        unplaced=[module_ref(module) for module in library_map.unplaced],
         duplicates=[
             schemas.NearDuplicate(first=i, second=j, cosine=cosine, standard_error=similar.standard_error(cosine))
-            for i, j, cosine in found.duplicates
+            for i, j, cosine in library_map.duplicates
         ],
-        clusters=found.clusters,
-        cosines=[[round(float(cosine), 4) for cosine in row] for row in found.cosines],
+        clusters=library_map.clusters,
+        cosines=[[round(float(cosine), 4) for cosine in row] for row in library_map.cosines],
         scores=score_infos(provenance.scores(session, viewer, commit_ids=commits)),
     )
 
@@ -61,14 +61,14 @@ def list_similar(
     return [
         schemas.SimilarModule(
             folder=facts.folder,
-            module=place(each.module),
-            cosine=each.cosine,
-            standard_error=similar.standard_error(each.cosine),
+            module=module_ref(match.module),
+            cosine=match.cosine,
+            standard_error=similar.standard_error(match.cosine),
         )
         for facts in repos.facts(session, repos.resolve(session, repo, revision))
-        for each in similar.alike(session, viewer, repo, facts, least=least, limit=limit)
+        for match in similar.alike(session, viewer, repo, facts, least=least, limit=limit)
     ]
 
 
-def place(module: Module) -> schemas.Place:
-    return schemas.Place(repo=module.repo, folder=module.folder, commit=module.commit)
+def module_ref(module: Module) -> schemas.ModuleRef:
+    return schemas.ModuleRef(repo=module.repo, folder=module.folder, commit=module.commit)

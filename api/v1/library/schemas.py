@@ -1,11 +1,11 @@
-"""Requests and answers of /v1, about library. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/library; /v1/openapi.json is made from them."""
 
 from pydantic import BaseModel, Field
 
 from api.v1.adapters.schemas import ScoreInfo
 
 
-class Place(BaseModel):
+class ModuleRef(BaseModel):
     repo: str
     folder: str
     commit: str
@@ -13,7 +13,7 @@ class Place(BaseModel):
 
 class SimilarModule(BaseModel):
     folder: str = Field(description="of the adapter that was asked about")
-    module: Place
+    module: ModuleRef
     cosine: float = Field(description="of the two updates, estimated from their sketches")
     standard_error: float
 
@@ -27,8 +27,8 @@ class NearDuplicate(BaseModel):
 
 class LibraryMap(BaseModel):
     base_model: str
-    modules: list[Place]
-    unplaced: list[Place] = Field(description="adapters that are no low-rank update of the base as it is")
+    modules: list[ModuleRef]
+    unplaced: list[ModuleRef] = Field(description="adapters that are no low-rank update of the base as it is")
     duplicates: list[NearDuplicate]
     clusters: list[list[int]] = Field(description="places in `modules`; every adapter is in one")
     cosines: list[list[float]] = Field(description="of every two of `modules`")

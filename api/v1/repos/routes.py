@@ -1,4 +1,4 @@
-"""/v1/adapters and /v1/datasets alike: bytes of a repo at a revision, who may see it, deleting it and taking that back."""
+"""Routes common to /v1/adapters and /v1/datasets: files at a revision, visibility, deletion and restoration."""
 
 from typing import Annotated, Literal
 
@@ -76,7 +76,7 @@ def change_visibility(session: SessionDep, writer: CanWriteRepo, change: schemas
 
 @router.delete("", status_code=204)
 def delete(session: SessionDep, writer: CanWriteRepo) -> None:
-    """Gone at once; an administrator can restore it for seven days, and the name is held that long."""
+    """Delete a repo at once. An administrator can restore it for seven days, and the name is held that long."""
     repos.delete(session, writer)
 
 

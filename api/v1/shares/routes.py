@@ -1,4 +1,4 @@
-"""/v1: share links, made by those who may write, and what they show to whoever has one."""
+"""/v1: share links. Users who may write create them; anybody with the link sees the version that it shows."""
 
 import uuid
 from typing import Annotated
@@ -20,18 +20,18 @@ router = APIRouter(prefix="/v1", tags=["shares"])
 
 @router.get("/adapters/{namespace}/{name}/shares")
 def list_shares(session: SessionDep, writer: CanWriteAdapter) -> list[schemas.ShareInfo]:
-    """Links to versions of it that have not expired."""
-    return [_share(each) for each in share_links.listing(session, writer)]
+    """The unexpired links to versions of an adapter."""
+    return [_share(share) for share in share_links.listing(session, writer)]
 
 
 @router.post("/adapters/{namespace}/{name}/shares", status_code=201)
 def create_share(
     request: Request, session: SessionDep, writer: CanWriteAdapter, body: schemas.NewShare
 ) -> schemas.ShareSecret:
-    """An address that shows one version, and gives out its files, to whoever has it."""
-    made, secret = share_links.create(session, writer, body.revision, body.days, reveal=body.reveal)
+    """Create an address that shows one version and serves its files to anybody who has it."""
+    share, secret = share_links.create(session, writer, body.revision, body.days, reveal=body.reveal)
     address = f"{root_url(request)}/v1/shares/{secret}"
-    return schemas.ShareSecret(**_share(made).model_dump(), address=address)
+    return schemas.ShareSecret(**_share(share).model_dump(), address=address)
 
 
 @router.delete("/adapters/{namespace}/{name}/shares/{share_id}", status_code=204)
@@ -47,7 +47,7 @@ def _share(share: ShareLink) -> schemas.ShareInfo:
 
 @router.get("/shares/{secret}")
 def open_share(session: SessionDep, secret: str) -> schemas.Shared:
-    """What a link shows; no sign-in."""
+    """The version that a link shows; no sign-in is needed."""
     repo, commit, share = share_links.open_share_link(session, secret)
     return schemas.Shared(
         repo=repo.full_name,

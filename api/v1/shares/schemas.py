@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about shares. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/shares; /v1/openapi.json is made from them."""
 
 import uuid
 from datetime import datetime
@@ -22,11 +22,11 @@ class ShareInfo(BaseModel):
 
 
 class ShareSecret(ShareInfo):
-    address: str = Field(description="shown this once; whoever has it sees this version and may download it")
+    address: str = Field(description="shown this once; anybody who has it sees this version and may download it")
 
 
 class Shared(BaseModel):
-    """What a share link shows."""
+    """The version that a share link shows."""
 
     repo: str
     commit: str

@@ -18,10 +18,10 @@ def list_usage(
 ) -> list[schemas.DeviceSeconds]:
     """Device-seconds of every namespace by month, device and kind of job, this month first (administrators)."""
     used = usage.of_instance(session, months)
-    return [schemas.DeviceSeconds.model_validate(each, from_attributes=True) for each in used]
+    return [schemas.DeviceSeconds.model_validate(row, from_attributes=True) for row in used]
 
 
 @router.get("/system")
 def show_system(session: SessionDep, hub: CanAdministerHub) -> schemas.System:
-    """What waits and runs, the workers that are there, bytes held, and this month's device-seconds (administrators)."""
+    """Queued and running jobs, live workers, bytes held, and this month's device-seconds (administrators)."""
     return schemas.System.model_validate(usage.system(session), from_attributes=True)

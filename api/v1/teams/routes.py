@@ -31,9 +31,11 @@ EXPORTED_AT_ONCE = 1_000
 
 @router.get("/organizations")
 def list_organizations(session: SessionDep, viewer: SignedIn) -> list[schemas.Organization]:
-    """Those that you are a member of."""
+    """The organizations that you are a member of."""
     own = users.namespaces(session, viewer)
-    return [schemas.Organization(name=each.name, role=role) for each, role in own if each.kind == "organization"]
+    return [
+        schemas.Organization(name=account.name, role=role) for account, role in own if account.kind == "organization"
+    ]
 
 
 @router.post("/organizations", status_code=201)
@@ -47,25 +49,25 @@ def create_organization(
 
 @router.get("/organizations/{organization}/members")
 def list_members(session: SessionDep, viewer: SignedIn, organization: str) -> list[schemas.Member]:
-    found = organizations.members(session, viewer, organization)
-    return [schemas.Member(name=user.name, role=role, is_service=user.service_of is not None) for user, role in found]
+    members = organizations.members(session, viewer, organization)
+    return [schemas.Member(name=user.name, role=role, is_service=user.service_of is not None) for user, role in members]
 
 
 @router.put("/organizations/{organization}/members/{user}", status_code=204)
 def set_role(session: SessionDep, organization: CanAdministerOrganization, user: str, body: schemas.SetRole) -> None:
-    """Another role for a member (its administrators)."""
+    """Change a member's role (its administrators)."""
     organizations.set_role(session, organization, user, body.role)
 
 
 @router.delete("/organizations/{organization}/members/{user}", status_code=204)
 def remove_member(session: SessionDep, permit: CanRemoveMember) -> None:
-    """By its administrators, or to leave."""
+    """Remove a member (its administrators), or leave it yourself."""
     organizations.remove_member(session, permit)
 
 
 @router.get("/organizations/{organization}/invitations")
 def list_invitations(session: SessionDep, viewer: SignedIn, organization: str) -> list[schemas.InvitationInfo]:
-    return [_invitation(each) for each in organizations.invitations(session, viewer, organization)]
+    return [_invitation(invitation) for invitation in organizations.invitations(session, viewer, organization)]
 
 
 @router.post("/organizations/{organization}/invitations", status_code=201)
@@ -90,15 +92,15 @@ def accept_invitation(
     return schemas.Organization(name=name, role=role)
 
 
-def _invitation(each: Invitation) -> schemas.InvitationInfo:
-    return schemas.InvitationInfo.model_validate(each, from_attributes=True)
+def _invitation(invitation: Invitation) -> schemas.InvitationInfo:
+    return schemas.InvitationInfo.model_validate(invitation, from_attributes=True)
 
 
 @router.post("/organizations/{organization}/services", status_code=201)
 def create_service(
     session: SessionDep, organization: CanAdministerOrganization, body: schemas.NewService
 ) -> schemas.ServiceSecret:
-    """An account for a program, with one token: it does not go when a person does."""
+    """Create an account for a program, with one token. It stays when a member leaves."""
     user, token, secret = organizations.create_service(
         session,
         organization,
@@ -115,7 +117,7 @@ def create_service(
 
 @router.delete("/organizations/{organization}/services/{service}", status_code=204)
 def stop_service(session: SessionDep, organization: CanAdministerOrganization, service: str) -> None:
-    """Its tokens are good for nothing any more; what it made stays."""
+    """Stop a service account: its tokens become invalid, and the repos that it made stay."""
     organizations.stop_service(session, organization, service)
 
 
@@ -127,7 +129,7 @@ def get_quota(session: SessionDep, viewer: SignedIn, namespace: str) -> schemas.
 
 @router.put("/namespaces/{namespace}/quota")
 def set_quota(session: SessionDep, hub: CanAdministerHub, namespace: str, body: schemas.Quota) -> schemas.Usage:
-    """Limits for a namespace (administrators)."""
+    """Set the limits of a namespace (administrators)."""
     quota.set_limits(session, hub, namespace, body.quota_bytes, body.quota_jobs)
     session.flush()
     return schemas.Usage.model_validate(quota.usage(session, hub.viewer, namespace), from_attributes=True)
@@ -138,30 +140,30 @@ def get_usage(
     session: SessionDep, viewer: SignedIn, namespace: str, months: Annotated[int, Query(ge=1, le=120)] = 12
 ) -> list[DeviceSeconds]:
     """Device-seconds of its jobs by month, device and kind, this month first (its members)."""
-    found = usage.of_namespace(session, viewer, namespace, months)
-    return [DeviceSeconds.model_validate(each, from_attributes=True) for each in found]
+    usage_rows = usage.of_namespace(session, viewer, namespace, months)
+    return [DeviceSeconds.model_validate(row, from_attributes=True) for row in usage_rows]
 
 
 @router.put("/namespaces/{namespace}/webhook")
 def set_webhook(
     session: SessionDep, services: ServicesDep, admin: CanAdminister, body: schemas.NewWebhook
 ) -> schemas.WebhookSecret:
-    """Where to tell that a job has ended, with a new secret (its administrators)."""
+    """Set the address that receives an event when a job has ended, with a new secret (its administrators)."""
     hook = webhooks.set_address(session, admin, body.url, services.settings.webhook_hosts)
     return schemas.WebhookSecret.model_validate(hook, from_attributes=True)
 
 
 @router.get("/namespaces/{namespace}/webhook")
 def get_webhook(session: SessionDep, viewer: SignedIn, namespace: str) -> schemas.WebhookState:
-    """Its address, and what became of the newest events (its administrators)."""
+    """The webhook's address, and the delivery of its newest events (its administrators)."""
     hook, events = webhooks.get(session, viewer, namespace)
-    told = [schemas.WebhookEvent.model_validate(event, from_attributes=True) for event in events]
-    return schemas.WebhookState(url=hook.url, created_at=hook.created_at, events=told)
+    deliveries = [schemas.WebhookEvent.model_validate(event, from_attributes=True) for event in events]
+    return schemas.WebhookState(url=hook.url, created_at=hook.created_at, events=deliveries)
 
 
 @router.delete("/namespaces/{namespace}/webhook", status_code=204)
 def remove_webhook(session: SessionDep, admin: CanAdminister) -> None:
-    """Nothing is sent any more, nor what waits (its administrators)."""
+    """Remove the webhook and its unsent events (its administrators)."""
     webhooks.remove(session, admin)
 
 
@@ -174,16 +176,16 @@ def list_audit_events(
     after: Annotated[int, Query(ge=0, description="the last id that you have")] = 0,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> list[schemas.AuditEvent]:
-    """Who did what, oldest first: of namespaces that you administer, and for administrators everything."""
-    found = audit_queries.page(session, viewer, namespace=namespace, since=since, after=after, limit=limit)
-    return [schemas.AuditEvent.model_validate(event, from_attributes=True) for event in found]
+    """The audit log, oldest first: events of namespaces that you administer, and for administrators all events."""
+    page = audit_queries.page(session, viewer, namespace=namespace, since=since, after=after, limit=limit)
+    return [schemas.AuditEvent.model_validate(event, from_attributes=True) for event in page]
 
 
 @router.get("/audit/export", response_class=StreamingResponse)
 def export_audit_log(
     services: ServicesDep, viewer: SignedIn, namespace: str | None = None, since: datetime | None = None
 ) -> StreamingResponse:
-    """The same, all of it, as JSON Lines."""
+    """The whole audit log as JSON Lines."""
 
     def read(after: int) -> list[AuditEvent]:
         with transaction(services.sessions) as session:

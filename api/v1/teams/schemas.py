@@ -1,4 +1,4 @@
-"""Requests and answers of /v1, about teams. The OpenAPI description at /v1/openapi.json is made from them."""
+"""Requests and responses of the routes in api/v1/teams; /v1/openapi.json is made from them."""
 
 import uuid
 from datetime import datetime
@@ -41,7 +41,7 @@ class InvitationInfo(BaseModel):
 
 
 class InvitationSecret(InvitationInfo):
-    secret: str = Field(description="shown this once; whoever sends it first, signed in, becomes a member")
+    secret: str = Field(description="shown this once; the first signed-in user who sends it becomes a member")
 
 
 class AcceptInvitation(BaseModel):
