@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from api.huggingface import auth, cards, commit, info, lfs, refs, repos, resolve, tree, unsupported, xet
 
-router = APIRouter(include_in_schema=False)  # its description is the Hub's own; /v1/openapi.json tells of /v1
+router = APIRouter(include_in_schema=False)  # the Hub documents this protocol; /v1/openapi.json describes /v1 alone
 # Fixed addresses come before those with a kind of repo in them.
 for module in (auth, cards, lfs, xet, repos, tree, refs, commit, unsupported, info, resolve):
     router.include_router(module.router)

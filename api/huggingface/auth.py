@@ -1,4 +1,4 @@
-"""Who is asking, and signing in from a terminal by device code."""
+"""The signed-in user, and signing in from a terminal by device code."""
 
 from typing import Annotated
 
@@ -18,7 +18,9 @@ DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 @router.get("/api/whoami-v2")
 def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str, object]:
     """The user, with their other namespaces as organizations."""
-    others = [(each.name, role) for each, role in users.namespaces(session, viewer) if each.name != viewer.name]
+    others = [
+        (namespace.name, role) for namespace, role in users.namespaces(session, viewer) if namespace.name != viewer.name
+    ]
     answer: dict[str, object] = {
         "type": "user",
         "id": viewer.id.hex,
@@ -36,7 +38,7 @@ def whoami(request: Request, session: SessionDep, viewer: SignedIn) -> dict[str,
 
 @router.get("/api/agent-harnesses")
 def agent_harnesses() -> dict[str, object]:
-    """Every client process asks once, to name in its user agent the tool that runs it; this hub wants to know of none."""
+    """Answer with an empty list. Every client process requests it once, to name in its user agent the tool that runs it."""
     return {"standardEnvVars": [], "harnesses": {}}
 
 
@@ -58,7 +60,7 @@ def start_device_login(request: Request, session: SessionDep) -> dict[str, objec
 def poll_device_login(
     session: SessionDep, grant_type: Annotated[str, Form()], device_code: Annotated[str, Form()] = ""
 ) -> dict[str, object]:
-    """The token once somebody approved; it does not expire, so there is nothing to refresh."""
+    """The token, once somebody has approved the code. It does not expire, so it needs no refresh."""
     if grant_type != DEVICE_GRANT:
         raise NotOffered("Only sign-in by device code is offered here; begin again with `hf auth login`.")
     return {"access_token": device_login.poll(session, device_code), "token_type": "bearer"}

@@ -1,4 +1,4 @@
-"""Model cards, looked at before clients commit them."""
+"""Check model cards before clients commit them."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -20,8 +20,10 @@ class CardText(BaseModel):
 
 @router.post("/api/validate-yaml", dependencies=[public("changes nothing")])
 def validate(session: SessionDep, body: CardText) -> Response:
-    """Refuses front matter that is no YAML. A base model that is a folder of somebody's machine is only warned of: PEFT writes
-    it for whatever was trained from disk, and the adapter can be kept and its base named later."""
+    """Refuse front matter that is not YAML. A base model that is a folder of some machine gets only a warning.
+
+    PEFT writes such a path for an adapter trained from disk. The adapter can be stored, and its base named later.
+    """
     try:
         card = parse_card(body.content.encode(errors="replace"))
     except CardError as error:

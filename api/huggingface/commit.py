@@ -1,4 +1,4 @@
-"""Preupload and commit: how each file is to be sent, and the lines of JSON that make a commit."""
+"""Preupload, which says how to send each file, and commits as lines of JSON."""
 
 import base64
 import binascii
@@ -28,7 +28,7 @@ from hub.registry.platform.errors import InvalidInput, TooLarge
 
 router = APIRouter(prefix="/api/{kind}/{namespace}/{name}")
 
-MAX_LINE_BYTES = 16 << 20  # a file of 1 MiB, the most that clients are told to send inline, has 1.4 MiB in base64
+MAX_LINE_BYTES = 16 << 20  # a file of 1 MiB, the most that clients may send inline, has 1.4 MiB in base64
 MAX_LINES = 50_000
 
 
@@ -54,7 +54,7 @@ def preupload(
     body: Preupload,
     create_pr: str | None = None,
 ) -> dict[str, Any]:
-    """How to send each file, and what the revision has in its place: clients leave out what has not changed."""
+    """How to send each file, and the revision's present file at its path: clients leave out unchanged files."""
     refuse_pull_request(create_pr)
     commit = repos.resolve(session, writer.repo, revision)
     there = {entry.path: entry for entry in trees.find(session, commit, [file.path for file in body.files])}
@@ -137,14 +137,14 @@ async def commit(
     revision: str,
     create_pr: str | None = None,
 ) -> dict[str, Any]:
-    """The body goes to disk first: however many files a commit has, one of them at a time is in memory."""
+    """Make a commit. The body goes to disk first, so that only one of its files at a time is in memory."""
     refuse_pull_request(create_pr)
 
     viewer = writer.viewer
 
     def make() -> commits.Committed:
         with transaction(services.sessions) as session:
-            refs.writable(session, viewer, repo_type, full_name)  # before a body is taken from whoever sends one
+            refs.writable(session, viewer, repo_type, full_name)  # before any of the body is read
         with tempfile.TemporaryFile(prefix="loraloom-commit-") as body:
             for piece in pieces(request):
                 body.write(piece)
@@ -153,15 +153,15 @@ async def commit(
                 services, viewer, repo_type, full_name, revision, described.request, described.files()
             )
 
-    made = await run_in_threadpool(make)
-    warn(response, made.findings)
-    address = f"{repo_url(request, repo_type, full_name)}/commit/{made.commit.id}"
-    return {"success": True, "commitOid": made.commit.id, "commitUrl": address, "hookOutput": ""}
+    committed = await run_in_threadpool(make)
+    warn(response, committed.findings)
+    address = f"{repo_url(request, repo_type, full_name)}/commit/{committed.commit.id}"
+    return {"success": True, "commitOid": committed.commit.id, "commitUrl": address, "hookOutput": ""}
 
 
 @dataclass(frozen=True)
 class Described:
-    """A commit as its lines say it, and where in the body its inline files are."""
+    """A parsed commit, and the offsets of its inline files in the body."""
 
     request: commits.Request
     body: BinaryIO

@@ -1,4 +1,4 @@
-"""What the Hugging Face routes share: kinds of repo, names and revisions in paths, our own address, times and warnings."""
+"""Common parts of the Hugging Face routes: kinds of repo, names and revisions in paths, this hub's address, times and warnings."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
@@ -62,16 +62,16 @@ def repo_url(request: Request, repo_type: RepoType, full_name: str) -> str:
 
 
 def link_next(request: Request, response: Response, cursor: str | None) -> None:
-    """A Link header to the next page, where there is one: the same question with another cursor."""
+    """Add a Link header to the next page, if there is one: the same request with another cursor."""
     if cursor is not None:
-        asked = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
-        query = urlencode([*asked, ("cursor", cursor)])
+        parameters = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
+        query = urlencode([*parameters, ("cursor", cursor)])
         path = raw_path(request)
         response.headers["Link"] = f'<{root_url(request)}{path}?{query}>; rel="next"'
 
 
 def time(at: datetime) -> str:
-    """Clients parse this one format of UTC."""
+    """A time in UTC, in the one format that clients parse."""
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
 
 
@@ -80,25 +80,25 @@ def header_text(text: str) -> str:
 
 
 def warn(response: Response, findings: Sequence[Finding]) -> None:
-    """Findings as headers that clients print, each code once a process."""
-    for found in [found for found in findings if found.severity != "info"][:MAX_WARNINGS]:
-        where = f"{found.path}: " if found.path else ""
-        warn_text(response, found.code, f"{where}{found.message} {found.remedy}")
+    """Send findings as headers, which clients print, each code once a process."""
+    for finding in [finding for finding in findings if finding.severity != "info"][:MAX_WARNINGS]:
+        where = f"{finding.path}: " if finding.path else ""
+        warn_text(response, finding.code, f"{where}{finding.message} {finding.remedy}")
 
 
 def warn_text(response: Response, topic: str, text: str) -> None:
     response.headers.append("X-HF-Warning", header_text(f"{topic}; {text}"))
 
 
-def visibility(said: str | None, private: bool | None) -> Visibility | None:
-    """What 2.x calls visibility and older clients private; None if they leave it to the hub."""
-    if said is None:
+def visibility(name: str | None, private: bool | None) -> Visibility | None:
+    """The requested visibility. Clients before 2.x send `private` instead; None leaves it to the hub."""
+    if name is None:
         return None if private is None else "private" if private else "public"
-    return parse_visibility(said)
+    return parse_visibility(name)
 
 
 def pieces(request: Request) -> Iterator[bytes]:
-    """The body for a worker thread, a megabyte or so at a time, as it comes."""
+    """The body as a stream for a worker thread, in pieces of about a megabyte."""
     stream = request.stream()
     while piece := from_thread.run(_gather, stream):
         yield piece

@@ -17,7 +17,7 @@ CODES = {
 
 
 class NotOffered(HubError):
-    """A part of the Hugging Face Hub that this hub does not have. 400, as clients try again what is answered with a 5xx."""
+    """A part of the Hugging Face Hub that this hub does not have. The status is 400, because clients retry after a 5xx."""
 
     status, code = 400, "not_offered"
 

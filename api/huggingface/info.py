@@ -1,4 +1,4 @@
-"""What a repo is, and which repos there are."""
+"""Information about a repo, and lists of repos."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -63,13 +63,13 @@ def list_repos(
         cursor=cursor,
     )
     link_next(request, response, following)
-    found = []
+    infos = []
     for row in rows:
         info = _info(RevisionRef(row.repo.full_name, row.repo, row.commit), row.facts)
         if full:
             info["siblings"] = _siblings(repos.files(session, row.commit), blobs=False)
-        found.append(info)
-    return found
+        infos.append(info)
+    return infos
 
 
 @router.get("/{name}")
@@ -109,14 +109,14 @@ def _whole_info(session: Session, storage: Storage, revision_ref: RevisionRef, *
     entries = repos.files(session, revision_ref.commit)
     card = _card(storage, entries)
     facts = repos.facts(session, revision_ref.commit)
-    shown = _info(revision_ref, facts)
-    shown["siblings"] = _siblings(entries, blobs=blobs)
-    shown["usedStorage"] = sum(entry.size for entry in entries)
-    shown["cardData"] = card.front or None
-    shown["tags"] = list(dict.fromkeys([*shown["tags"], *card.values("tags")]))
+    fields = _info(revision_ref, facts)
+    fields["siblings"] = _siblings(entries, blobs=blobs)
+    fields["usedStorage"] = sum(entry.size for entry in entries)
+    fields["cardData"] = card.front or None
+    fields["tags"] = list(dict.fromkeys([*fields["tags"], *card.values("tags")]))
     for key in ("library_name", "pipeline_tag"):
-        shown[key] = next(iter(card.values(key)), shown.get(key))
-    return shown
+        fields[key] = next(iter(card.values(key)), fields.get(key))
+    return fields
 
 
 def _card(storage: Storage, entries: Sequence[TreeEntry]) -> Card:
@@ -125,14 +125,14 @@ def _card(storage: Storage, entries: Sequence[TreeEntry]) -> Card:
             try:
                 return parse_card(storage.read(entry.sha256, 0, entry.size))
             except CardError:
-                return Card()  # a finding said so when it was committed
+                return Card()  # a finding reported it when it was committed
     return Card()
 
 
 def _info(revision_ref: RevisionRef, facts: Sequence[AdapterFacts]) -> dict[str, Any]:
-    """Downloads and likes are not counted here, so nothing is said of them. To Hub clients internal repos are private."""
+    """A repo's fields for Hub clients. Downloads and likes are left out, as this hub does not count them. Internal repos are private."""
     repo = revision_ref.repo
-    shown: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "_id": repo.id.hex[-24:],
         "id": revision_ref.name,
         "author": repo.namespace,
@@ -147,22 +147,22 @@ def _info(revision_ref: RevisionRef, facts: Sequence[AdapterFacts]) -> dict[str,
     }
     if repo.type == "model":
         bases = [adapter.base_id or adapter.base_model for adapter in facts if adapter.base_model]
-        shown |= {
+        fields |= {
             "modelId": revision_ref.name,
             "library_name": "peft" if facts else None,
             "pipeline_tag": hub_listing.pipeline(facts),
             "baseModels": list(dict.fromkeys(bases)) or None,
         }
-    return shown
+    return fields
 
 
 def _siblings(entries: Sequence[TreeEntry], *, blobs: bool) -> list[dict[str, Any]]:
-    found = []
+    siblings = []
     for entry in entries:
         sibling: dict[str, Any] = {"rfilename": entry.path}
         if blobs:
             sibling |= {"size": entry.size, "blobId": entry.git_oid}
             if is_lfs(entry.path, entry.size):
                 sibling["lfs"] = {"sha256": entry.sha256, "size": entry.size, "pointerSize": POINTER_BYTES}
-        found.append(sibling)
-    return found
+        siblings.append(sibling)
+    return siblings

@@ -1,4 +1,4 @@
-"""Git LFS: the batch that says what is missing and where to send it, and the addresses that it gives out."""
+"""Git LFS: the batch, which lists missing files with signed addresses, and the routes behind these addresses."""
 
 from typing import Annotated, Literal
 
@@ -59,28 +59,28 @@ def _batch(
     writer: WriteRepo,
     batch: Batch,
 ) -> Response:
-    """What the namespace holds has no actions: nothing needs to be sent."""
+    """Answer a batch. Files that the namespace holds get no actions, as they need not be sent."""
     namespace = writer.namespace
-    held = lfs.sizes_held(session, namespace, [wanted.oid for wanted in batch.objects])
-    quota.require_room(session, namespace, sum(each.size for each in batch.objects if each.oid not in held))
+    held = lfs.sizes_held(session, namespace, [requested.oid for requested in batch.objects])
+    quota.require_room(session, namespace, sum(item.size for item in batch.objects if item.oid not in held))
     verify = {"href": f"{repo_url(request, writer.repo.type, writer.repo.full_name)}.git/info/lfs/verify"}
     answers: list[dict[str, object]] = []
     transfer = "basic"
-    for wanted in batch.objects:
-        answer: dict[str, object] = {"oid": wanted.oid, "size": wanted.size}
+    for requested in batch.objects:
+        answer: dict[str, object] = {"oid": requested.oid, "size": requested.size}
         answers.append(answer)
         try:
-            lfs.check_object(wanted.oid, wanted.size)
+            lfs.check_object(requested.oid, requested.size)
         except HubError as error:
             answer["error"] = {"code": error.status, "message": error.message}
             continue
-        if wanted.oid not in held:
+        if requested.oid not in held:
             part_bytes = services.settings.lfs_part_bytes
-            upload = lfs.upload(session, root_url(request), namespace, wanted.oid, wanted.size, part_bytes)
+            upload = lfs.upload(session, root_url(request), namespace, requested.oid, requested.size, part_bytes)
             transfer = "multipart" if upload.header else transfer
             answer["actions"] = {"upload": {"href": upload.href, "header": upload.header}, "verify": verify}
-        elif held[wanted.oid] != wanted.size:
-            answer["error"] = {"code": 422, "message": f"The file of this hash has {held[wanted.oid]:,} bytes."}
+        elif held[requested.oid] != requested.size:
+            answer["error"] = {"code": 422, "message": f"The file of this hash has {held[requested.oid]:,} bytes."}
     return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=MEDIA_TYPE)
 
 
@@ -105,10 +105,10 @@ def _verify(services: Services, viewer: Viewer, repo_type: RepoType, full_name: 
     lfs.verify(services, namespace, body.oid, body.size)
 
 
-# Addresses that the batch gives out. Clients send no token to them: the signature says who may send what, and for how long.
+# Addresses that the batch contains. Clients send no token to them: the signature states the file, the namespace and the expiry.
 
 
-SIGNED = [public("the signature in the address says who may send what")]
+SIGNED = [public("the signature in the address is the permission")]
 Expires = Annotated[int, Query(ge=0)]
 Size = Annotated[int, Query(ge=1, le=MAX_OBJECT_BYTES)]
 
@@ -166,6 +166,6 @@ def _check(services: Services, grant: Grant, action: str, signature: str) -> Non
 
 def _check_length(request: Request, size: int) -> None:
     """Refuse a wrong length before any of it is read."""
-    said = request.headers.get("Content-Length", str(size))
-    if said != str(size):
-        raise InvalidInput(f"The address is for a file of {size:,} bytes, and {said} were announced; start again.")
+    announced = request.headers.get("Content-Length", str(size))
+    if announced != str(size):
+        raise InvalidInput(f"The address is for a file of {size:,} bytes, and {announced} were announced; start again.")

@@ -18,23 +18,23 @@ router = APIRouter(prefix="/api/{kind}/{namespace}/{name}", route_class=Upstream
 def list_refs(
     session: SessionDep, viewer: ViewerDep, repo_type: RepoTypeDep, full_name: FullName, include_prs: bool = False
 ) -> dict[str, Any]:
-    """Versions are told as tags. A name that pins a version has that commit as its main, and nothing else."""
+    """Branches and tags; versions appear as tags. A name that pins a version has only main, at that commit."""
     revision_ref = refs.find_revision(session, viewer, repo_type, full_name)
     answer: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
     if include_prs:
         answer["pullRequests"] = []
     if revision_ref.pinned:
-        answer["branches"].append(_shown("heads", MAIN, revision_ref.commit.id))
+        answer["branches"].append(_ref_info("heads", MAIN, revision_ref.commit.id))
         return answer
     for ref in sorted(repos.refs(session, revision_ref.repo), key=lambda ref: ref.name):
         if ref.kind == "branch":
-            answer["branches"].append(_shown("heads", ref.name, ref.commit_id))
+            answer["branches"].append(_ref_info("heads", ref.name, ref.commit_id))
         else:
-            answer["tags"].append(_shown("tags", ref.name, ref.commit_id))
+            answer["tags"].append(_ref_info("tags", ref.name, ref.commit_id))
     return answer
 
 
-def _shown(group: str, name: str, commit_id: str) -> dict[str, str]:
+def _ref_info(group: str, name: str, commit_id: str) -> dict[str, str]:
     return {"name": name, "ref": f"refs/{group}/{name}", "targetCommit": commit_id}
 
 

@@ -1,4 +1,4 @@
-"""Whole repos: create, delete, move, duplicate, settings; who may do what."""
+"""Whole repos: create, delete, move, duplicate, settings, and checks of access."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api")
 
 
 class Named(BaseModel):
-    """A repo as create and delete name it: `name` may have its namespace in front, else it is `organization` or one's own."""
+    """A repo as create and delete name it. `name` may start with its namespace; else it is in `organization` or the user's own."""
 
     name: str
     organization: str | None = None
@@ -42,8 +42,8 @@ class NewRepo(Named):
 @router.post("/repos/create")
 def create(request: Request, session: SessionDep, writer: CanWriteSomewhere, body: NewRepo) -> dict[str, object]:
     viewer = writer.viewer
-    wanted = visibility(body.visibility, body.private)
-    repo = rename_copy.create(session, viewer, body.repo_type, body.full_name(viewer), wanted)
+    requested = visibility(body.visibility, body.private)
+    repo = rename_copy.create(session, viewer, body.repo_type, body.full_name(viewer), requested)
     return {"url": repo_url(request, body.repo_type, repo.full_name), "name": repo.full_name, "id": str(repo.id)}
 
 
@@ -82,8 +82,8 @@ def duplicate(
     body: Duplicate,
 ) -> dict[str, object]:
     source = refs.find_revision(session, writer.viewer, repo_type, full_name)
-    wanted = visibility(body.visibility, body.private)
-    repo = rename_copy.duplicate(session, writer.viewer, services.storage, source, body.repository, wanted)
+    requested = visibility(body.visibility, body.private)
+    repo = rename_copy.duplicate(session, writer.viewer, services.storage, source, body.repository, requested)
     return {"url": repo_url(request, repo_type, repo.full_name), "filesCopyPending": False}
 
 
@@ -100,9 +100,9 @@ def settings(session: SessionDep, writer: CanWriteRepo, body: Settings) -> dict[
             "This hub has no gated repos: make the repo private, or put it where those may read who should."
         )
     repo = writer.repo
-    wanted = visibility(body.visibility, body.private)
-    if wanted is not None:
-        repo = repo_visibility.change_visibility(session, writer, wanted, reveal=False)
+    requested = visibility(body.visibility, body.private)
+    if requested is not None:
+        repo = repo_visibility.change_visibility(session, writer, requested, reveal=False)
     return {"private": repo.visibility != "public", "visibility": repo.visibility, "gated": False}
 
 
@@ -128,8 +128,8 @@ def repos_of(session: SessionDep, viewer: SignedIn, namespace: str) -> list[dict
 
 
 def _owned(session: Session, viewer: Viewer, namespace: str) -> list[dict[str, object]]:
-    found = hub_listing.owned(session, viewer, namespace)
-    total = sum(used for _, used in found) or 1
+    usage = hub_listing.owned(session, viewer, namespace)
+    total = sum(used for _, used in usage) or 1
     return [
         {
             "id": repo.full_name,
@@ -139,5 +139,5 @@ def _owned(session: Session, viewer: Viewer, namespace: str) -> list[dict[str, o
             "storage": used,
             "storagePercent": used / total,
         }
-        for repo, used in found
+        for repo, used in usage
     ]

@@ -1,4 +1,4 @@
-"""Downloads: /{namespace}/{name}/resolve/{revision}/{path}, with what clients need to know of a file in the headers."""
+"""Downloads: /{namespace}/{name}/resolve/{revision}/{path}, with the file's metadata in the headers."""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -53,7 +53,7 @@ def _resolve(
     full_name: str,
     range_header: str | None,
 ) -> Response:
-    """ETags are those of the Hub: the SHA-256 of an LFS file, git's blob id of another."""
+    """Serve a file. ETags are those of the Hub: the SHA-256 of an LFS file, git's blob id of any other."""
     revision, path = revision_and_path(request, "resolve")
     storage = services.storage
     try:

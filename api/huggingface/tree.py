@@ -1,4 +1,4 @@
-"""Listings: a tree in pages, single paths, the commits of a line."""
+"""Listings: a tree in pages, single paths, the commits of a branch."""
 
 from typing import Annotated
 
@@ -41,7 +41,7 @@ def list_tree(
     page = trees.recursive if recursive else trees.children
     items, following = page(session, commit, folder, after=cursor, limit=size)
     link_next(request, response, following)
-    return _shown(session, commit, items, expand=expand)
+    return _describe(session, commit, items, expand=expand)
 
 
 @router.post("/paths-info/{revision:path}", dependencies=[public("changes nothing")])
@@ -55,16 +55,16 @@ def paths_info(
     expand: Annotated[bool, Form()] = False,
 ) -> list[dict[str, object]]:
     commit = refs.find_revision(session, viewer, repo_type, full_name, revision).commit
-    return _shown(session, commit, trees.paths_info(session, commit, paths), expand=expand)
+    return _describe(session, commit, trees.paths_info(session, commit, paths), expand=expand)
 
 
-def _shown(session: Session, commit: Commit, items: list[Item], *, expand: bool) -> list[dict[str, object]]:
+def _describe(session: Session, commit: Commit, items: list[Item], *, expand: bool) -> list[dict[str, object]]:
     entries = [item.entry for item in items if item.entry is not None]
     changes = trees.last_changes(session, commit, entries) if expand else {}
-    shown: list[dict[str, object]] = []
+    described: list[dict[str, object]] = []
     for item in items:
         if item.entry is None:
-            shown.append({"type": "directory", "path": item.path, "oid": item.oid, "size": 0})
+            described.append({"type": "directory", "path": item.path, "oid": item.oid, "size": 0})
             continue
         entry = item.entry
         file: dict[str, object] = {"type": "file", "path": entry.path, "oid": entry.git_oid, "size": entry.size}
@@ -73,8 +73,8 @@ def _shown(session: Session, commit: Commit, items: list[Item], *, expand: bool)
         if expand:
             last = changes[entry.path]
             file["lastCommit"] = {"id": last.id, "title": title(last), "date": time(last.created_at)}
-        shown.append(file)
-    return shown
+        described.append(file)
+    return described
 
 
 @router.get("/commits/{revision:path}")
@@ -95,9 +95,9 @@ def list_commits(
         if cursor
         else revision_ref.commit
     )
-    found = trees.history(session, first, limit + 1)
-    link_next(request, response, found[limit].id if len(found) > limit else None)
-    names = users.names_of(session, {commit.author_id for commit in found})
+    commits = trees.history(session, first, limit + 1)
+    link_next(request, response, commits[limit].id if len(commits) > limit else None)
+    names = users.names_of(session, {commit.author_id for commit in commits})
     return [
         {
             "id": commit.id,
@@ -106,7 +106,7 @@ def list_commits(
             "date": time(commit.created_at),
             "authors": [{"user": names[commit.author_id]}],
         }
-        for commit in found[:limit]
+        for commit in commits[:limit]
     ]
 
 

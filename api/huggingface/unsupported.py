@@ -1,4 +1,4 @@
-"""What the Hugging Face Hub offers for models and data sets and this hub does not: an answer that says so, and what to do instead."""
+"""Features of the Hugging Face Hub that this hub lacks. Their answers say so, and what to do instead."""
 
 from fastapi import APIRouter, Response
 
@@ -15,7 +15,7 @@ NOT_OFFERED = [public("changes nothing: refused to all")]
 @router.post("/lfs-files/{rest:path}", dependencies=NOT_OFFERED)
 def rewrite_history() -> Response:
     raise NotOffered(
-        "Commits of this hub stay as long as their repo, as versions and results rely on them: to be rid of one's bytes, "
+        "Commits of this hub stay as long as their repo, as versions and results rely on them: to remove some files, "
         "duplicate what shall stay into a new repo and delete this one."
     )
 

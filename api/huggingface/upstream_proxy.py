@@ -33,12 +33,12 @@ class UpstreamFallbackRoute(APIRoute):
         local = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            form = await _form(request)  # before it is parsed, which takes it away
+            form = await _form(request)  # read before parsing, which consumes it
             try:
                 return await local(request)
             except RepoNotFound:
-                asks = request.method == "GET" or form
-                if not asks or not await run_in_threadpool(serves, request):
+                forwardable = request.method == "GET" or form
+                if not forwardable or not await run_in_threadpool(serves, request):
                     raise
             return await run_in_threadpool(_forward, request, form)
 
@@ -48,8 +48,8 @@ class UpstreamFallbackRoute(APIRoute):
 async def _form(request: Request) -> bytes:
     """The form of a paths-info request; empty for any other request, and if the form is too large to forward."""
     length = request.headers.get("Content-Length", "")
-    asks = request.method == "POST" and request.url.path.split("/")[5:6] == ["paths-info"]
-    return await request.body() if asks and length.isdecimal() and int(length) <= MAX_FORM_BYTES else b""
+    is_paths_info = request.method == "POST" and request.url.path.split("/")[5:6] == ["paths-info"]
+    return await request.body() if is_paths_info and length.isdecimal() and int(length) <= MAX_FORM_BYTES else b""
 
 
 def _forward(request: Request, form: bytes) -> Response:

@@ -1,4 +1,4 @@
-"""The upload half of Xet, which clients since huggingface_hub 1.20 send large files by. Downloads are plain: nothing here tells of Xet."""
+"""The upload half of Xet, which clients since huggingface_hub 1.20 send large files by. Downloads do not use Xet."""
 
 import tempfile
 from typing import Annotated
@@ -35,7 +35,7 @@ def write_token(
     revision: str,
     create_pr: str | None = None,
 ) -> dict[str, object]:
-    """The revision is looked at by the commit alone: clients also write None."""
+    """The token of an upload. Only the commit checks the revision, because clients also send None."""
     refuse_pull_request(create_pr)
     namespace = writer.namespace
     access = xet.grant(instance_keys.key(session), namespace)
@@ -62,7 +62,7 @@ CAS = "/api/xet/{namespace}/{epoch}"
 
 @router.post(f"{CAS}/v1/xorb-grants/default/{{xorb}}", dependencies=OWN_TOKEN)
 def grant(services: ServicesDep, upload: UploadEpochDep, xorb: str) -> dict[str, object]:
-    """Clients ask this for an address to send a xorb to. 200 means that it is here already, 404 that it is to be sent to the hub itself."""
+    """Answer a client's request for an address to send a xorb to: 200 if the hub has it already, 404 to send it to the hub itself."""
     xet.find(services.storage, upload, xorb)
     return {}
 
