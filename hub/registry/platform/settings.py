@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     oidc_client_id: str = Field("", description="what this hub is called there")
     oidc_client_secret: str | None = Field(None, description="its secret there, if it has one")
     oidc_label: str = Field("your organization", description="what the button on the sign-in page calls the provider")
-    oidc_admit: bool = Field(True, description="whoever the provider knows gets a user here at their first sign-in")
+    oidc_admit: bool = Field(True, description="every user of the provider gets a user here at their first sign-in")
     webhook_hosts: str = Field(
         "",
         description="hosts that webhooks may be sent to, with spaces between: host or host:port, by https; http://host where that is meant",
