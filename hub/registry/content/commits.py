@@ -211,11 +211,11 @@ def _check_paths(after: Mapping[str, Entry]) -> None:
 
 def _refuse_broken(inspection: Inspection) -> None:
     """Refuse files that no loader can read. Unlike POST /v1, a commit may leave a tree incomplete or without an adapter."""
-    broken = [found for found in inspection.errors if found.code in BROKEN]
+    broken = [finding for finding in inspection.errors if finding.code in BROKEN]
     if broken:
         first = broken[0]
         raise BadAdapter(
             f"{first.path}: {first.message} {first.remedy}",
             reason=first.code,
-            findings=[found.to_dict() for found in inspection.findings],
+            findings=[finding.to_dict() for finding in inspection.findings],
         )

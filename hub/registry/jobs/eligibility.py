@@ -112,7 +112,7 @@ def incompatibility_reason(
     if form and (odd := [flag for flag in flags if flag in NOT_PLAIN]):
         return f"uses {odd[0]}, which a weighted sum of A and B cannot express"
     if equal_to is not None and list(ranks) != list(equal_to):
-        has, needs = (" and ".join(str(rank) for rank in found) for found in (ranks, equal_to))
+        has, needs = (" and ".join(str(rank) for rank in layer_ranks) for layer_ranks in (ranks, equal_to))
         return f"has rank {has}, and the form {form} needs rank {needs} as the others have"
     return ""
 
@@ -152,5 +152,5 @@ def _ranks(rows: Sequence[Row[Any]], chosen: Sequence[str]) -> list[int] | None:
 
 def _candidate(row: Row[Any], reason: str) -> Candidate:
     warnings = sum(finding["severity"] != "info" for finding in row.findings)
-    shown = ("repo", "folder", "visibility", "method", "ranks", "size", "published_at", "measured")
-    return Candidate(**{name: getattr(row, name) for name in shown}, warnings=warnings, reason=reason)
+    fields = ("repo", "folder", "visibility", "method", "ranks", "size", "published_at", "measured")
+    return Candidate(**{name: getattr(row, name) for name in fields}, warnings=warnings, reason=reason)

@@ -36,7 +36,7 @@ def estimate(
 ) -> Estimate | None:
     """The estimate, or None while no such job has succeeded. Sizes are in bytes; `settings` are the request's, with its defaults."""
     size = KINDS[kind].size
-    wanted = size(settings, examples, held_out)
+    work_wanted = size(settings, examples, held_out)
     try:
         base = base_models.find(session, base).id
     except NotFound:
@@ -53,7 +53,7 @@ def estimate(
     jobs = [(KINDS[kind].params.model_validate(params), float(took)) for params, took in rows]
     sizes = _file_sizes(session, [params for params, _ in jobs])
     done = [(size(params.size_settings(), *_byte_sizes(params, sizes)), took) for params, took in jobs]
-    return scaled(wanted, done)
+    return scaled(work_wanted, done)
 
 
 def scaled(work_wanted: float, done: Sequence[tuple[float, float]]) -> Estimate | None:

@@ -133,7 +133,7 @@ def system(session: Session) -> System:
         workers=_workers(session),
         blobs=count,
         bytes=int(size),
-        held=[Held(namespace, int(each)) for namespace, each in session.execute(held)],
+        held=[Held(namespace, int(held_bytes)) for namespace, held_bytes in session.execute(held)],
         used=_used(session, None, 1),
     )
 
@@ -171,7 +171,7 @@ def _queues(session: Session) -> list[QueueState]:
         .order_by(Job.kind)
     )
     rows = session.execute(live).all()
-    found = []
+    queues = []
     for queue in QUEUES:
         by_state: dict[str, dict[str, int]] = {"queued": {}, "running": {}}
         oldest = None
@@ -180,8 +180,8 @@ def _queues(session: Session) -> list[QueueState]:
                 by_state[state][kind] = count
                 if state == "queued":
                     oldest = min(oldest or since, since)
-        found.append(QueueState(queue, by_state["queued"], by_state["running"], oldest))
-    return found
+        queues.append(QueueState(queue, by_state["queued"], by_state["running"], oldest))
+    return queues
 
 
 def _workers(session: Session) -> list[Alive]:

@@ -150,7 +150,7 @@ class AliasMove(Table):
 
 
 class ShareLink(Table):
-    """A secret address that shows one commit, to whoever has it, until it expires."""
+    """A secret address that shows one commit to anybody who has it, until it expires."""
 
     __tablename__ = "share_links"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))

@@ -94,7 +94,7 @@ class Webhook(Table):
 
 
 class WebhookEvent(Table):
-    """A job that has ended, to be told: at most one event a job, written with its end."""
+    """The event of an ended job, to be sent: at most one event a job, written in the transaction that ends it."""
 
     __tablename__ = "webhook_events"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=text("uuidv7()"))
@@ -121,7 +121,7 @@ class JobInput(Table):
 
 
 class JobEvent(Table):
-    """One step of a job: the sequence number is given by whoever holds the lease."""
+    """One step of a job. The holder of the lease assigns the sequence number."""
 
     __tablename__ = "job_events"
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

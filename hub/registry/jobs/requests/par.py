@@ -63,7 +63,7 @@ class ParRequest(ResultRequest):
     split: Literal["labels", "random"] | Vote = Field(
         "labels", description="the field `system` of each example, a draw as a control, or a vote of teachers"
     )
-    settings: Preset = Field("today", description="the settings that stand where nothing is said")
+    settings: Preset = Field("today", description="the defaults of the settings left out")
     partition: PartitionSettings = PartitionSettings()
     sft: SupervisedSettings = SupervisedSettings()
     grpo: ReinforcedSettings = ReinforcedSettings()
