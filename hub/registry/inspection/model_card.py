@@ -71,7 +71,7 @@ def parse_card(data: bytes) -> Card:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CardError(f"its front matter is not YAML ({' '.join(str(error).split())})") from error
     if found is not None and not isinstance(found, dict):
-        raise CardError("its front matter is no mapping of names to values")
+        raise CardError("its front matter is not a mapping of names to values")
     return Card(_plain(found or {}), body.removeprefix("\n"))
 
 

@@ -1,4 +1,4 @@
-"""A PEFT folder, read once: its weights' header, its config and its layers, or the errors for which it is no sound adapter.
+"""A PEFT folder, read once: its weights' header, its config and its layers, or the errors for which it is not a sound adapter.
 
 Everything that looks at an adapter afterwards (checks, facts, sketch) receives the `ParsedAdapter` and reads neither file again.
 """

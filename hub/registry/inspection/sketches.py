@@ -24,8 +24,8 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 def sketch_of(adapter: ParsedAdapter) -> bytes:
     """The sketch of a sound adapter, float32 little-endian; NONE where its pairs are no update of the base.
 
-    That is so after an initialisation that rewrote the base, without a linear layer, in a dtype that is no plain floating-point number, or
-    above the limits. Of a DoRA or of saved modules, only the low-rank pairs count.
+    That is so after an initialisation that rewrote the base, without a linear layer, above the limits, or in a dtype that is not a plain
+    floating-point number. Of a DoRA or of saved modules, only the low-rank pairs count.
     """
     if adapter.config.changes_base or adapter.weights.size > MAX_BYTES:
         return NONE
