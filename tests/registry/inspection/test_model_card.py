@@ -41,8 +41,8 @@ def test_empty_front_matter_and_lines_of_windows(data: bytes) -> None:
     [
         ("a: [", "not YAML"),
         ("a: b: c", "not YAML"),
-        ("- a list", "no mapping"),
-        ("just text", "no mapping"),
+        ("- a list", "not a mapping"),
+        ("just text", "not a mapping"),
         ("a: &x [1]\nb: *x", "alias"),
         ("a: !!python/object/apply:os.system ['true']", "not YAML"),
         ("a: " + "[" * 5_000, "not YAML"),
