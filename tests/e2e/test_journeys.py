@@ -79,10 +79,10 @@ def test_upload(page: Page, instance: Running, tmp_path: Path, way: str) -> None
     sign_in(page, instance.url, instance.token)
     page.get_by_role("banner").get_by_text("New", exact=True).click()
     page.get_by_role("link", name="Upload an adapter that you have").click()
+    page.wait_for_url("**/upload")  # and for its scripts, which a click does not wait for
     if way == "chosen":
         page.locator("#files").set_input_files(sorted(folder.iterdir()))
     else:
-        page.wait_for_load_state()  # only a script can take what is dropped
         drop(page, folder)
     expect(page.locator("#chosen")).to_contain_text("adapter_model.safetensors")
     page.get_by_role("button", name="Send and look at it").click()
@@ -104,6 +104,7 @@ def test_compose_live_to_the_result(page: Page, instance: Running) -> None:
     for name in ("plurals", "upper-case"):
         page.get_by_role("checkbox", name=f"Choose starter/{name}").check()
     page.get_by_role("button", name="Compose the chosen").click()
+    page.wait_for_url("**/new/compose?*")  # and for its scripts, which a click does not wait for
     expect(page.get_by_role("checkbox", name="starter/plurals")).to_be_checked()
     page.get_by_label("Name of the new adapter").last.fill("fruit-in-capitals")
     rows = "\n".join(f"Give the plural in capital letters: {one}\t{many}" for one, many in TASK)
